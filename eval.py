@@ -1,0 +1,11 @@
+"""`python eval.py`: the model zoo's name of `convmixer eval`; needs no installation of the package."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from convmixer.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["eval", *sys.argv[1:]]))

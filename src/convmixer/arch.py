@@ -1,0 +1,68 @@
+"""The names of ConvMixer networks and what they stand for; no torch, so that options can be checked without it.
+
+Trockman and Kolter, "Patches Are All You Need?", 2022 (https://openreview.net/forum?id=TVHS5Y4dNvM). The activations of
+the named variants are those of the authors' published weights: 768/32 was trained with ReLU.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from convmixer.errors import UserError
+
+Activation = Literal["relu", "gelu", "gelu_tanh"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape of a ConvMixer: everything that its parameters and its function depend on but the weights."""
+
+    dim: int
+    depth: int
+    kernel_size: int = 9
+    patch_size: int = 7
+    activation: Activation = "gelu"
+    num_classes: int = 1000
+    in_chans: int = 3
+
+    @property
+    def name(self) -> str:
+        return f"convmixer_{self.dim}_{self.depth}"
+
+
+VARIANTS = {
+    "convmixer_768_32": Architecture(768, 32, kernel_size=7, patch_size=7, activation="relu"),
+    "convmixer_1024_20": Architecture(1024, 20, kernel_size=9, patch_size=14),
+    "convmixer_1536_20": Architecture(1536, 20, kernel_size=9, patch_size=7),
+}
+
+_PATTERN = re.compile(
+    r"convmixer_(?P<dim>[1-9]\d{0,4})_(?P<depth>[1-9]\d{0,3})(?:_ks(?P<k>[1-9]\d?)_p(?P<p>[1-9]\d?))?"
+)
+
+
+def parse_arch(arch: str) -> Architecture:
+    """Architecture of a name: one of `VARIANTS`, any `convmixer_<dim>_<depth>`, or timm's `..._ks<k>_p<p>`.
+
+    Raises UserError for a name of another form.
+    """
+    match = _PATTERN.fullmatch(arch)
+    if match is None:
+        near = difflib.get_close_matches(arch, VARIANTS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "it should read convmixer_<dim>_<depth>, as convmixer_768_32."
+        raise UserError(f"arch: {arch!r} is not a ConvMixer; {hint}")
+    base = f"convmixer_{match['dim']}_{match['depth']}"
+    found = VARIANTS.get(base, Architecture(int(match["dim"]), int(match["depth"])))
+    if match["k"]:
+        found = replace(found, kernel_size=int(match["k"]), patch_size=int(match["p"]))
+    return found
+
+
+def architecture(arch: str, **options: object) -> Architecture:
+    """`parse_arch`, with those of `options` (fields of Architecture) that are not None in place of the variant's."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return replace(parse_arch(arch), **given)  # type: ignore[arg-type]

@@ -1,0 +1,107 @@
+"""Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899) of a batch with its reverse.
+
+Image i is mixed with image b - 1 - i; where the batch is odd, the middle one with itself, which changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convmixer.augment.settings import AugmentSettings
+from convmixer.augment.transfer import to_device
+from convmixer.randomness import Stream, hashes
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Rows `start` to `stop` of the batch take this box from their partners."""
+
+    start: int
+    stop: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How a batch is mixed: `share` (b,) float32 of each image itself in its target; `blend` the same for its pixels,
+    which is 1 where a box is cut instead."""
+
+    share: np.ndarray
+    blend: np.ndarray
+    cuts: tuple[Cut, ...]
+
+
+def draw_mixing(
+    settings: AugmentSettings, batch: int, height: int, width: int, *, seed: int, step: int, rank: int
+) -> Mixing | None:
+    """The mixing of a process's batch at a step, a pure function of its arguments; None where nothing is mixed."""
+    if settings.mixup <= 0 and settings.cutmix <= 0:
+        return None
+    random = np.random.Generator(np.random.Philox(key=int(hashes(Stream.MIXING, seed, step, rank))))
+    draws = {"batch": 1, "pair": batch // 2, "elem": batch}[settings.mixup_mode]
+    switch = {(True, False): 0.0, (False, True): 1.0}.get(
+        (settings.mixup > 0, settings.cutmix > 0), settings.switch_prob
+    )
+    mixed = random.random(draws) < settings.mixup_prob
+    is_cut = random.random(draws) < switch
+    share = np.ones(draws)
+    for alpha, chosen in ((settings.mixup, mixed & ~is_cut), (settings.cutmix, mixed & is_cut)):
+        if alpha > 0:
+            share = np.where(chosen, random.beta(alpha, alpha, draws), share)
+    boxes = _boxes(share, random.random((2, draws)), height, width)
+    is_cut &= share < 1
+    area = (boxes[1] - boxes[0]) * (boxes[3] - boxes[2])
+    blend = np.where(is_cut, 1.0, share)
+    # The box may reach over the border: the target follows what was really cut.
+    share = np.where(is_cut, 1.0 - area / (height * width), share)
+    rows = [(0, 0, batch)] if settings.mixup_mode == "batch" else [(i, i, i + 1) for i in range(draws)]
+    if settings.mixup_mode == "pair":
+        rows += [(i, batch - 1 - i, batch - i) for i in range(draws)]
+    whole_share, whole_blend, cuts = np.ones(batch, np.float32), np.ones(batch, np.float32), []
+    for i, start, stop in rows:
+        whole_share[start:stop], whole_blend[start:stop] = share[i], blend[i]
+        if is_cut[i]:
+            cuts.append(Cut(start, stop, *(int(edge[i]) for edge in boxes)))
+    return Mixing(whole_share, whole_blend, tuple(cuts))
+
+
+def _boxes(share: np.ndarray, centre: np.ndarray, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """Top, bottom, left, right (n,) of boxes of area 1 - `share` (n,) around `centre` (2, n) in [0, 1), clipped."""
+    edges: list[np.ndarray] = []
+    for size, u in ((height, centre[0]), (width, centre[1])):
+        side = (size * np.sqrt(1.0 - share)).astype(np.int64)
+        middle = (u * size).astype(np.int64)
+        edges += [np.clip(middle - side // 2, 0, size), np.clip(middle + (side + 1) // 2, 0, size)]
+    return tuple(edges)
+
+
+def mix(images: Tensor, mixing: Mixing) -> Tensor:
+    """Mixed images (b, c, h, w)."""
+    partners = images.flip(0)
+    if np.any(mixing.blend < 1):
+        blend = to_device(mixing.blend, images.device)[:, None, None, None]
+        images = images * blend + partners * (1 - blend)
+    elif mixing.cuts:
+        images = images.clone()
+    for cut in mixing.cuts:
+        box = (slice(cut.start, cut.stop), slice(None), slice(cut.top, cut.bottom), slice(cut.left, cut.right))
+        images[box] = partners[box]
+    return images
+
+
+def soft_targets(labels: Tensor, num_classes: int, smoothing: float, mixing: Mixing | None = None) -> Tensor:
+    """Targets (b, num_classes) float32 of labels (b,) int64, smoothed, and mixed as the images are."""
+    off = smoothing / num_classes
+    targets = torch.full((len(labels), num_classes), off, dtype=torch.float32, device=labels.device)
+    targets.scatter_(1, labels[:, None], 1.0 - smoothing + off)
+    if mixing is None:
+        return targets
+    share = to_device(mixing.share, labels.device)[:, None]
+    return targets * share + targets.flip(0) * (1 - share)

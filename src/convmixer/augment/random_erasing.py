@@ -1,0 +1,63 @@
+"""Random erasing (Zhong et al., 2017, https://arxiv.org/abs/1708.04896) of boxes in normalised images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convmixer.augment.settings import ErasingMode
+from convmixer.randomness import Stream, uniforms
+
+AREA = (0.02, 1 / 3)
+ASPECT = (0.3, 1 / 0.3)
+_ATTEMPTS = 10
+
+Box = tuple[int, int, int, int, int]
+
+
+def draw_boxes(
+    probability: float, max_count: int, height: int, width: int, *, seed: int, epoch: int, indices: np.ndarray
+) -> list[Box]:
+    """(row of the batch, top, bottom, left, right) of each box to erase in the images `indices` (b,) of the data set.
+
+    Of 1 to `max_count` boxes in an image each has its share of AREA, and an aspect ratio (height over width) that is
+    uniform in its logarithm; of ten tries for a box the first that is smaller than the image both ways counts. A pure
+    function of (seed, epoch, index), image by image.
+    """
+    counters = (Stream.ERASING, seed, epoch, indices)
+    erased, many = uniforms(2, *counters).T
+    counts = 1 + (many * max_count).astype(np.int64)
+    boxes = []
+    for number in range(max_count):
+        u = uniforms(2 * _ATTEMPTS + 2, *counters, number)
+        area = (AREA[0] + (AREA[1] - AREA[0]) * u[:, :_ATTEMPTS]) * (height * width / counts[:, None])
+        low, high = math.log(ASPECT[0]), math.log(ASPECT[1])
+        aspect = np.exp(low + (high - low) * u[:, _ATTEMPTS:-2])
+        heights, widths = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+        fits = (heights < height) & (widths < width)
+        first = fits.argmax(axis=1)[:, None]
+        h, w = (np.take_along_axis(sizes, first, axis=1)[:, 0].astype(np.int64) for sizes in (heights, widths))
+        top, left = (u[:, -2] * (height - h + 1)).astype(np.int64), (u[:, -1] * (width - w + 1)).astype(np.int64)
+        wanted = np.flatnonzero((erased < probability) & (number < counts) & fits.any(axis=1))
+        boxes += [(int(i), int(top[i]), int(top[i] + h[i]), int(left[i]), int(left[i] + w[i])) for i in wanted]
+    return boxes
+
+
+def erase(images: Tensor, boxes: list[Box], mode: ErasingMode, generator: torch.Generator) -> None:
+    """Fills `boxes` of normalised images (b, c, h, w) in place.
+
+    `mode`: const, zeros (the mean colour); rand, a normal colour a box; pixel, normal noise a pixel. `generator` is of
+    the images' device.
+    """
+    channels = images.shape[1]
+    for row, top, bottom, left, right in boxes:
+        box = images[row, :, top:bottom, left:right]
+        if mode == "const":
+            box.zero_()
+        elif mode == "rand":
+            box.copy_(torch.randn(channels, 1, 1, generator=generator, device=images.device))
+        else:
+            box.normal_(generator=generator)

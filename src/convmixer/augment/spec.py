@@ -1,0 +1,126 @@
+"""AutoAugment and RandAugment by timm's spec strings, read and checked without torch.
+
+rand-m9-mstd0.5-inc1    RandAugment (Cubuk et al., 2020, https://arxiv.org/abs/1909.13719)
+    m     level of every operation, an integer (10)          n    operations an image (2)
+    mstd  standard deviation of the level (0); above 100: uniform between 0 and m
+    mmax  upper bound of the level (10)                      p    probability of each operation (0.5)
+    inc   1: operations that grow stronger with the level    t    set of operations: weights, 3a, 3aw
+original, originalr, v0, v0r, 3a, each with -mstd or without    AutoAugment (https://arxiv.org/abs/1805.09501)
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from convmixer.augment.policies import AUTO_POLICIES, RAND_INCREASING_OPS, RAND_OPS, RAND_SETS, Branch
+from convmixer.errors import UserError
+
+MAX_LEVEL = 10.0
+_UNIFORM_ABOVE = 100.0
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Each image gets `layers` of `ops`, each applied with `probability`.
+
+    `weights` are those of the choice among `ops`, and then no operation comes twice; None: all alike, with repeats.
+    `level_std` of infinity: the level is uniform between 0 and `level`.
+    """
+
+    ops: tuple[str, ...] = RAND_OPS
+    weights: tuple[float, ...] | None = None
+    layers: int = 2
+    probability: float = 0.5
+    level: float = 10.0
+    level_std: float = 0.0
+    level_max: float = MAX_LEVEL
+
+
+@dataclass(frozen=True)
+class AutoAugment:
+    """Each image gets one of `branches`, all alike, and tries its steps one after another."""
+
+    branches: tuple[Branch, ...]
+    level_std: float = 0.0
+    level_max: float = MAX_LEVEL
+
+
+Policy = RandAugment | AutoAugment
+
+
+def parse_policy(spec: str) -> Policy:
+    """The policy that `spec` names. Raises UserError that tells the wrong section and the nearest right one."""
+    name, *sections = spec.split("-")
+    if name == "rand":
+        return _parse_rand(spec, sections)
+    if name in AUTO_POLICIES:
+        values = _read_sections(spec, sections, ("mstd",))
+        return AutoAugment(AUTO_POLICIES[name], level_std=values.get("mstd", 0.0))
+    if name == "augmix":
+        raise UserError(f"auto_augment: {spec!r}: AugMix is not offered; use rand-..., {', '.join(AUTO_POLICIES)}.")
+    raise UserError(f"auto_augment: {spec!r} names no policy; {_hint(name, ('rand', *AUTO_POLICIES))}")
+
+
+def _parse_rand(spec: str, sections: list[str]) -> RandAugment:
+    sets = [section[1:] for section in sections if section.startswith("t")]
+    values = _read_sections(spec, [s for s in sections if not s.startswith("t")], tuple(_CHECKS))
+    policy = RandAugment(
+        ops=RAND_INCREASING_OPS if values.get("inc") else RAND_OPS,
+        layers=int(values.get("n", 2)),
+        probability=values.get("p", 0.5),
+        level=values.get("m", 10.0),
+        level_std=values.get("mstd", 0.0),
+        level_max=values.get("mmax", MAX_LEVEL),
+    )
+    if policy.level_std > _UNIFORM_ABOVE:
+        policy = replace(policy, level_std=math.inf)
+    if not sets:
+        return policy
+    if len(sets) > 1 or sets[0] not in RAND_SETS:
+        raise UserError(f"auto_augment: {spec!r}: section 't{sets[-1]}': {_hint('t' + sets[-1], _SET_SECTIONS)}")
+    chosen = RAND_SETS[sets[0]]
+    if isinstance(chosen, tuple):
+        return replace(policy, ops=chosen)
+    if policy.layers > len(chosen):
+        raise UserError(f"auto_augment: {spec!r}: n is at most {len(chosen)} with t{sets[0]}, which never repeats one.")
+    return replace(policy, ops=tuple(chosen), weights=tuple(chosen.values()))
+
+
+# key -> form of its value, what it must be, and whether it is that.
+_CHECKS: dict[str, tuple[str, str, Callable[[float], bool]]] = {
+    "m": (r"\d+", "an integer", lambda value: True),
+    "n": (r"\d+", "an integer from 1", lambda value: value >= 1),
+    "p": (r"\d+(?:\.\d*)?", "a probability from 0 to 1", lambda value: value <= 1),
+    "mstd": (r"\d+(?:\.\d*)?", "a number from 0", lambda value: True),
+    "mmax": (r"\d+", "an integer from 1", lambda value: value >= 1),
+    "inc": (r"[01]", "0 or 1", lambda value: True),
+}
+_SET_SECTIONS = tuple(f"t{name}" for name in RAND_SETS)
+
+
+def _read_sections(spec: str, sections: list[str], keys: tuple[str, ...]) -> dict[str, float]:
+    """Key and number of each section; UserError for another key, a repeated one, or a number out of bounds."""
+    values: dict[str, float] = {}
+    for section in sections:
+        match = re.fullmatch(r"([a-z]*)(.*)", section, re.DOTALL)
+        assert match is not None
+        key, value = match[1], match[2]
+        if key not in keys:
+            known = (*keys, *_SET_SECTIONS) if keys == tuple(_CHECKS) else keys
+            raise UserError(f"auto_augment: {spec!r}: section {section!r}: {_hint(key, known)}")
+        if key in values:
+            raise UserError(f"auto_augment: {spec!r}: {key!r} stands twice.")
+        form, wanted, within = _CHECKS[key]
+        if not re.fullmatch(form, value) or not within(float(value)):
+            raise UserError(f"auto_augment: {spec!r}: section {section!r}: {key} takes {wanted}.")
+        values[key] = float(value)
+    return values
+
+
+def _hint(given: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."

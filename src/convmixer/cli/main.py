@@ -1,0 +1,62 @@
+"""The console command `convmixer`: finds the subcommand, and turns every way of ending into its exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from convmixer import __version__
+from convmixer.errors import WRONG_USE, UserError
+
+COMMANDS = {
+    "train": "train a network on a folder of images",
+    "eval": "evaluate weights on labelled images",
+    "infer": "classify an image or a folder of images",
+    "export": "export weights to ONNX, MINDIR or AIR",
+    "eval-onnx": "evaluate an ONNX model on labelled images",
+    "infer-onnx": "classify images with an ONNX model",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, without the program's name, and return its exit code (0, 1, 2, 130 or 143)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except UserError as error:
+        print(f"convmixer: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("convmixer: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of stdout has gone (`convmixer infer ... | head`); the interpreter must not flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: convmixer COMMAND ...\n")
+        for name, text in COMMANDS.items():
+            print(f"  {name:<12}{text}")
+        print("\n'convmixer COMMAND --help' lists the options of a command.")
+        return 0 if words else WRONG_USE
+    if words[0] == "--version":
+        print(f"convmixer {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "commands: " + ", ".join(COMMANDS)
+        raise UserError(f"unknown command {words[0]!r}; {hint}")
+    module = import_module(f"convmixer.cli.{words[0].replace('-', '_')}_command")
+    code: int = module.main(words[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

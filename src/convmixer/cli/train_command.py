@@ -1,0 +1,73 @@
+"""`convmixer train`: from options to a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convmixer.config.loading import DEFAULT, Command, Resolved, parse
+from convmixer.config.schema import Config
+from convmixer.errors import UserError
+
+COMMAND = Command(
+    "train",
+    "Train a ConvMixer. Without --config: on the built-in digits, or with --data_url by the recipe small_folder.",
+    Config,
+    takes_config=True,
+)
+
+
+def default_recipe(given: Mapping[str, Any]) -> str:
+    """The recipe that is used where --config is left out."""
+    kind = str(given.get("set", "imagenet" if "data_url" in given else "digits")).lower()
+    return {"digits": "digits", "cifar10": "cifar10_256_8"}.get(kind, "small_folder")
+
+
+def main(argv: Sequence[str]) -> int:
+    resolved = parse(COMMAND, argv, default_recipe=default_recipe)
+    # torch is imported only now, so that --help and wrong options answer at once.
+    from convmixer.distributed import Processes
+
+    processes = Processes.from_environment()
+    wanted = resolved.options.device_num
+    if processes.count == 1 and wanted > 1:
+        from convmixer.launch import launch
+
+        return launch(wanted, ["train", *argv])
+    if processes.count != wanted and resolved.origins["device_num"] != DEFAULT:
+        raise UserError(f"device_num: is {wanted}, but {processes.count} processes were started; leave it out")
+    return _train(resolved, processes)
+
+
+def _train(resolved: Resolved[Config], processes: Any) -> int:
+    from convmixer.distributed import process_group
+    from convmixer.progress import note
+    from convmixer.runtime.devices import choose_device
+    from convmixer.train.assembly import build_trainer
+    from convmixer.train.stopping import Stopped
+
+    config = resolved.options
+    index = config.device_id if processes.count == 1 else processes.local_rank
+    try:
+        device, remark = choose_device(config.device_target, index, asked=resolved.asked("device_target"))
+        if processes.is_first:
+            note(f"recipe {resolved.recipe}")
+            if remark is not None:
+                note(remark)
+        with process_group(processes, device):
+            trainer = build_trainer(resolved, device, processes)
+            try:
+                trainer.run()
+            except Stopped as stop:
+                if processes.is_first:
+                    note(f"{stop}, saved at step {trainer.state.step}; --resume {trainer.saver.latest} goes on")
+                return stop.exit_code
+            if trainer.saver.folders is not None:
+                print(f"best: {trainer.saver.best} (Top1-Acc {trainer.state.best_top1})")
+                print(f"last: {trainer.saver.latest}")
+    except UserError as error:
+        # What is wrong with options or data is wrong on every process of a machine: one says it.
+        if processes.local_rank > 0:
+            return error.exit_code
+        raise
+    return 0

@@ -1,0 +1,1 @@
+"""Options: declared in `schema`, read from YAML and the command line in `loading`; nothing here imports torch."""

@@ -1,0 +1,189 @@
+"""From command line and YAML to checked options: defaults < YAML < command line, with where each value came from."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NoReturn, TypeVar
+
+from pydantic import ValidationError
+
+from convmixer.config.options import Option, Options, options_of
+from convmixer.config.recipes import find_recipe, read_recipe
+from convmixer.errors import UserError
+
+COMMAND_LINE = "command line"
+DEFAULT = "default"
+
+T = TypeVar("T", bound=Options)
+
+_BOOLEANS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[T]):
+    """Checked options, the source of each (`default`, a file's path, or `command line`), and the YAML file's path."""
+
+    options: T
+    origins: Mapping[str, str]
+    recipe: str | None = None
+    argv: Sequence[str] = field(default=())
+
+    def asked(self, name: str) -> bool:
+        """True where the user gave this option on the command line."""
+        return self.origins[name] == COMMAND_LINE
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line: its name, its sentence, its options, and what stands on it without a flag."""
+
+    name: str
+    help: str
+    model: type[Options]
+    positional: str | None = None
+    takes_config: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises UserError where it would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def build_parser(command: Command) -> argparse.ArgumentParser:
+    """The parser of a command, its options in their groups, all values left as text."""
+    parser = _Parser(
+        prog=f"convmixer {command.name}",
+        usage=_usage(command),
+        description=command.help,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
+    )
+    if command.takes_config:
+        parser.add_argument("--config", metavar="FILE", help="YAML file of options, or the name of a shipped recipe")
+    groups: dict[str, Any] = {}
+    for option in options_of(command.model):
+        if option.name == command.positional:
+            parser.add_argument(option.name, metavar=option.name.upper(), nargs="?", help=option.help)
+            continue
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        _add(groups[option.group], option)
+    return parser
+
+
+def _usage(command: Command) -> str:
+    words = ["convmixer", command.name]
+    if command.positional is not None:
+        words.append(command.positional.upper())
+    if command.takes_config:
+        words.append("[--config FILE]")
+    return " ".join([*words, "[--option value ...]"])
+
+
+def _add(group: Any, option: Option) -> None:
+    default = "" if option.default is None or option.default == "" else f", default {_text(option.default)}"
+    group.add_argument(
+        *option.flags,
+        *(f"--{name}" for name in option.names),
+        dest=option.name,
+        metavar="X",
+        nargs="+" if option.is_list else None,
+        help=f"{option.help} [{option.domain}{default}]".replace("%", "%%"),
+    )
+
+
+def _text(value: Any) -> str:
+    return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
+
+
+def parse(command: Command, argv: Sequence[str], *, default_recipe: Any = None) -> Resolved[Any]:
+    """Options of a command line. `default_recipe(given)` names the recipe to use where `--config` is left out.
+
+    Raises UserError for an unknown or misspelt option, a value out of bounds, or a YAML file that cannot be used.
+    """
+    parser = build_parser(command)
+    options = {name: option for option in options_of(command.model) for name in option.names}
+    namespace, rest = parser.parse_known_args(_spelled_out(argv, parser, options))
+    if rest:
+        _refuse_unknown(rest[0], options)
+    given = vars(namespace)
+    recipe = given.pop("config", None)
+    from_line = {name: _from_text(options[name], value) for name, value in given.items()}
+    if recipe is None and default_recipe is not None:
+        recipe = default_recipe(from_line)
+    path = find_recipe(recipe) if recipe is not None else None
+    from_file = _from_yaml(read_recipe(path), options, str(path)) if path is not None else {}
+    origins = {option.name: DEFAULT for option in options.values()}
+    origins |= dict.fromkeys(from_file, str(path)) | dict.fromkeys(from_line, COMMAND_LINE)
+    return Resolved(
+        _checked(command.model, from_file | from_line, origins),
+        origins,
+        str(path) if path is not None else None,
+        tuple(argv),
+    )
+
+
+def _spelled_out(argv: Sequence[str], parser: argparse.ArgumentParser, options: Mapping[str, Option]) -> list[str]:
+    """`--base-lr` to `--base_lr`, and a switch alone to `--switch=true`, so that it never swallows what follows."""
+    words, out = list(argv), list[str]()
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*out, word, *words]
+        if word.startswith("--"):
+            name, sign, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            if name in options and options[name].is_switch and not sign:
+                sign, value = "=", words.pop(0) if words and words[0].lower() in _BOOLEANS else "true"
+            word = f"--{name}{sign}{value}"
+        out.append(word)
+    return out
+
+
+def _refuse_unknown(word: str, options: Mapping[str, Option]) -> NoReturn:
+    if not word.startswith("-"):
+        raise UserError(f"unexpected argument {word!r}; see --help")
+    name = word.lstrip("-").partition("=")[0]
+    raise UserError(f"unknown option {word.partition('=')[0]}; {_nearest(name, options, '--')}")
+
+
+def _nearest(name: str, options: Mapping[str, Option], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f"did you mean {prefix}{near[0]}?" if near else "see --help for the options"
+
+
+def _from_text(option: Option, value: Any) -> Any:
+    if option.is_list:
+        return [part for text in value for part in text.split(",") if part]
+    return None if option.is_optional and str(value).lower() in ("none", "null") else value
+
+
+def _from_yaml(content: Mapping[str, Any], options: Mapping[str, Option], path: str) -> dict[str, Any]:
+    for key in content:
+        if key not in options:
+            raise UserError(f"{path}: unknown option {key}; {_nearest(key, options)}")
+    return {options[key].name: value for key, value in content.items()}
+
+
+def _checked(model: type[T], values: Mapping[str, Any], origins: Mapping[str, str]) -> T:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        where = f"--{name}" if origins.get(name) == COMMAND_LINE else f"{origins.get(name)}: {name}"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise UserError(f"{where}: {_words(first)}{more}") from None
+
+
+def _words(error: Any) -> str:
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return text
+    return f"{text.replace('Input should', 'should')}, not {error['input']!r}"

@@ -1,0 +1,126 @@
+"""What an option is: a typed, bounded field that carries its help, and the group that it is listed in.
+
+A group is a pydantic model; its docstring is the group's title. Flags, help, checks, the documentation's table and the
+saved configuration are all made from these fields, so that an option is declared once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
+
+
+def option(default: Any, help: str, *, flags: tuple[str, ...] = (), also: str | None = None, **bounds: Any) -> Any:
+    """A field: `help` is one line; `flags` are short forms; `also` is a second name of the same option."""
+    return Field(default, description=help, json_schema_extra={"flags": list(flags), "also": also}, **bounds)
+
+
+class Options(BaseModel):
+    """A set of options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans_as_numbers(cls, value: Any, info: Any) -> Any:
+        # pydantic takes True for 1: a YAML "epochs: yes" would train one epoch.
+        if isinstance(value, bool) and not accepts_bool(cls.model_fields[info.field_name].annotation):
+            raise ValueError(f"is {value!r}, which is no value of this option")
+        return value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option as the command line and the documentation see it."""
+
+    name: str
+    group: str
+    help: str
+    default: Any
+    annotation: Any
+    flags: tuple[str, ...]
+    also: str | None
+    bounds: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,) if self.also is None else (self.name, self.also)
+
+    @property
+    def is_switch(self) -> bool:
+        return accepts_bool(self.annotation)
+
+    @property
+    def is_list(self) -> bool:
+        return any(get_origin(part) is tuple for part in _parts(self.annotation))
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return tuple(
+            str(value) for part in _parts(self.annotation) for value in get_args(part) if isinstance(value, str)
+        )
+
+    @property
+    def is_optional(self) -> bool:
+        return type(None) in _parts(self.annotation)
+
+    @property
+    def domain(self) -> str:
+        """Type and bounds in words, as `integer >= 1`."""
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.is_list:
+            return "numbers"
+        words = {bool: "true | false", int: "integer", float: "number", str: "text"}
+        kind = next(words[part] for part in _parts(self.annotation) if part in words)
+        return " ".join((kind, " and ".join(self.bounds))).strip()
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    """Members of a union, or the annotation itself."""
+    is_union = get_origin(annotation) is not None and type(None) in get_args(annotation)
+    return get_args(annotation) if is_union else (annotation,)
+
+
+def accepts_bool(annotation: Any) -> bool:
+    return bool in _parts(annotation)
+
+
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def _bounds(info: FieldInfo) -> tuple[str, ...]:
+    return tuple(
+        f"{sign} {getattr(rule, name):g}"
+        for rule in info.metadata
+        for name, sign in _BOUNDS.items()
+        if getattr(rule, name, None) is not None
+    )
+
+
+def _group_title(model: type[BaseModel], name: str) -> str:
+    owner = next(base for base in reversed(model.__mro__) if name in getattr(base, "__annotations__", {}))
+    return (owner.__doc__ or owner.__name__).strip().splitlines()[0].rstrip(".")
+
+
+def options_of(model: type[Options]) -> list[Option]:
+    """The options of a model, group by group in the order of their declaration."""
+    found = []
+    for name, info in model.model_fields.items():
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        found.append(
+            Option(
+                name=name,
+                group=_group_title(model, name),
+                help=info.description or "",
+                default=info.default,
+                annotation=info.annotation,
+                flags=tuple(extra.get("flags", ())),  # type: ignore[arg-type]
+                also=extra.get("also"),  # type: ignore[arg-type]
+                bounds=_bounds(info),
+            )
+        )
+    return found

@@ -1,0 +1,52 @@
+"""YAML files of options: the user's by path, the shipped ones by bare name."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convmixer.errors import UserError
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> path of the recipes that come with the package."""
+    folder = Path(str(files("convmixer"))) / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Path of `--config NAME`: an existing file, or a shipped recipe by its bare name. Raises UserError."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    recipes = shipped_recipes()
+    if name in recipes:
+        return recipes[name]
+    near = difflib.get_close_matches(path.stem, recipes, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "shipped: " + ", ".join(recipes)
+    raise UserError(f"--config: {name} is neither a file nor a shipped recipe; {hint}")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Options of a YAML file, as it has them. Raises UserError where it is no mapping of names to values."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file; a YAML file of options is expected") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected lines of 'option: value', found a {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}

@@ -1,0 +1,26 @@
+"""The class contract: names and their order, which travel with weights, exported files and predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Names of the classes; the position of a name is the label that the network is trained on."""
+
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, name: str) -> int | None:
+        """Label of a class name, or None where there is no such class."""
+        return self.names.index(name) if name in self.names else None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the names in their order, as 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.names).encode()).hexdigest()

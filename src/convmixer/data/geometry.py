@@ -1,0 +1,103 @@
+"""Which part of an image is seen, and at what size: Pillow images in, uint8 arrays [size, size, C] out.
+
+Evaluation follows torchvision's Resize and CenterCrop, training timm's RandomResizedCropAndInterpolation; both are
+pixel for pixel what those return. Pillow's resize is antialiased.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from convmixer.data.decode import MAX_PIXELS, BadImage
+from convmixer.data.preprocessing import Preprocessing
+
+RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_RANDOM = ("bilinear", "bicubic")
+
+_ATTEMPTS = 10
+# Uniform numbers that one training crop uses: four an attempt, and one for the interpolation.
+CROP_DRAWS = 4 * _ATTEMPTS + 1
+
+RATIO = (3 / 4, 4 / 3)
+
+
+def eval_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """Shorter side to floor(size / crop_pct), then the centre: uint8 [size, size, C].
+
+    Raises BadImage for an image so long that it would have more than MAX_PIXELS at that size.
+    """
+    size = preprocessing.size
+    short = math.floor(size / preprocessing.crop_pct)
+    width, height = image.size
+    if width <= height:
+        width, height = short, int(short * height / width)
+    else:
+        width, height = int(short * width / height), short
+    if (width, height) != image.size:
+        if width * height > MAX_PIXELS:
+            raise BadImage(f"{image.width} x {image.height} pixels, too long to be resized to {width} x {height}")
+        image = image.resize((width, height), RESAMPLE[preprocessing.interpolation])
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return _pixels(image.crop((left, top, left + size, top + size)))
+
+
+def random_crop_box(
+    width: int,
+    height: int,
+    uniforms: np.ndarray,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = RATIO,
+) -> tuple[int, int, int, int]:
+    """A random box (left, top, width, height) within an image of `width` x `height` pixels.
+
+    `scale`: bounds of its share of the area, `ratio`: of width to height. Ten attempts, each by four of the `uniforms`
+    [>= 40], then the largest centred box whose ratio is allowed.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for u_area, u_ratio, u_top, u_left in uniforms[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4):
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * u_area)
+        aspect = math.exp(low + (high - low) * u_ratio)
+        w = max(1, round(math.sqrt(area * aspect)))
+        h = max(1, round(math.sqrt(area / aspect)))
+        if w <= width and h <= height:
+            return int(u_left * (width - w + 1)), int(u_top * (height - h + 1)), w, h
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = max(1, round(width / ratio[0]))
+    elif width / height > ratio[1]:
+        w = max(1, round(height * ratio[1]))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def train_crop(
+    image: Image.Image,
+    size: int,
+    uniforms: np.ndarray,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = RATIO,
+    interpolation: str = "random",
+) -> np.ndarray:
+    """A random box of the image, resized to uint8 [size, size, C].
+
+    `uniforms`: CROP_DRAWS numbers in [0, 1). `interpolation`: a key of RESAMPLE, or `random`: bilinear or bicubic.
+    """
+    left, top, width, height = random_crop_box(image.width, image.height, uniforms, scale, ratio)
+    if interpolation == "random":
+        interpolation = _RANDOM[int(len(_RANDOM) * uniforms[CROP_DRAWS - 1])]
+    box = image.crop((left, top, left + width, top + height))
+    return _pixels(box.resize((size, size), RESAMPLE[interpolation]))
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    pixels = np.array(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels

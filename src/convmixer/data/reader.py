@@ -1,0 +1,124 @@
+"""Images in batches, without torch: in order with threads for evaluation, one at a time for training."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from convmixer.data.decode import MAX_PIXELS, BadImage, decode
+from convmixer.data.geometry import CROP_DRAWS, RATIO, eval_crop, train_crop
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.sources import Source
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.randomness import Stream, hashes, uniforms
+
+_REPLACEMENTS = 20  # tried before giving up: with 1 % of bad images, all would be bad once in 1e40 times
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images`: uint8 [b, size, size, C]; `indices`: int64 [b], theirs; `bad`: index and reason of those left out."""
+
+    indices: np.ndarray
+    images: np.ndarray
+    bad: list[tuple[int, str]]
+
+
+def read_batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    *,
+    indices: np.ndarray | None = None,
+    threads: int = 4,
+    ahead: int = 2,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Batch]:
+    """The evaluation crops of a source, or of its `indices`, in order; `threads` decode up to `ahead` batches before.
+
+    With no threads all is done in the caller's. Images that cannot be decoded are told in `Batch.bad`.
+    """
+    order = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+    chunks = (order[first : first + batch_size] for first in range(0, len(order), batch_size))
+
+    def crop(index: int) -> np.ndarray | BadImage:
+        try:
+            return eval_crop(_image(source, index, preprocessing, max_pixels), preprocessing)
+        except BadImage as bad:
+            return bad
+
+    if threads == 0:
+        for chunk in chunks:
+            yield _batch(chunk, [crop(index) for index in chunk.tolist()], preprocessing)
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        pending: deque[tuple[np.ndarray, list[Future[np.ndarray | BadImage]]]] = deque()
+        for chunk in chunks:
+            pending.append((chunk, [pool.submit(crop, index) for index in chunk.tolist()]))
+            if len(pending) > ahead:
+                done, futures = pending.popleft()
+                yield _batch(done, [future.result() for future in futures], preprocessing)
+        for done, futures in pending:
+            yield _batch(done, [future.result() for future in futures], preprocessing)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class TrainReader:
+    """Random crops of a source, each a pure function of (seed, epoch, index); it has no state and can be pickled.
+
+    `min_crop`: least share of the area; `ratio`: bounds of width to height; `interpolation`: as `train_crop` has it.
+    """
+
+    source: Source
+    preprocessing: Preprocessing
+    seed: int = 0
+    min_crop: float = 0.08
+    ratio: tuple[float, float] = RATIO
+    interpolation: str = "random"
+    max_pixels: int = MAX_PIXELS
+
+    def read(self, epoch: int, index: int) -> tuple[np.ndarray, int, int, tuple[int, str] | None]:
+        """(crop uint8 [size, size, C], its label, the index that it comes from, the bad image that it stands for).
+
+        A bad image is replaced by another, the same one every time, and told as (index, reason). A replacement that
+        is bad too is told when its own turn comes. Raises UserError when no replacement can be decoded.
+        """
+        draws = uniforms(CROP_DRAWS, Stream.CROP, self.seed, epoch, index)
+        actual, bad = index, None
+        for attempt in range(_REPLACEMENTS + 1):
+            try:
+                image = _image(self.source, actual, self.preprocessing, self.max_pixels)
+            except BadImage as error:
+                bad = bad or (actual, str(error))
+                draw = hashes(Stream.REPLACEMENT, self.seed, epoch, index, attempt)
+                actual = int(draw % np.uint64(len(self.source)))
+                continue
+            scale = (self.min_crop, 1.0)
+            crop = train_crop(image, self.preprocessing.size, draws, scale, self.ratio, self.interpolation)
+            return crop, int(self.source.labels[actual]), actual, bad
+        name = self.source.name(index)
+        raise UserError(f"{name} and {_REPLACEMENTS} images in its place cannot be decoded", exit_code=RUN_FAILED)
+
+
+def _image(source: Source, index: int, preprocessing: Preprocessing, max_pixels: int) -> Image.Image:
+    try:
+        encoded = source.read(index)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise BadImage(error.strerror or "cannot be read") from error
+    return decode(encoded, channels=preprocessing.channels, exif=preprocessing.exif, max_pixels=max_pixels)
+
+
+def _batch(indices: np.ndarray, crops: list[np.ndarray | BadImage], preprocessing: Preprocessing) -> Batch:
+    good = [crop for crop in crops if not isinstance(crop, BadImage)]
+    kept = np.array([not isinstance(crop, BadImage) for crop in crops], dtype=bool)
+    bad = [(int(i), str(crop)) for i, crop in zip(indices, crops, strict=True) if isinstance(crop, BadImage)]
+    shape = (len(good), preprocessing.size, preprocessing.size, preprocessing.channels)
+    return Batch(indices[kept], np.stack(good) if good else np.empty(shape, np.uint8), bad)

@@ -1,0 +1,92 @@
+"""Processes of one run: rank and number as torchrun tells them, and the few collectives that the program needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run: global rank, rank on this machine, and how many there are."""
+
+    rank: int = 0
+    local_rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def part(self) -> tuple[int, int]:
+        return self.rank, self.count
+
+    @classmethod
+    def from_environment(cls) -> Processes:
+        """Those of torchrun's environment variables; a single process without them."""
+        read = {name: int(os.environ.get(name, default)) for name, default in _VARIABLES.items()}
+        return cls(read["RANK"], read["LOCAL_RANK"], read["WORLD_SIZE"])
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sum of each value over all processes, in double precision."""
+        if self.count == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        summed: list[float] = tensor.tolist()
+        return summed
+
+    def any(self, value: bool) -> bool:
+        """True on all processes where it is true on one."""
+        return value if self.count == 1 else self.sum([float(value)])[0] > 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, in the order of their ranks."""
+        if self.count == 1:
+            return [value]
+        out: list[Any] = [None] * self.count
+        dist.all_gather_object(out, value)
+        return out
+
+    def from_first(self, value: Any) -> Any:
+        """The first process's value, on all."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def copy_from_first(self, tensors: list[torch.Tensor]) -> None:
+        """Overwrite tensors with those of the first process."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+
+_VARIABLES = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+
+
+@contextmanager
+def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
+    """Connect the processes: NCCL for what lies on GPUs, Gloo for what lies on the CPU; nothing to do for one."""
+    if processes.count == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = {"cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}.get(device.type, "gloo")
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

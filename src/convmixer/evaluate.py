@@ -1,0 +1,41 @@
+"""The one evaluation loop: a split of labelled images through a runtime; exact over the split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.reader import read_batches
+from convmixer.data.sources import Source
+from convmixer.metrics import Score
+from convmixer.runtime import Runtime
+
+
+def evaluate(
+    runtime: Runtime,
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    threads: int,
+    part: tuple[int, int] = (0, 1),
+    on_batch: Callable[[int], None] | None = None,
+) -> Score:
+    """Score of `runtime` on `source`.
+
+    `part` = (rank, processes): every process takes each processes-th image, so that each image counts once at any
+    number of processes. `on_batch` is told the number of images of each batch. Images that cannot be read are
+    listed in the score's `bad` and count neither as right nor as wrong.
+    """
+    rank, processes = part
+    score = Score()
+    indices = np.arange(rank, len(source), processes)
+    for batch in read_batches(source, preprocessing, batch_size, indices=indices, threads=threads):
+        score.bad.extend(batch.bad)
+        if len(batch.indices):
+            score.add(runtime.logits(batch.images), source.labels[batch.indices])
+        if on_batch is not None:
+            on_batch(len(batch.indices) + len(batch.bad))
+    return score

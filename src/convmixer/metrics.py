@@ -1,0 +1,63 @@
+"""Cross-entropy and top-k counts of a whole split, as sums that add up over batches and processes; NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Score:
+    """Sums over the images seen so far; `results()` has the means."""
+
+    loss_sum: float = 0.0
+    top1: int = 0
+    top5: int = 0
+    count: int = 0
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Add a batch: logits [N, classes] and labels int [N]."""
+        logits = logits.astype(np.float64)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        of_label = shifted[np.arange(len(labels)), labels]
+        self.loss_sum += float((np.log(np.exp(shifted).sum(axis=1)) - of_label).sum())
+        # The rank of the label counts the greater logits, and the equal ones before it, as a stable sort would.
+        own = logits[np.arange(len(labels)), labels][:, None]
+        before = np.arange(logits.shape[1])[None, :] < np.asarray(labels)[:, None]
+        rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
+        finite = np.isfinite(logits).all(axis=1)
+        self.top1 += int(((rank < 1) & finite).sum())
+        # With fewer than five classes every answer would count, hence 1.0; with NaN among the logits none does.
+        self.top5 += int(((rank < 5) & finite).sum())
+        self.count += len(labels)
+
+    @classmethod
+    def merged(cls, parts: Iterable[Score]) -> Score:
+        """The score of the parts together."""
+        total = cls()
+        for part in parts:
+            total.loss_sum += part.loss_sum
+            total.top1 += part.top1
+            total.top5 += part.top5
+            total.count += part.count
+            total.bad.extend(part.bad)
+        return total
+
+    def results(self) -> dict[str, float]:
+        """`Loss`, `Top1-Acc` and `Top5-Acc` as means over the images; zeros where there was none."""
+        count = max(self.count, 1)
+        return {
+            "Loss": round(self.loss_sum / count, 4),
+            "Top1-Acc": round(self.top1 / count, 6),
+            "Top5-Acc": round(self.top5 / count, 6),
+        }
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float64 [N, classes] of logits [N, classes]."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    total: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return total

@@ -1,0 +1,83 @@
+"""ConvMixer: a patch embedding, then `depth` blocks of a residual depthwise and a pointwise convolution.
+
+Each convolution is followed by the activation and then BatchNorm, in this order. One naming of the parameters holds
+throughout the package; other layouts are mapped to it in `convmixer.weights`. Shapes below: N images, D = dim,
+H and W in patches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from convmixer.arch import Architecture, architecture
+
+
+def make_activation(name: str) -> nn.Module:
+    """`relu`, `gelu` (exact, by erf) or `gelu_tanh` (the approximation that MindSpore's nn.GELU computes)."""
+    if name == "relu":
+        return nn.ReLU()
+    return nn.GELU(approximate="tanh" if name == "gelu_tanh" else "none")
+
+
+class Stem(nn.Module):
+    """Patch embedding: [N, in_chans, height, width] -> [N, D, height // patch, width // patch]."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(arch.in_chans, arch.dim, arch.patch_size, stride=arch.patch_size)
+        self.act = make_activation(arch.activation)
+        self.norm = nn.BatchNorm2d(arch.dim)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.norm(self.act(self.conv(images)))
+        return out
+
+
+class Block(nn.Module):
+    """[N, D, H, W] -> [N, D, H, W]: depthwise convolution with a residual, then a pointwise one."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(arch.dim, arch.dim, arch.kernel_size, groups=arch.dim, padding="same")
+        self.depthwise_norm = nn.BatchNorm2d(arch.dim)
+        self.pointwise = nn.Conv2d(arch.dim, arch.dim, 1)
+        self.pointwise_norm = nn.BatchNorm2d(arch.dim)
+        self.act = make_activation(arch.activation)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.depthwise_norm(self.act(self.depthwise(x)))
+        out: torch.Tensor = self.pointwise_norm(self.act(self.pointwise(x)))
+        return out
+
+
+class ConvMixer(nn.Module):
+    """Images [N, in_chans, height, width], normalised -> logits [N, num_classes]. `arch` tells its shape."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.arch = arch
+        self.stem = Stem(arch)
+        self.blocks = nn.ModuleList(Block(arch) for _ in range(arch.depth))
+        self.head = nn.Linear(arch.dim, arch.num_classes)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled features before the head, [N, D]."""
+        x = self.stem(images)
+        for block in self.blocks:
+            x = block(x)
+        return x.mean(dim=(2, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.features(images))
+        return logits
+
+
+def create_model(arch: str, **options: object) -> ConvMixer:
+    """A ConvMixer with torch's default initialisation (as the authors'), in eval mode.
+
+    `arch`: `convmixer_768_32`, `convmixer_1024_20`, `convmixer_1536_20` or any `convmixer_<dim>_<depth>`. `options`:
+    kernel_size, patch_size, activation (relu, gelu, gelu_tanh), num_classes, in_chans; None keeps the variant's value.
+    Raises UserError for a name of another form.
+    """
+    return ConvMixer(architecture(arch, **options)).eval()

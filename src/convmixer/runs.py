@@ -1,0 +1,101 @@
+"""The folders of a run and its provenance: what was asked, on what and with what, so that it can be redone."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convmixer.config.loading import Resolved
+from convmixer.config.schema import Config
+from convmixer.errors import RUN_FAILED, UserError
+
+PACKAGES = ("convmixer", "torch", "numpy", "pillow", "pydantic", "safetensors", "triton")
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Name of a run and its folder under each of the three roots."""
+
+    name: str
+    summary: Path
+    checkpoints: Path
+    best: Path
+
+    @classmethod
+    def of(cls, config: Config, name: str) -> RunFolders:
+        roots = (config.summary_root_dir, config.ckpt_root_dir, config.best_ckpt_root_dir)
+        return cls(name, *(Path(root) / name for root in roots))
+
+
+def run_suffix(config: Config) -> str:
+    """What follows the time in the name of a run: `_<arch>[_<postfix>]`."""
+    postfix = re.sub(r"[^\w.+-]+", "-", config.model_postfix)
+    return f"_{config.arch}" + (f"_{postfix}" if postfix else "")
+
+
+def create_run(config: Config, now: datetime) -> RunFolders:
+    """New folders named `<yy-mm-dd_HHMMSS>_<arch>[_<postfix>]`, with `-2` after a time that is taken.
+
+    Raises UserError where they cannot be made.
+    """
+    stamp = now.strftime("%y-%m-%d_%H%M%S")
+    for attempt in range(1, 1000):
+        name = stamp + (f"-{attempt}" if attempt > 1 else "") + run_suffix(config)
+        folders = RunFolders.of(config, name)
+        try:
+            folders.summary.mkdir(parents=True)
+            folders.checkpoints.mkdir(parents=True)
+            folders.best.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be made: {error.strerror}", exit_code=RUN_FAILED) from None
+        return folders
+    raise UserError(f"{folders.summary}: a thousand runs of this name are there already", exit_code=RUN_FAILED)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, its cores that this process may use, and the memory of the machine in GiB."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8", errors="replace"))
+        model = match[1] if match else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": model, "cores": cores, "system": platform.platform()}
+
+
+def write_provenance(
+    folder: Path, resolved: Resolved[Config], argv: Sequence[str], class_names: Sequence[str], facts: Mapping[str, Any]
+) -> None:
+    """`config.yaml` (options and their origins), `run.json` (command, versions, hardware, facts), `classes.json`."""
+    lines = []
+    for name, value in resolved.options.model_dump(mode="json").items():
+        text = yaml.safe_dump({name: value}, default_flow_style=None, width=1000).strip()
+        lines.append(f"{text}  # {resolved.origins[name]}\n")
+    (folder / "config.yaml").write_text("".join(lines), encoding="utf-8")
+    record = {"command": shlex.join(argv), "versions": versions(), "hardware": hardware(), **facts}
+    (folder / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (folder / "classes.json").write_text(json.dumps(list(class_names), indent=0), encoding="utf-8")

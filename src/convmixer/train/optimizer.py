@@ -1,0 +1,72 @@
+"""The optimizer, and which parameters decay: chosen by the type of module that owns them, never by their names."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from convmixer.errors import UserError
+
+OptimizerName = Literal["adamw", "adam", "sgd", "momentum"]
+
+_DECAYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+# torch has a fused step for other devices too; these are the two on which it is checked against the plain one.
+_FUSED_DEVICES = {"cpu", "cuda"}
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer: weights of convolutions and linear layers decay, all other parameters do not.
+
+    Only parameters with requires_grad; a group that would be empty is left out. A wrapper (DDP, a compiled module)
+    gives the groups of what it wraps.
+    """
+    decaying: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                (decaying if name == "weight" and isinstance(module, _DECAYING) else plain).append(parameter)
+    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def create_optimizer(
+    model: nn.Module,
+    *,
+    optimizer: OptimizerName,
+    lr: float,
+    beta: tuple[float, float],
+    eps: float,
+    momentum: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """torch's optimizer over `parameter_groups(model)`; move the model to its device first.
+
+    * `adamw`: decay beside the gradient, p -= lr * weight_decay * p (https://arxiv.org/abs/1711.05101). Uses beta, eps.
+    * `adam`: the decay is added to the gradient (L2) and so goes through the moments. Uses beta, eps.
+    * `sgd` and `momentum`, two names of one: v = momentum * v + gradient + weight_decay * p, p -= lr * v, without
+      Nesterov. Momentum 0 is plain SGD.
+
+    The step is torch's fused kernel on a CPU or a CUDA GPU: one pass over the parameters, and a step that a loss scaler
+    skips is skipped there without waiting for the device. It agrees with the plain one to the rounding of fp32.
+    Raises UserError when no parameter requires a gradient.
+    """
+    groups = parameter_groups(model, weight_decay)
+    if not groups:
+        raise UserError("freeze: no parameter is left to train; freeze less.")
+    fused = True if groups[0]["params"][0].device.type in _FUSED_DEVICES else None
+    match optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=lr, betas=beta, eps=eps, fused=fused)
+        case "adam":
+            return torch.optim.Adam(groups, lr=lr, betas=beta, eps=eps, fused=fused)
+        case "sgd" | "momentum":
+            return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of the next step, for every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,94 @@
+"""One optimizer step: augment, forward, backward over the micro-batches, clip, update, average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from convmixer.augment.pipeline import Augmentation
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.train.criterion import soft_cross_entropy
+from convmixer.train.feed import HostBatch
+from convmixer.train.optimizer import set_lr
+from convmixer.train.precision import Precision
+from convmixer.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Loss (mean over the step's images of this process), gradient norm before clipping, learning rate; 0-d tensors."""
+
+    loss: torch.Tensor
+    grad_norm: torch.Tensor
+    lr: float
+    skipped: bool
+
+
+class TrainStep:
+    """Calls `network` (the state's model, perhaps compiled or wrapped for several processes) on a step's batches."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        state: TrainState,
+        augment: Augmentation,
+        precision: Precision,
+        schedule: Callable[[int], float],
+        *,
+        device: torch.device,
+        clip_norm: float | None = None,
+        frozen: bool = False,
+    ) -> None:
+        self.network, self.state, self.augment = network, state, augment
+        self.precision, self.schedule, self.device = precision, schedule, device
+        self.clip_norm, self.frozen = clip_norm, frozen
+        self._parameters = [p for p in state.model.parameters() if p.requires_grad]
+
+    def __call__(self, batches: list[HostBatch]) -> StepResult:
+        """Train on the micro-batches of step `state.step`. Raises UserError on a non-finite loss or gradient."""
+        state = self.state
+        self._training_mode()
+        lr = self.schedule(state.step)
+        set_lr(state.optimizer, lr)
+        state.optimizer.zero_grad(set_to_none=True)
+        losses = [self._backward(batch, part, len(batches)) for part, batch in enumerate(batches)]
+        loss = torch.stack(losses).mean()
+        state.scaler.unscale_(state.optimizer)
+        limit = self.clip_norm if self.clip_norm is not None else float("inf")
+        grad_norm = nn.utils.clip_grad_norm_(self._parameters, limit)
+        if not state.scaler.skips_non_finite and not bool(torch.isfinite(loss) & torch.isfinite(grad_norm)):
+            raise UserError(
+                f"step {state.step}: loss {loss.item():g}, gradient norm {grad_norm.item():g}; "
+                "stopped before the update; lower --base_lr or set --use_clip_grad_norm",
+                exit_code=RUN_FAILED,
+            )
+        updated = state.scaler.step(state.optimizer)
+        if state.ema is not None and updated:
+            state.ema.update(state.model)
+        state.step += 1
+        return StepResult(loss, grad_norm, lr, not updated)
+
+    def _training_mode(self) -> None:
+        self.network.train()
+        if self.frozen:
+            # Frozen BatchNorm keeps its statistics too: the features stay those that were trained.
+            self.state.model.stem.eval()
+            self.state.model.blocks.eval()
+
+    def _backward(self, batch: HostBatch, part: int, parts: int) -> torch.Tensor:
+        images = batch.images.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        # Each micro-batch is mixed by a number of its own.
+        images, targets = self.augment(images, labels, batch.indices, batch.epoch, self.state.step * parts + part)
+        waits = isinstance(self.network, DistributedDataParallel) and part < parts - 1
+        with self.network.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with self.precision.autocast():
+                logits = self.network(images)
+            loss = soft_cross_entropy(logits, targets)
+            self.state.scaler.scale(loss / parts).backward()
+        return loss.detach()

@@ -1,0 +1,134 @@
+"""From a weight file to a model: what the file does not say is asked for, what does not fit is refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from os import PathLike
+from typing import cast
+
+import torch
+
+from convmixer.arch import ACTIVATIONS, VARIANTS, Activation, Architecture, parse_arch
+from convmixer.errors import UserError
+from convmixer.model import ConvMixer
+from convmixer.weights.read import WeightFile, read_weights
+from convmixer.weights.record import Shape
+
+_log = logging.getLogger(__name__)
+_NAMES_SHOWN = 6
+
+
+def load_into(model: ConvMixer, weights: WeightFile, *, replace_head: bool = False) -> list[str]:
+    """Copy the weights into the model, in the model's types and on its device. Returns notes for the user.
+
+    Raises UserError for a file that lacks or adds a name, with both lists, or whose shapes are others. A head of
+    another number of classes is refused too, or with `replace_head` left as the model's own.
+    """
+    state, notes = _fitting(model, weights, replace_head)
+    model.load_state_dict(state)
+    return notes
+
+
+def _fitting(model: ConvMixer, weights: WeightFile, replace_head: bool) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """A state dict that fits the model, and notes; UserError where there is none. The model is left as it is."""
+    own, state, notes = model.state_dict(), dict(weights.state), []
+    lacking, added = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if lacking or added:
+        raise UserError(f"{weights.path}: lacks {_shown(lacking)}; adds {_shown(added)}.")
+    here, there = model.arch.num_classes, weights.shape.num_classes
+    if here != there:
+        if not replace_head:
+            raise UserError(f"{weights.path}: its head has {there} classes, the model {here}.")
+        state |= {name: tensor for name, tensor in own.items() if name.startswith("head.")}
+        notes.append(f"{weights.path}: its head of {there} classes is left out; the new one has {here}.")
+    other = [
+        f"{name} {_form(state[name])}, not {_form(own[name])}" for name in own if _form(state[name]) != _form(own[name])
+    ]
+    if other:
+        raise UserError(f"{weights.path}: holds {_shown(other)}.")
+    return state, notes
+
+
+def load_model(path: str | PathLike[str], arch: str | None = None, **options: object) -> ConvMixer:
+    """The ConvMixer in a weight file or checkpoint folder of any layout, on the CPU in eval mode.
+
+    `arch` and `options` (kernel_size, patch_size, activation, num_classes, in_chans; None is not given) say what the
+    file does not, as `complete` has it. Raises UserError where they contradict the file, or where something is missing.
+    """
+    weights = read_weights(path)
+    architecture, notes = complete(weights, arch, **options)
+    # No random numbers are drawn for values that the file replaces, and no memory taken before the file is seen to fit.
+    with torch.device("meta"):
+        model = ConvMixer(architecture)
+    state, _ = _fitting(model, weights, replace_head=False)
+    model.to_empty(device="cpu").load_state_dict(state)
+    for note in notes:
+        _log.info(note)
+    return model.eval()
+
+
+def complete(weights: WeightFile, arch: str | None = None, **options: object) -> tuple[Architecture, list[str]]:
+    """The whole architecture of a weight file, and notes on what was taken from elsewhere.
+
+    All but the activation is read from the shapes; `arch` and `options` must agree with them. The activation is the
+    option's, else the file's, else that of `arch`, else that of the one named variant whose shapes these are. In
+    MindSpore `gelu` is the tanh form, so it becomes `gelu_tanh` unless the option says otherwise. Raises UserError.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    asked = given.pop("activation", None)
+    _check_agreement(weights, arch, given)
+    if asked is not None and asked not in ACTIVATIONS:
+        raise UserError(f"activation: {asked!r} is none of {', '.join(ACTIVATIONS)}.")
+    if asked and weights.activation and asked != weights.activation:
+        raise UserError(f"{weights.path}: was trained with activation {weights.activation}, not {asked}.")
+    if asked or weights.activation:
+        return weights.shape.with_activation(cast(Activation, asked or weights.activation)), []
+
+    named = [parse_arch(arch)] if arch else [v for v in VARIANTS.values() if _same_network(v, weights.shape)]
+    if len(named) != 1:
+        raise UserError(
+            f"{weights.path}: {weights.shape} does not say its activation; "
+            f"give --activation ({', '.join(ACTIVATIONS)}), or --arch."
+        )
+    activation = named[0].activation
+    notes = [] if arch else [f"{weights.path}: taken for {named[0].name} by its shapes, activation {activation}."]
+    if weights.source == "mindspore" and activation == "gelu":
+        activation = "gelu_tanh"
+        notes.append(f"{weights.path}: MindSpore computes GELU in its tanh form, so gelu_tanh is used.")
+    return weights.shape.with_activation(activation), notes
+
+
+def _check_agreement(weights: WeightFile, arch: str | None, given: dict[str, object]) -> None:
+    found = weights.shape
+    for name, value in given.items():
+        if name not in Shape.__dataclass_fields__:
+            raise TypeError(f"{name!r} is no option of a ConvMixer")
+        if value != getattr(found, name):
+            raise UserError(f"{weights.path}: its {name} is {getattr(found, name)}, not {value} as asked for.")
+    if arch is None:
+        return
+    named = parse_arch(arch)
+    # A bare convmixer_<dim>_<depth> names no kernel; a variant's may have been changed by an option, as the file tells.
+    asked = given.keys() & {"kernel_size", "patch_size"}
+    says_all = "_ks" in arch or (arch in VARIANTS and weights.activation is None and not asked)
+    same = _same_network(named, found) if says_all else (named.dim, named.depth) == (found.dim, found.depth)
+    if not same:
+        raise UserError(f"{weights.path}: its shapes are those of {found}, not of {arch} as asked for.")
+
+
+def _same_network(arch: Architecture, shape: Shape) -> bool:
+    names = ("dim", "depth", "kernel_size", "patch_size")
+    return all(getattr(arch, name) == getattr(shape, name) for name in names)
+
+
+def _form(tensor: torch.Tensor) -> str:
+    """Shape and kind of number; a float of another width is converted, a whole number never becomes a weight."""
+    return f"{'float' if tensor.is_floating_point() else 'integer'} {list(tensor.shape)}"
+
+
+def _shown(names: Iterable[str]) -> str:
+    """The first names of a list, what is not printable escaped."""
+    listed = [name if name.isprintable() else ascii(name) for name in names]
+    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
+    return (", ".join(listed[:_NAMES_SHOWN]) or "nothing") + more

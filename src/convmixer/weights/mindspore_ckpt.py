@@ -1,0 +1,212 @@
+"""MindSpore's checkpoint format, read and written without MindSpore and without torch.
+
+A `.ckpt` is a protobuf message (https://protobuf.dev/programming-guides/encoding/):
+
+    Checkpoint { repeated Value value = 1 }
+    Value { string tag = 1; TensorProto tensor = 2 }
+    TensorProto { repeated int64 dims = 1; string tensor_type = 2; bytes tensor_content = 3 }
+
+MindSpore saves a tensor above 512 MB as several values of one tag, each with the dims of the whole, and may end the
+file with `crc_num` and the CRC-32 of what stands before it (mindspore/train/serialization.py of 2.10.0).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from convmixer.errors import UserError
+
+_DTYPES = {
+    f"{kind}{bits}": np.dtype(f"<{letter}{bits // 8}")
+    for kind, letter, widths in (
+        ("Float", "f", (16, 32, 64)),
+        ("Int", "i", (8, 16, 32, 64)),
+        ("UInt", "u", (8, 16, 32, 64)),
+    )
+    for bits in widths
+} | {"Bool": np.dtype(bool)}
+_TYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_CRC_MARK = b"crc_num"
+_CRC_BYTES = 10
+
+
+class _MalformedError(ValueError):
+    """Bytes that are no checkpoint."""
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Unsigned 64-bit number at `at`, and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise _MalformedError("it ends in the middle of an entry")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at
+    raise _MalformedError("a number has too many bytes")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """(field number, value) of a message: an int for varints, else a view of the bytes, never a copy."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        wire = key & 7
+        if wire == _VARINT:
+            number, at = _varint(data, at)
+            yield key >> 3, number
+            continue
+        if wire == _BYTES:
+            length, at = _varint(data, at)
+        elif wire in (_FIXED64, _FIXED32):
+            length = 8 if wire == _FIXED64 else 4
+        else:
+            raise _MalformedError("it has entries of an unknown kind")
+        if length > len(data) - at:
+            raise _MalformedError("it ends in the middle of an entry")
+        yield key >> 3, data[at : at + length]
+        at += length
+
+
+def _dims(value: int | memoryview) -> Iterator[int]:
+    """Dimensions of one `dims` field: a single number, or packed into bytes."""
+    if isinstance(value, int):
+        yield value
+        return
+    at = 0
+    while at < len(value):
+        number, at = _varint(value, at)
+        yield number
+
+
+def _view(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise _MalformedError("an entry is a number where bytes belong")
+    return value
+
+
+def _text(value: int | memoryview) -> str:
+    try:
+        return str(_view(value), "utf-8")
+    except UnicodeDecodeError:
+        raise _MalformedError("a name is not text") from None
+
+
+class _Entry:
+    """One tensor, gathered from the values of its tag."""
+
+    def __init__(self) -> None:
+        self.dims: list[int] = []
+        self.type = ""
+        self.parts: list[memoryview] = []
+
+    def add(self, tensor: memoryview) -> None:
+        """A further TensorProto; each states the dims of the whole."""
+        self.dims = []
+        for number, value in _fields(tensor):
+            if number == 1:
+                self.dims.extend(_dims(value))
+            elif number == 2:
+                self.type = _text(value)
+            elif number == 3:
+                self.parts.append(_view(value))
+
+    def array(self, tag: str) -> np.ndarray | str:
+        content = bytearray().join(self.parts)
+        if self.type == "str":
+            return content.decode("utf-32-le", errors="replace").rstrip("\0")
+        wide = self.type == "BFloat16"
+        dtype = np.dtype("<u2") if wide else _DTYPES.get(self.type)
+        if dtype is None:
+            raise _MalformedError(f"{tag!r} has the type {self.type!r}, which is not known here")
+        # MindSpore writes the shape of a scalar as () or as (0,).
+        dims = [] if self.dims == [0] and content else self.dims
+        misfit = _MalformedError(f"{tag!r} has {len(content)} bytes, which do not fit its shape {dims}")
+        if math.prod(dims) * dtype.itemsize != len(content):
+            raise misfit
+        try:
+            array = np.frombuffer(content, dtype).reshape(dims)
+        except ValueError:  # a size of 0 beside one beyond any array, or more dimensions than NumPy has
+            raise misfit from None
+        # NumPy knows no bfloat16: its bits are the upper half of a float32's.
+        return (array.astype("<u4") << 16).view("<f4") if wide else array
+
+
+def _decode(data: memoryview) -> dict[str, np.ndarray | str]:
+    mark = len(data) - _CRC_BYTES - len(_CRC_MARK)
+    if mark >= 0 and data[mark : mark + len(_CRC_MARK)] == _CRC_MARK:
+        if zlib.crc32(data[:mark]) != int.from_bytes(data[-_CRC_BYTES:], "big"):
+            raise _MalformedError("its CRC does not fit its content")
+        data = data[:mark]
+    entries: dict[str, _Entry] = {}
+    for number, value in _fields(data):
+        if number != 1:
+            raise _MalformedError("it has entries of an unknown kind")
+        inner = list(_fields(_view(value)))
+        tags = [_text(view) for key, view in inner if key == 1]
+        if len(tags) != 1:
+            raise _MalformedError("an entry has no name")
+        for key, view in inner:
+            if key == 2:
+                entries.setdefault(tags[0], _Entry()).add(_view(view))
+    return {tag: entry.array(tag) for tag, entry in entries.items()}
+
+
+def looks_like_checkpoint(head: bytes) -> bool:
+    """Whether the first bytes of a file are a Value with a printable tag; 512 bytes are enough."""
+    view = memoryview(head)
+    try:
+        if head[:1] != b"\x0a":
+            return False
+        _, at = _varint(view, 1)
+        if head[at : at + 1] != b"\x0a":
+            return False
+        length, at = _varint(view, at + 1)
+        return 0 < length <= len(head) - at and str(view[at : at + length], "utf-8").isprintable()
+    except (_MalformedError, UnicodeDecodeError):
+        return False
+
+
+def read_checkpoint(path: str | PathLike[str]) -> dict[str, np.ndarray | str]:
+    """All entries of a `.ckpt` by name: arrays in the shape and type stored (BFloat16 as float32), text as str.
+
+    Raises UserError for a file that is truncated or malformed. Nothing is allocated on the word of a length field.
+    """
+    try:
+        return _decode(memoryview(Path(path).read_bytes()))
+    except _MalformedError as error:
+        raise UserError(f"{path}: a damaged MindSpore checkpoint: {error}; fetch or save it again.") from None
+
+
+def _number(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _number(number << 3 | _BYTES) + _number(len(content)) + content
+
+
+def encode_checkpoint(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Bytes of a `.ckpt` with these arrays, as MindSpore writes them (no CRC: versions before 2 do not read it)."""
+    values = []
+    for tag, array in arrays.items():
+        kind = _TYPE_NAMES[array.dtype.newbyteorder("<")]
+        dims = b"".join(_number(1 << 3 | _VARINT) + _number(size) for size in array.shape)
+        tensor = dims + _field(2, kind.encode()) + _field(3, array.astype(_DTYPES[kind], copy=False).tobytes())
+        values.append(_field(1, _field(1, tag.encode()) + _field(2, tensor)))
+    return b"".join(values)

@@ -1,0 +1,98 @@
+"""Weight files written whole or not at all: beside the target, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from convmixer.arch import Architecture
+from convmixer.data.classes import ClassMap
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.weights import record
+from convmixer.weights.layouts import Layout, from_ours
+from convmixer.weights.mindspore_ckpt import encode_checkpoint
+from convmixer.weights.record import Record
+
+
+def write_weights(
+    path: str | PathLike[str],
+    state: Mapping[str, torch.Tensor],
+    *,
+    architecture: Architecture,
+    classes: ClassMap | None = None,
+    preprocessing: Preprocessing | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Weights under our names as safetensors, with all that is needed to use them and a SHA-256 of both.
+
+    `extra`: plain values for JSON. The same arguments give the same bytes. Raises UserError (exit code 1) where the
+    disk refuses; the file that stood there before is then untouched.
+    """
+    tensors = _on_cpu(state)
+    metadata = record.encode(Record(architecture, classes, preprocessing, extra or {}), tensors)
+    _replace(Path(path), safetensors.torch.save(tensors, metadata))
+
+
+def write_layout(
+    path: str | PathLike[str], state: Mapping[str, torch.Tensor], layout: Layout, *, architecture: Architecture
+) -> None:
+    """Weights (under our names) in the layout of another program, which has no place for classes or preprocessing.
+
+    `authors`: torch.save of {'state_dict': ...}. `timm`: torch.save of the state dict. `mindspore`: a `.ckpt`, in
+    which bfloat16 becomes float32. Raises UserError as `write_weights`, which is what `ours` does.
+    """
+    if layout == "ours":
+        return write_weights(path, state, architecture=architecture)
+    tensors = _on_cpu(state)
+    renamed = {theirs: tensors[name] for name, theirs in from_ours(tensors, layout, architecture.depth).items()}
+    if layout == "mindspore":
+        floats = {name: t.float() if t.dtype is torch.bfloat16 else t for name, t in renamed.items()}
+        return _replace(Path(path), encode_checkpoint({name: t.numpy() for name, t in floats.items()}))
+    buffer = io.BytesIO()
+    torch.save({"state_dict": renamed} if layout == "authors" else renamed, buffer)
+    return _replace(Path(path), buffer.getvalue())
+
+
+def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each tensor alone in its memory, as safetensors wants it; no copy where it is so already."""
+    tensors = {}
+    for name, tensor in state.items():
+        plain = tensor.detach().cpu().contiguous()
+        shared = plain.untyped_storage().nbytes() != plain.numel() * plain.element_size()
+        tensors[name] = plain.clone() if shared else plain
+    return tensors
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}.", exit_code=RUN_FAILED) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a loss of power, where the system can flush a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from convmixer.data import decode as decoding
+from convmixer.data.decode import BadImage, decode
+
+SHARED = Path(__file__).parents[2] / "../shared/data"
+
+
+def encode(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def photo(width: int = 61, height: int = 47) -> Image.Image:
+    """Smooth enough that lossy formats keep it, and not the same in any orientation."""
+    return Image.fromarray(noise(6, 7, 3)).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(params=["simplejpeg", "pillow"])
+def jpeg_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "pillow":
+        monkeypatch.setattr(decoding, "simplejpeg", None)
+    elif decoding.simplejpeg is None:
+        pytest.skip("simplejpeg is not installed")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "WEBP", "GIF"])
+def test_lossless_files_give_their_pixels(format: str) -> None:
+    # 200 colours, so that a GIF's palette holds them all.
+    pixels = noise(200, 3)[np.arange(40 * 50).reshape(40, 50) % 200]
+    image = Image.fromarray(pixels)
+    encoded = encode(
+        image.quantize(256) if format == "GIF" else image, format, **{"lossless": True} if format == "WEBP" else {}
+    )
+    decoded = decode(encoded)
+    assert decoded.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(decoded), pixels)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_is_what_pillow_decodes(jpeg_reader: str, subsampling: str, progressive: bool) -> None:
+    encoded = encode(photo(), "JPEG", subsampling=subsampling, progressive=progressive)
+    np.testing.assert_array_equal(np.asarray(decode(encoded)), np.asarray(Image.open(io.BytesIO(encoded))))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize(("channels", "expected"), [(1, "L"), (3, "RGB")])
+def test_jpeg_colour_spaces_are_converted_as_pillow_does(
+    jpeg_reader: str, mode: str, channels: int, expected: str
+) -> None:
+    encoded = encode(photo().convert(mode), "JPEG", **{"keep_rgb": True} if mode == "RGB" else {})
+    oracle = Image.open(io.BytesIO(encoded)).convert(expected)
+    decoded = decode(encoded, channels=channels)
+    assert decoded.mode == expected
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(oracle))
+
+
+@pytest.mark.parametrize("folder", ["flowers5/val", "imagenet-samples"])
+def test_photos_are_what_pillow_decodes(jpeg_reader: str, folder: str) -> None:
+    if not (SHARED / folder).is_dir():
+        pytest.skip(f"needs shared/data/{folder}")
+    for path in sorted((SHARED / folder).rglob("*.[jJ]*"))[::8]:
+        with Image.open(path) as image:
+            oracle = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(np.asarray(decode(path.read_bytes())), oracle, err_msg=str(path))
+
+
+def test_pixels_pass_through() -> None:
+    grey, colour = noise(5, 7, 1), noise(5, 7, 3)
+    np.testing.assert_array_equal(np.asarray(decode(grey, channels=1)), grey[..., 0])
+    np.testing.assert_array_equal(np.asarray(decode(colour)), colour)
+    np.testing.assert_array_equal(np.asarray(decode(grey)), np.repeat(grey, 3, axis=2))
+
+
+def test_16_bit_grey_is_scaled() -> None:
+    wide = np.array([[0, 255, 256, 257], [0x7FFF, 0x8000, 0xFF00, 0xFFFF]], dtype=np.uint16)
+    encoded = encode(Image.fromarray(wide), "PNG")
+    np.testing.assert_array_equal(np.asarray(decode(encoded, channels=1)), [[0, 0, 1, 1], [127, 128, 255, 255]])
+    assert decode(encoded).mode == "RGB"
+
+
+def test_white_lies_behind_transparency() -> None:
+    rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], dtype=np.uint8)
+    # 51 / 255 is a fifth: black over white is 4/5 of 255.
+    expected = [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]]
+    np.testing.assert_array_equal(np.asarray(decode(encode(Image.fromarray(rgba), "PNG"))), expected)
+
+
+def test_grey_and_palette_transparency() -> None:
+    la = Image.fromarray(np.array([[[40, 255], [40, 0]]], dtype=np.uint8), "LA")
+    np.testing.assert_array_equal(np.asarray(decode(encode(la, "PNG"), channels=1)), [[40, 255]])
+    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
+    palette.putpalette([1, 2, 3, 4, 5, 6])
+    encoded = encode(palette, "PNG", transparency=1)
+    np.testing.assert_array_equal(np.asarray(decode(encoded)), [[[1, 2, 3], [255, 255, 255]]])
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_animation_gives_its_first_frame(format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    encoded = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(encoded)).n_frames == 3
+    assert decode(encoded).getpixel((3, 3)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(format: str, orientation: int) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    encoded = encode(photo(), format, exif=tags)
+    stored = Image.open(io.BytesIO(encoded)).convert("RGB")
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(decode(encoded, exif=True)), np.asarray(upright))
+    np.testing.assert_array_equal(np.asarray(decode(encoded, exif=False)), np.asarray(stored))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03"])
+def test_damaged_exif_leaves_the_image_as_it_is(exif: bytes) -> None:
+    encoded = encode(photo(), "JPEG", exif=exif)
+    np.testing.assert_array_equal(np.asarray(decode(encoded, exif=True)), np.asarray(decode(encode(photo(), "JPEG"))))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_truncated_files_are_refused(jpeg_reader: str, format: str, share: float) -> None:
+    encoded = encode(photo(200, 150), format)
+    decode(encoded)
+    with pytest.raises(BadImage):
+        decode(encoded[: int(share * len(encoded))])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_cut_and_closed_with_an_end_marker_is_found(progressive: bool) -> None:
+    if decoding.simplejpeg is None:
+        pytest.skip("simplejpeg is not installed")
+    encoded = encode(photo(200, 150), "JPEG", progressive=progressive)
+    with pytest.raises(BadImage, match="premature end"):
+        decode(encoded[: len(encoded) // 2] + b"\xff\xd9")
+
+
+def test_jpeg_with_stray_bytes_is_read(jpeg_reader: str) -> None:
+    encoded = encode(photo(), "JPEG")
+    at = encoded.index(b"\xff\xdb")  # libjpeg warns of stray bytes before a marker, and goes on
+    decoded = decode(encoded[:at] + b"\x00\x01\x02" + encoded[at:] + b"after the end")
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(decode(encoded)))
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        b"",
+        b"\xff\xd8\xff",
+        b"plain text in a .jpg",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        encode(Image.new("RGB", (9, 9)), "TIFF"),
+        encode(Image.new("RGB", (9, 9)), "PPM"),
+        encode(Image.new("RGB", (9, 9)), "ICO"),
+    ],
+    ids=["empty", "marker only", "text", "eps", "tiff", "ppm", "ico"],
+)
+def test_other_content_is_refused(encoded: bytes) -> None:
+    with pytest.raises(BadImage):
+        decode(encoded)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A whole PNG of 1-bit grey zeros: 8 kB a gigapixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(bytes((1 + (width + 7) // 8) * height), 9)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_pixel_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = png_of_size(20_000, 20_000)
+    assert len(bomb) < 100_000
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(BadImage, match="20000 x 20000 pixels"):
+        decode(bomb)
+
+
+def test_the_cap_is_an_option() -> None:
+    encoded = png_of_size(10_000, 10_000)  # past the size of which Pillow warns
+    with pytest.raises(BadImage, match="limit"):
+        decode(encoded, channels=1)
+    assert decode(encoded, channels=1, max_pixels=10**8).size == (10_000, 10_000)
+    with pytest.raises(BadImage, match="limit of 99"):
+        decode(png_of_size(10, 10), max_pixels=99)

@@ -1,0 +1,154 @@
+"""Single steps against a hand calculation, and who decays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from convmixer.config.schema import Config
+from convmixer.errors import UserError
+from convmixer.model import create_model
+from convmixer.train.optimizer import OptimizerName, create_optimizer, parameter_groups, set_lr
+
+SETTINGS = {"lr": 0.1, "beta": (0.9, 0.99), "eps": 1.0, "momentum": 0.9, "weight_decay": 0.01}
+
+
+def one_unit() -> nn.Linear:
+    """A weight that decays and a bias that does not, both 1."""
+    model = nn.Linear(1, 1)
+    nn.init.ones_(model.weight)
+    nn.init.ones_(model.bias)
+    return model
+
+
+def decays(model: nn.Module, weight_decay: float = 0.05) -> dict[str, float]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = [
+        (names[id(p)], group["weight_decay"])
+        for group in parameter_groups(model, weight_decay)
+        for p in group["params"]
+    ]
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+# Gradients 0.5 and -0.25. Weight, by hand:
+#   adamw  0.999 - 0.1 * 0.5 / 1.5; then m = 0.02, v = 0.0031, divided by 0.19 and 0.0199
+#   adam   gradients 0.51 and -0.25 + 0.01 * weight
+#   sgd    v = 0.51, 0.949; v = 0.459 - 0.25 + 0.00949, 0.927151
+# and the bias as if without decay.
+@pytest.mark.parametrize(
+    ("name", "weights", "biases"),
+    [
+        ("adamw", [0.9656667, 0.9571536], [0.9666667, 0.9591193]),
+        ("adam", [0.9662252, 0.9579932], [0.9666667, 0.9591193]),
+        ("sgd", [0.949, 0.927151], [0.95, 0.93]),
+        ("momentum", [0.949, 0.927151], [0.95, 0.93]),
+    ],
+)
+def test_two_steps_by_hand(name: str, weights: list[float], biases: list[float]) -> None:
+    model = one_unit()
+    optimizer = create_optimizer(model, optimizer=name, **SETTINGS)
+    for gradient, weight, bias in zip((0.5, -0.25), weights, biases, strict=True):
+        model.weight.grad = torch.full((1, 1), gradient)
+        model.bias.grad = torch.full((1,), gradient)
+        optimizer.step()
+        assert model.weight.item() == pytest.approx(weight, abs=2e-7)
+        assert model.bias.item() == pytest.approx(bias, abs=2e-7)
+
+
+def test_the_options_offer_exactly_these() -> None:
+    assert get_args(Config.model_fields["optimizer"].annotation) == get_args(OptimizerName)
+
+
+def test_set_lr_holds_for_every_group() -> None:
+    model = one_unit()
+    optimizer = create_optimizer(model, optimizer="sgd", **SETTINGS | {"momentum": 0.0})
+    for lr, weight, bias in ((0.2, 0.898, 0.9), (0.0, 0.898, 0.9)):
+        set_lr(optimizer, lr)
+        model.weight.grad = torch.full((1, 1), 0.5)
+        model.bias.grad = torch.full((1,), 0.5)
+        optimizer.step()
+        assert (model.weight.item(), model.bias.item()) == pytest.approx((weight, bias))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_agrees_with_the_plain_step_of_torch(name: str) -> None:
+    torch.manual_seed(0)
+    models = [create_model("convmixer_16_2", kernel_size=3, patch_size=2, num_classes=5) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    ours = create_optimizer(models[0], optimizer=name, **SETTINGS | {"eps": 1e-3})
+    plain_of = {
+        "adamw": lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-3, foreach=False, fused=False),
+        "adam": lambda groups: torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-3, foreach=False, fused=False),
+        "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, foreach=False, fused=False),
+    }
+    plain = plain_of[name](parameter_groups(models[1], 0.01))
+    for step in range(20):
+        for parameter, twin in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            parameter.grad = torch.randn_like(parameter)
+            twin.grad = parameter.grad.clone()
+        for optimizer in (ours, plain):
+            set_lr(optimizer, 0.01 / (1 + step))
+            optimizer.step()
+    for parameter, twin in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(parameter, twin, rtol=1e-6, atol=1e-6)
+
+
+def test_who_decays_in_a_convmixer() -> None:
+    found = decays(create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5))
+    assert {name for name, decay in found.items() if decay == 0.05} == {
+        "stem.conv.weight",
+        "blocks.0.depthwise.weight",
+        "blocks.0.pointwise.weight",
+        "blocks.1.depthwise.weight",
+        "blocks.1.pointwise.weight",
+        "head.weight",
+    }
+    # Biases of 6 layers, weight and bias of 5 BatchNorms.
+    assert sorted(found.values()) == [0.0] * 16 + [0.05] * 6
+
+
+def test_who_decays_in_an_unnamed_sequential() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2))
+    assert decays(model) == {
+        "0.weight": 0.05,
+        "0.bias": 0.0,
+        "2.weight": 0.0,
+        "2.bias": 0.0,
+        "4.weight": 0.05,
+        "4.bias": 0.0,
+    }
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_distributed_wrapper_changes_nothing() -> None:
+    model = create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5)
+    wrapped = decays(DistributedDataParallel(model))
+    assert {name.removeprefix("module."): decay for name, decay in wrapped.items()} == decays(model)
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5)
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+    assert decays(model) == {"head.weight": 0.05, "head.bias": 0.0}
+    model.head.weight.requires_grad_(False)
+    assert decays(model) == {"head.bias": 0.0}
+
+
+def test_nothing_to_train_is_refused() -> None:
+    with pytest.raises(UserError, match="no parameter is left to train"):
+        create_optimizer(one_unit().requires_grad_(False), optimizer="adamw", **SETTINGS)
