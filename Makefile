@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-mindspore fuzz fuzz-short lint format clean
 
 demo: $(VENV)/.core
 	$(BIN)/python scripts/demo.py
@@ -12,7 +12,19 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not mindspore'
+
+# MindSpore (2.9 GB) is asked for here only; it stands beside torch in one environment.
+test-mindspore: $(VENV)/.mindspore
+	$(BIN)/python -m pytest -m mindspore
+
+# Hostile images, weights, checkpoints, recipes, options and policies: ten minutes with another seed each time, or the
+# minute that CI takes, always the same.
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz/fuzz.py --seconds 600 --seed $$(date +%s)
+
+fuzz-short: $(VENV)/.dev
+	$(BIN)/python tests/fuzz/fuzz.py --seconds 60
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -34,4 +46,8 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(VENV)/.mindspore: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mindspore]"
 	touch $@

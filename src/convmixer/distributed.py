@@ -12,8 +12,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-TIMEOUT = timedelta(minutes=10)
-
 
 @dataclass(frozen=True)
 class Processes:
@@ -76,8 +74,22 @@ class Processes:
 _VARIABLES = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
 
 
+# Set by our launcher: the time that names the run, so that a process started again finds its own run.
+RUN_TIME = "CONVMIXER_RUN_TIME"
+
+
+def run_time() -> str | None:
+    """The time that our launcher gave the run, None without it."""
+    return os.environ.get(RUN_TIME)
+
+
+def restarted_run() -> str | None:
+    """The time in the name of the run that torchrun has started again, None in a process of a first start."""
+    return run_time() if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 else None
+
+
 @contextmanager
-def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
+def process_group(processes: Processes, device: torch.device, timeout_seconds: float) -> Iterator[None]:
     """Connect the processes: NCCL for what lies on GPUs, Gloo for what lies on the CPU; nothing to do for one."""
     if processes.count == 1:
         yield
@@ -85,7 +97,7 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = {"cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}.get(device.type, "gloo")
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     try:
         yield
     finally:

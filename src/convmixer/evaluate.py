@@ -20,19 +20,20 @@ def evaluate(
     *,
     batch_size: int,
     threads: int,
+    ahead: int = 2,
     part: tuple[int, int] = (0, 1),
     on_batch: Callable[[int], None] | None = None,
 ) -> Score:
     """Score of `runtime` on `source`.
 
     `part` = (rank, processes): every process takes each processes-th image, so that each image counts once at any
-    number of processes. `on_batch` is told the number of images of each batch. Images that cannot be read are
-    listed in the score's `bad` and count neither as right nor as wrong.
+    number of processes. `ahead`: batches decoded before they are needed. `on_batch` is told the number of images of
+    each batch. Images that cannot be read are listed in the score's `bad` and count neither as right nor as wrong.
     """
     rank, processes = part
     score = Score()
     indices = np.arange(rank, len(source), processes)
-    for batch in read_batches(source, preprocessing, batch_size, indices=indices, threads=threads):
+    for batch in read_batches(source, preprocessing, batch_size, indices=indices, threads=threads, ahead=ahead):
         score.bad.extend(batch.bad)
         if len(batch.indices):
             score.add(runtime.logits(batch.images), source.labels[batch.indices])

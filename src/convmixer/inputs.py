@@ -46,10 +46,16 @@ def preprocessing_of(options: InputOptions, channels: int) -> Preprocessing:
     return _changed(base, {name: value for name, value in given.items() if value is not None})
 
 
-def preprocessing_for(resolved: Resolved[Any], record: Preprocessing | None, channels: int) -> Preprocessing:
-    """The preprocessing for weights with this record: theirs, with what the command line asks for otherwise."""
+def preprocessing_for(
+    resolved: Resolved[Any], record: Preprocessing | None, channels: int, size: int | None = None
+) -> Preprocessing:
+    """The preprocessing for a model with this record: its own, with what the command line asks for otherwise.
+
+    `size`: the side of the model's input where it is fixed, for a model without a record.
+    """
     if record is None:
-        return preprocessing_of(resolved.options, channels)
+        chosen = preprocessing_of(resolved.options, channels)
+        return chosen if size is None or resolved.asked("image_size") else replace(chosen, size=size)
     asked = {name: getattr(resolved.options, name) for name in _FIELDS if resolved.asked(name)}
     return _changed(record, {name: value for name, value in asked.items() if value is not None})
 

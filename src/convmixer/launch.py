@@ -7,23 +7,27 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from convmixer.distributed import RUN_TIME
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.runs import TIME_FORMAT
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 
 
-def launch(processes: int, command: Sequence[str]) -> int:
+def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> int:
     """Run the command line `convmixer <command>` in so many processes and return the exit code of the first to fail.
 
     The processes print their own errors; one killed by a signal that nobody sent to the run raises UserError (exit 1).
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+    os.environ[RUN_TIME] = datetime.now().strftime(TIME_FORMAT)
     # The package may stand in a checkout that nobody installed.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
     config = LaunchConfig(
@@ -34,7 +38,7 @@ def launch(processes: int, command: Sequence[str]) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         start_method="spawn",
-        max_restarts=0,
+        max_restarts=max_restarts,
         monitor_interval=0.2,
     )
     try:

@@ -13,10 +13,12 @@ import numpy as np
 
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
+from convmixer.data.imagenet import readable
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metrics import softmax
+from convmixer.printable import printable
 from convmixer.runtime import Runtime
 
 
@@ -41,11 +43,12 @@ def predict(
     *,
     batch_size: int,
     threads: int,
+    ahead: int = 2,
     topk: int = 5,
     on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[Prediction]:
-    """A prediction for each file, in their order, as the batches are answered."""
-    for batch in read_batches(files, preprocessing, batch_size, threads=threads):
+    """A prediction for each file, in their order, as the batches are answered; `ahead` batches are decoded before."""
+    for batch in read_batches(files, preprocessing, batch_size, threads=threads, ahead=ahead):
         answers = {index: Prediction(files.name(index), fault=reason) for index, reason in batch.bad}
         if len(batch.indices):
             probabilities = softmax(runtime.logits(batch.images))
@@ -55,11 +58,6 @@ def predict(
         yield from (answers[index] for index in sorted(answers))
         if on_batch is not None:
             on_batch(len(answers))
-
-
-def printable(text: str) -> str:
-    """A file or class name that may hold anything, on one line and without control characters."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def line_of(prediction: Prediction, classes: ClassMap | None, *, full: bool) -> str:
@@ -91,4 +89,4 @@ def _record(prediction: Prediction, classes: ClassMap | None) -> dict[str, Any]:
 
 
 def _name(label: int, classes: ClassMap | None) -> str:
-    return str(label) if classes is None else classes.names[label]
+    return str(label) if classes is None else readable(classes.names[label])

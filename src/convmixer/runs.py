@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
 
+TIME_FORMAT = "%y-%m-%d_%H%M%S"
 PACKAGES = ("convmixer", "torch", "numpy", "pillow", "pydantic", "safetensors", "triton")
 
 
@@ -44,12 +45,11 @@ def run_suffix(config: Config) -> str:
     return f"_{config.arch}" + (f"_{postfix}" if postfix else "")
 
 
-def create_run(config: Config, now: datetime) -> RunFolders:
-    """New folders named `<yy-mm-dd_HHMMSS>_<arch>[_<postfix>]`, with `-2` after a time that is taken.
+def create_run(config: Config, stamp: str) -> RunFolders:
+    """New folders named `<stamp>_<arch>[_<postfix>]`, with `-2` after a time that is taken; stamp: `yy-mm-dd_HHMMSS`.
 
     Raises UserError where they cannot be made.
     """
-    stamp = now.strftime("%y-%m-%d_%H%M%S")
     for attempt in range(1, 1000):
         name = stamp + (f"-{attempt}" if attempt > 1 else "") + run_suffix(config)
         folders = RunFolders.of(config, name)
@@ -93,7 +93,8 @@ def write_provenance(
     """`config.yaml` (options and their origins), `run.json` (command, versions, hardware, facts), `classes.json`."""
     lines = []
     for name, value in resolved.options.model_dump(mode="json").items():
-        text = yaml.safe_dump({name: value}, default_flow_style=None, width=1000).strip()
+        # One option a line, with room for a comment: the flow style's braces are left out.
+        text = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf).strip()[1:-1]
         lines.append(f"{text}  # {resolved.origins[name]}\n")
     (folder / "config.yaml").write_text("".join(lines), encoding="utf-8")
     record = {"command": shlex.join(argv), "versions": versions(), "hardware": hardware(), **facts}

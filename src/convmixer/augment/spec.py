@@ -1,7 +1,7 @@
 """AutoAugment and RandAugment by timm's spec strings, read and checked without torch.
 
 rand-m9-mstd0.5-inc1    RandAugment (Cubuk et al., 2020, https://arxiv.org/abs/1909.13719)
-    m     level of every operation, an integer (10)          n    operations an image (2)
+    m     level of every operation, an integer (10)          n    operations an image, 1 to 100 (2)
     mstd  standard deviation of the level (0); above 100: uniform between 0 and m
     mmax  upper bound of the level (10)                      p    probability of each operation (0.5)
     inc   1: operations that grow stronger with the level    t    set of operations: weights, 3a, 3aw
@@ -92,11 +92,11 @@ def _parse_rand(spec: str, sections: list[str]) -> RandAugment:
 
 # key -> form of its value, what it must be, and whether it is that.
 _CHECKS: dict[str, tuple[str, str, Callable[[float], bool]]] = {
-    "m": (r"\d+", "an integer", lambda value: True),
-    "n": (r"\d+", "an integer from 1", lambda value: value >= 1),
-    "p": (r"\d+(?:\.\d*)?", "a probability from 0 to 1", lambda value: value <= 1),
-    "mstd": (r"\d+(?:\.\d*)?", "a number from 0", lambda value: True),
-    "mmax": (r"\d+", "an integer from 1", lambda value: value >= 1),
+    "m": (r"[0-9]+", "an integer from 0 to 1000", lambda value: value <= 1000),
+    "n": (r"[0-9]+", "an integer from 1 to 100", lambda value: 1 <= value <= 100),
+    "p": (r"[0-9]+(?:\.[0-9]*)?", "a probability from 0 to 1", lambda value: value <= 1),
+    "mstd": (r"[0-9]+(?:\.[0-9]*)?", "a number from 0", lambda value: True),
+    "mmax": (r"[0-9]+", "an integer from 1 to 1000", lambda value: 1 <= value <= 1000),
     "inc": (r"[01]", "0 or 1", lambda value: True),
 }
 _SET_SECTIONS = tuple(f"t{name}" for name in RAND_SETS)

@@ -1,12 +1,14 @@
-"""`convmixer eval`: weights of any layout on a labelled split."""
+"""`convmixer eval`: weights of any layout, an ONNX or a MINDIR file on a labelled split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from convmixer.cli.train_command import default_recipe
-from convmixer.config.loading import DEFAULT, Command, Resolved, parse
+from convmixer.cli.train_command import FOLDER_RECIPE, default_recipe
+from convmixer.config.loading import Command, Resolved, parse
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.sources import Source, open_split
@@ -15,49 +17,73 @@ from convmixer.evaluate import evaluate
 from convmixer.inputs import preprocessing_for
 from convmixer.metrics import Score
 from convmixer.progress import Progress, note
+from convmixer.runtime import Tunable
+
+if TYPE_CHECKING:
+    import torch
+
+    from convmixer.runtime.model_file import ModelFile
 
 COMMAND = Command("eval", "Evaluate the weights of --pretrained on the evaluation images.", Config, takes_config=True)
 
 
 def main(argv: Sequence[str]) -> int:
-    resolved = parse(COMMAND, argv, default_recipe=default_recipe)
+    resolved = parse(COMMAND, argv, default_recipe=_data_recipe)
     config = resolved.options
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
-    from convmixer.runtime.devices import choose_device
-    from convmixer.runtime.model_file import open_weights
-    from convmixer.train.precision import Precision
+    # No engine is imported before the file tells which one it needs.
+    from convmixer.runtime.model_file import DeviceWish, open_model
 
-    device, remark = choose_device(config.device_target, config.device_id, asked=resolved.asked("device_target"))
-    if remark is not None:
-        note(remark)
-    precision = Precision.resolve(
-        config.amp_level, config.amp_dtype, config.keep_bn_fp32, device, config.is_dynamic_loss_scale, config.loss_scale
-    )
-    model = open_weights(
+    model = open_model(
         config.pretrained,
-        None if resolved.origins["arch"] == DEFAULT else config.arch,
-        lambda record, channels: preprocessing_for(resolved, record, channels),
-        device,
-        autocast=precision.autocast,
-        kernel_size=config.kernel_size,
-        patch_size=config.patch_size,
-        activation=config.activation,
+        partial(preprocessing_for, resolved),
+        DeviceWish(config.device_target, config.device_id, resolved.asked("device_target")),
+        arch=resolved.said("arch"),
+        autocast=partial(_autocast, config),
+        kernel_size=resolved.said("kernel_size"),
+        patch_size=resolved.said("patch_size"),
+        activation=resolved.said("activation"),
     )
     source = open_evaluation_split(resolved, model.classes, model.num_classes)
+    if isinstance(model.runtime, Tunable):
+        way = "compile" if config.compile else config.execution
+        model.runtime.tune(len(source), config.batch_size, model.preprocessing.size, way)
+    score = score_of(model, source, config.batch_size, config.num_parallel_workers)
+    print(f"eval results: {score.results()}")
+    return name_bad_images(score, source)
+
+
+def score_of(model: ModelFile, source: Source, batch_size: int, threads: int, *, ahead: int = 2) -> Score:
+    """Evaluate, and tell how fast."""
     with Progress(len(source), "evaluate") as progress:
         score = evaluate(
             model.runtime,
             source,
             model.preprocessing,
-            batch_size=config.batch_size,
-            threads=config.num_parallel_workers,
+            batch_size=batch_size,
+            threads=threads,
+            ahead=ahead,
             on_batch=progress.add,
         )
         rate = progress.rate
     note(f"{score.count} images, {rate:.1f} img/s")
-    print(f"eval results: {score.results()}")
-    return name_bad_images(score, source)
+    return score
+
+
+def _autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Maker of the context in which weights run in the precision of the options."""
+    from convmixer.train.precision import Precision
+
+    return Precision.resolve(
+        config.amp_level, config.amp_dtype, config.keep_bn_fp32, device, config.is_dynamic_loss_scale, config.loss_scale
+    ).autocast
+
+
+def _data_recipe(given: Mapping[str, Any]) -> str | None:
+    """As for training, but none for image folders: what the weights do not say of their input is then ImageNet's."""
+    recipe = default_recipe(given)
+    return None if recipe == FOLDER_RECIPE else recipe
 
 
 def open_evaluation_split(resolved: Resolved[Config], classes: ClassMap | None, num_classes: int) -> Source:

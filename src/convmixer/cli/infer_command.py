@@ -1,21 +1,28 @@
-"""`convmixer infer`: classify image files by weights of any layout."""
+"""`convmixer infer`: classify image files by weights of any layout, an ONNX or a MINDIR file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convmixer.config.inference import InferOptions
 from convmixer.config.loading import Command, parse
-from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files, image_files
-from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.imagenet import imagenet_classes
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
-from convmixer.predict import line_of, predict, printable, write_predictions
+from convmixer.predict import line_of, predict, write_predictions
+from convmixer.printable import printable
 from convmixer.progress import Progress, note
-from convmixer.runtime import Runtime
+from convmixer.runtime import Tunable
+
+if TYPE_CHECKING:
+    import torch
+
+    from convmixer.runtime.model_file import ModelFile
 
 COMMAND = Command("infer", "Classify an image or a folder of images.", InferOptions, positional="data")
 
@@ -26,20 +33,27 @@ def main(argv: Sequence[str]) -> int:
     if options.checkpoint is None:
         raise UserError("--checkpoint: a weight file or a checkpoint folder is needed")
     files = find_images(options)
-    from convmixer.runtime.devices import choose_device
-    from convmixer.runtime.model_file import open_weights
+    # No engine is imported before the file tells which one it needs.
+    from convmixer.runtime.model_file import DeviceWish, open_model
 
-    device, remark = choose_device(options.device_target, options.device_id, asked=resolved.asked("device_target"))
-    if remark is not None:
-        note(remark)
-    model = open_weights(
+    model = open_model(
         options.checkpoint,
-        options.arch,
-        lambda record, channels: preprocessing_for(resolved, record, channels),
-        device,
+        partial(preprocessing_for, resolved),
+        DeviceWish(options.device_target, options.device_id, resolved.asked("device_target")),
+        arch=options.arch,
+        autocast=partial(_autocast, options),
         activation=options.activation,
     )
-    return answer(options, files, model.runtime, model.preprocessing, model.classes)
+    if isinstance(model.runtime, Tunable):
+        model.runtime.tune(len(files), options.batch_size, model.preprocessing.size, options.execution)
+    return answer(options, files, model)
+
+
+def _autocast(options: InferOptions, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Maker of the context in which weights run in the precision of the options."""
+    from convmixer.train.precision import Precision
+
+    return Precision.resolve(options.amp_level, options.amp_dtype, True, device, False, 1.0).autocast
 
 
 def find_images(options: Any) -> Files:
@@ -49,16 +63,21 @@ def find_images(options: Any) -> Files:
     return Files(image_files(options.data, recursive=options.recursive))
 
 
-def answer(options: Any, files: Files, runtime: Runtime, preprocessing: Preprocessing, classes: ClassMap | None) -> int:
+def answer(options: Any, files: Files, model: ModelFile, *, ahead: int = 2) -> int:
     """Classify the files, print and write the answers, and return the exit code."""
     full, answers = options.format == "full", []
+    classes = model.classes
+    if full and classes is None and model.num_classes == len(imagenet_classes()):
+        classes = imagenet_classes()
+        note(f"the model names no classes; its {len(classes)} are taken for ImageNet's")
     with Progress(len(files), "infer") as progress:
         for prediction in predict(
-            runtime,
+            model.runtime,
             files,
-            preprocessing,
+            model.preprocessing,
             batch_size=options.batch_size,
             threads=options.num_parallel_workers,
+            ahead=ahead,
             topk=options.topk,
             on_batch=progress.add,
         ):

@@ -19,6 +19,10 @@ COMMANDS = {
     "export": "export weights to ONNX, MINDIR or AIR",
     "eval-onnx": "evaluate an ONNX model on labelled images",
     "infer-onnx": "classify images with an ONNX model",
+    "check-data": "find what is wrong with a data set of images",
+    "doctor": "find what is wrong with this machine",
+    "convert": "write weights in another program's layout",
+    "push": "publish weights on the Hugging Face hub",
 }
 
 

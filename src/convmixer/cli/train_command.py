@@ -16,11 +16,13 @@ COMMAND = Command(
     takes_config=True,
 )
 
+FOLDER_RECIPE = "small_folder"
+
 
 def default_recipe(given: Mapping[str, Any]) -> str:
     """The recipe that is used where --config is left out."""
     kind = str(given.get("set", "imagenet" if "data_url" in given else "digits")).lower()
-    return {"digits": "digits", "cifar10": "cifar10_256_8"}.get(kind, "small_folder")
+    return {"digits": "digits", "cifar10": "cifar10_256_8"}.get(kind, FOLDER_RECIPE)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     if processes.count == 1 and wanted > 1:
         from convmixer.launch import launch
 
-        return launch(wanted, ["train", *argv])
+        return launch(wanted, ["train", *argv], max_restarts=resolved.options.max_restarts)
     if processes.count != wanted and resolved.origins["device_num"] != DEFAULT:
         raise UserError(f"device_num: is {wanted}, but {processes.count} processes were started; leave it out")
     return _train(resolved, processes)
@@ -54,7 +56,7 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
             note(f"recipe {resolved.recipe}")
             if remark is not None:
                 note(remark)
-        with process_group(processes, device):
+        with process_group(processes, device, config.dist_timeout):
             trainer = build_trainer(resolved, device, processes)
             try:
                 trainer.run()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from convmixer.arch import Activation
 from convmixer.config.options import Options, option
-from convmixer.config.schema import DeviceOptions, Interpolation
+from convmixer.config.schema import DeviceOptions, ExecutionOptions, Interpolation
 
 
 class ImageOptions(Options):
@@ -45,5 +45,5 @@ class WeightOptions(Options):
     activation: Activation | None = option(None, "activation, where neither file nor arch says")
 
 
-class InferOptions(DeviceOptions, InputOptions, AnswerOptions, WeightOptions, ImageOptions):
+class InferOptions(DeviceOptions, ExecutionOptions, InputOptions, AnswerOptions, WeightOptions, ImageOptions):
     """Options of `infer`."""

@@ -24,16 +24,25 @@ _BOOLEANS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 @dataclass(frozen=True)
 class Resolved(Generic[T]):
-    """Checked options, the source of each (`default`, a file's path, or `command line`), and the YAML file's path."""
+    """Checked options, the source of each (`default`, a file's path, or `command line`), and the YAML file's path.
+
+    `recipe_named`: the user named that file; else the command chose it.
+    """
 
     options: T
     origins: Mapping[str, str]
     recipe: str | None = None
     argv: Sequence[str] = field(default=())
+    recipe_named: bool = False
 
     def asked(self, name: str) -> bool:
         """True where the user gave this option on the command line."""
         return self.origins[name] == COMMAND_LINE
+
+    def said(self, name: str) -> Any:
+        """The option's value where the user gave it, on the command line or in a recipe that they named; else None."""
+        named = self.recipe_named and self.origins[name] != DEFAULT
+        return getattr(self.options, name) if named or self.asked(name) else None
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ def parse(command: Command, argv: Sequence[str], *, default_recipe: Any = None) 
     if rest:
         _refuse_unknown(rest[0], options)
     given = vars(namespace)
-    recipe = given.pop("config", None)
+    named = recipe = given.pop("config", None)
     from_line = {name: _from_text(options[name], value) for name, value in given.items()}
     if recipe is None and default_recipe is not None:
         recipe = default_recipe(from_line)
@@ -126,6 +135,7 @@ def parse(command: Command, argv: Sequence[str], *, default_recipe: Any = None) 
         origins,
         str(path) if path is not None else None,
         tuple(argv),
+        recipe_named=named is not None,
     )
 
 

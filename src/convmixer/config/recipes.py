@@ -12,6 +12,7 @@ import yaml
 from convmixer.errors import UserError
 
 SUFFIXES = (".yaml", ".yml")
+_MAX_BYTES = 1 << 16  # PyYAML needs seconds for each MiB, and with some nestings the square of that
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -36,6 +37,8 @@ def find_recipe(name: str) -> Path:
 def read_recipe(path: Path) -> dict[str, Any]:
     """Options of a YAML file, as it has them. Raises UserError where it is no mapping of names to values."""
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path}: is larger than {_MAX_BYTES >> 10} KiB; a YAML file of options is expected")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a text file; a YAML file of options is expected") from None
@@ -45,8 +48,20 @@ def read_recipe(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        # Of PyYAML itself: a date such as 2001-99-99, a number of thousands of digits, a thousand brackets.
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not valid YAML: {reason}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected lines of 'option: value', found a {type(content).__name__}")
+    for key, value in content.items():
+        # Checked before anything quotes the value: a few lines of aliases stand for more text than any memory holds,
+        # and a hexadecimal number for more digits than Python prints.
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, list | dict | set | tuple) for part in parts):
+            raise UserError(f"{path}: {key}: expected a single value, or a list of single values")
+        if any(isinstance(part, int) and abs(part) >= 2**63 for part in parts):
+            raise UserError(f"{path}: {key}: a number of more than 63 bits, which no option takes")
     return {str(key): value for key, value in content.items()}

@@ -131,15 +131,37 @@ class RunOptions(Options):
     start_epoch: int = option(0, "start the schedule and the order at this epoch", ge=0)
     seed: int = option(0, "seed of every random choice", ge=0, lt=2**32)
     resume: str | None = option(None, "checkpoint or run folder to continue, or auto for the newest of a like run")
+    force_resume: bool = option(False, "go on in spite of other data, classes or options than the run was started with")
     accumulate: int = option(1, "micro-batches a step", ge=1)
     eval_every: int = option(1, "epochs between evaluations; the last epoch is always evaluated", ge=1)
-    amp_level: Literal["O0", "O1", "O2", "O3"] = option("O0", "O0 single precision; O1 to O3 mixed precision")
-    amp_dtype: Literal["auto", "bf16", "fp16"] = option("auto", "type of mixed precision; auto: bf16 where it is had")
     keep_bn_fp32: bool = option(True, "BatchNorm in single precision under mixed precision")
     is_dynamic_loss_scale: bool = option(False, "fp16: adapt the loss scale")
     loss_scale: float = option(1024.0, "fp16: the loss scale, or where the dynamic one starts", gt=0)
     device_num: int = option(1, "number of processes, one for each device", ge=1)
-    compile: bool = option(False, "run the network through torch.compile")
+    compile: bool = option(False, "the same as --execution compile")
+
+
+class SafetyOptions(Options):
+    """Safety"""
+
+    max_bad_share: float = option(
+        0.01, "stop when more than this share of the training images is unreadable", ge=0, le=1
+    )
+    loader_timeout: float = option(600.0, "seconds without a batch after which a loader is given up", gt=0)
+    dist_timeout: float = option(600.0, "seconds after which a silent process is given up", gt=0)
+    max_restarts: int = option(0, "times that a run of several processes is started again when one dies", ge=0)
+    sync_bn: bool = option(False, "BatchNorm statistics over all processes")
+    debug_nan: bool = option(False, "at a non-finite loss, name the layer that it comes from")
+
+
+class ExecutionOptions(Options):
+    """Execution"""
+
+    execution: Literal["auto", "eager", "compile", "fused"] = option(
+        "auto", "way of running the network; auto: for long jobs the fastest of those measured, else eager"
+    )
+    amp_level: Literal["O0", "O1", "O2", "O3"] = option("O0", "O0 single precision; O1 to O3 mixed precision")
+    amp_dtype: Literal["auto", "bf16", "fp16"] = option("auto", "type of mixed precision; auto: bf16 where it is had")
 
 
 class DeviceOptions(Options):
@@ -173,6 +195,8 @@ class OutputOptions(Options):
 class Config(
     OutputOptions,
     DeviceOptions,
+    SafetyOptions,
+    ExecutionOptions,
     RunOptions,
     OptimizerOptions,
     AugmentOptions,

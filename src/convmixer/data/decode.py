@@ -21,6 +21,7 @@ except ImportError:  # optional: it finds damage that Pillow hides, see _strict_
 
 # Pillow's own threshold of a "decompression bomb": a quarter of a GiB as RGB.
 MAX_PIXELS = 89_478_485
+_STRIP = 256  # rows
 
 # Opened through the format's class: Image.open would look at one global pixel limit, and warn instead of refusing.
 _FORMATS: tuple[tuple[int, bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] = (
@@ -117,6 +118,16 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own convert() clips at 255 instead of scaling
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     elif image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert(mode)
+        image = _on_white(image)
+    # convert() copies even where there is nothing to convert.
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """In mode RGB; strip by strip: a small file can hold so many pixels that three images of them fill gigabytes."""
+    out = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, "white")
+        out.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return out

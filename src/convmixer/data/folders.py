@@ -10,9 +10,12 @@ import numpy as np
 
 from convmixer.data.classes import ClassMap
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.printable import printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 INFER_EXTENSIONS = (".png", ".jpg", ".jpeg")
+
+_NAMES_SHOWN = 6  # of a list in a message
 
 
 class Files:
@@ -53,21 +56,25 @@ def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> F
     """
     if not folder.is_dir():
         raise UserError(f"{option}: there is no folder {folder}")
-    names, loose = _class_folders(folder)
+    names, loose = class_folders(folder)
     if not names:
         raise UserError(f"{option}: {folder} holds no folders of classes; expected {folder}/<class>/<image>")
     if classes is None and len(names) == 1:
         raise UserError(f"{option}: {folder} has a single class, {names[0]!r}; it takes two", exit_code=RUN_FAILED)
     known = ClassMap(tuple(names)) if classes is None else classes
     labels_by_name = {name: label for label, name in enumerate(known.names)}
+    unknown = [name for name in names if name not in labels_by_name]
+    if unknown:
+        raise UserError(
+            f"{option}: {folder} has a class {unknown[0]!r} that the training classes do not have\n"
+            f"the folder's: {_shortened(names)}; the training classes: {_shortened(known.names)}",
+            exit_code=RUN_FAILED,
+        )
     paths: list[str] = []
     labels: list[int] = []
     ignored = loose
     for name in names:
-        if name not in labels_by_name:
-            message = f"{option}: {folder} has a class {name!r} that the training classes do not have"
-            raise UserError(message, exit_code=RUN_FAILED)
-        files = list(_files_below(folder / name))
+        files = list(files_below(folder / name))
         images = [path for path in files if is_image(path, EXTENSIONS)]
         if not images:
             raise UserError(f"{option}: the class folder {folder / name} holds no images", exit_code=RUN_FAILED)
@@ -85,7 +92,7 @@ def image_files(path: str | Path, recursive: bool = False) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"there is no image or folder {path}")
     if recursive:
-        files = _files_below(path)
+        files = files_below(path)
     else:
         files = (entry.path for entry in sorted(os.scandir(path), key=lambda entry: entry.name) if not entry.is_dir())
     found = [Path(file) for file in files if is_image(file, INFER_EXTENSIONS)]
@@ -100,7 +107,13 @@ def is_image(path: str, extensions: tuple[str, ...]) -> bool:
     return name.lower().endswith(extensions) and not name.startswith(".")
 
 
-def _class_folders(folder: Path) -> tuple[list[str], int]:
+def _shortened(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are."""
+    shown = ", ".join(printable(name) for name in names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} ... ({len(names)})"
+
+
+def class_folders(folder: Path) -> tuple[list[str], int]:
     """Names of the folders in `folder`, sorted, and how many other entries there are."""
     with os.scandir(folder) as entries:
         kinds = {entry.name: entry.is_dir() and not entry.name.startswith(".") for entry in entries}
@@ -108,7 +121,7 @@ def _class_folders(folder: Path) -> tuple[list[str], int]:
     return names, len(kinds) - len(names)
 
 
-def _files_below(folder: str | Path) -> Iterator[str]:
+def files_below(folder: str | Path) -> Iterator[str]:
     """Paths of the files in `folder` and below it, in sorted order; a folder with a dot in front is not entered.
 
     Links to folders are followed, once each.

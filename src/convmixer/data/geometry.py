@@ -36,8 +36,7 @@ def eval_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
 
     Raises BadImage for an image so long that it would have more than MAX_PIXELS at that size.
     """
-    size = preprocessing.size
-    short = math.floor(size / preprocessing.crop_pct)
+    size, short = preprocessing.size, preprocessing.resize
     width, height = image.size
     if width <= height:
         width, height = short, int(short * height / width)

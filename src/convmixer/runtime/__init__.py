@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,4 +12,13 @@ class Runtime(Protocol):
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, size, size, channels] -> float32 [N, classes]."""
+        ...
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A runtime that has several ways of running its network."""
+
+    def tune(self, images: int, batch_size: int, image_size: int, execution: str) -> None:
+        """Take the way that `execution` (auto, eager, compile or fused) asks for, for a job of so many images."""
         ...

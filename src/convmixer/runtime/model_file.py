@@ -1,22 +1,49 @@
-"""A weight file as something that answers: its runtime, and what it knows of its input and its classes."""
+"""A file as something that answers: its runtime, and what it knows of its input and its classes.
+
+Nothing here imports an engine before a file needs it.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import torch
-
+from convmixer.arch import Architecture, parse_arch
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.model import ConvMixer
-from convmixer.progress import note
+from convmixer.errors import UserError
 from convmixer.runtime import Runtime
-from convmixer.runtime.devices import memory_format
-from convmixer.runtime.torch_runtime import TorchRuntime
-from convmixer.weights.load import complete, load_into
-from convmixer.weights.read import read_weights
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["onnx", "mindir", "weights"]
+
+# Protobuf: `ir_version`, a small number, and then the tag of another field of ModelProto.
+_ONNX = re.compile(rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42\x72]")
+# The same fields in MindSpore's ModelProto, where the version and the producer are text.
+_MINDIR = re.compile(rb"\x0a.[0-9.]+\x12.MindSpore", re.DOTALL)
+
+
+class Chooser(Protocol):
+    """Decides on the preprocessing, as `inputs.preprocessing_for` does."""
+
+    def __call__(self, record: Preprocessing | None, channels: int, size: int | None = None) -> Preprocessing:
+        """`record`: the file's, or None. `size`: the side of its input where that is fixed."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceWish:
+    """Where the user wants a model to run. `asked`: on the command line, so that it must not be something else."""
+
+    target: str | None = None
+    index: int = 0
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,27 +54,55 @@ class ModelFile:
     preprocessing: Preprocessing
     classes: ClassMap | None
     num_classes: int
+    architecture: Architecture | None = None
 
 
-def open_weights(
+def kind_of(path: str | os.PathLike[str]) -> Kind:
+    """What kind of model a file holds, by its content, and by its ending where that does not tell."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        head = b""  # a folder, or nothing: the reader says what is wrong with it
+    if _ONNX.match(head):
+        return "onnx"
+    if _MINDIR.match(head):
+        return "mindir"
+    endings: dict[str, Kind] = {".onnx": "onnx", ".mindir": "mindir"}
+    return "weights" if path.is_dir() else endings.get(path.suffix.lower(), "weights")
+
+
+def open_model(
     path: str,
-    arch: str | None,
-    preprocessing: Callable[[Preprocessing | None, int], Preprocessing],
-    device: torch.device,
+    choose: Chooser,
+    device: DeviceWish,
     *,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    arch: str | None = None,
+    autocast: Callable[[torch.device], Any] | None = None,
     **options: object,
 ) -> ModelFile:
-    """Open weights of any layout on a device.
+    """Open a weight file of any layout, a checkpoint folder, an ONNX or a MINDIR file.
 
-    `preprocessing(record, channels)` decides on the preprocessing from the file's record or None; `options` as
-    `weights.load.complete` takes them. Raises UserError for a file that cannot be used.
+    `arch`, and for weights `options` (as `weights.load.complete` takes them) say what the file does not. `autocast`:
+    for weights, device -> a maker of the context that they run in. Raises UserError for a file that cannot be used.
     """
-    weights = read_weights(path)
-    architecture, notes = complete(weights, arch, **options)
-    chosen = preprocessing(weights.preprocessing, architecture.in_chans)
-    model = ConvMixer(architecture)
-    for line in notes + load_into(model, weights):
-        note(line)
-    model.to(device).to(memory_format=memory_format(architecture.kernel_size, device)).eval()
-    return ModelFile(TorchRuntime(model, chosen, device, autocast), chosen, weights.classes, architecture.num_classes)
+    kind = kind_of(path)
+    if kind == "weights":
+        from convmixer.runtime.torch_runtime import open_weights
+
+        return open_weights(path, arch, choose, device, autocast, **options)
+    if kind == "onnx":
+        try:
+            from convmixer.runtime.onnx_runtime import open_onnx
+        except ModuleNotFoundError as error:
+            raise UserError(f"{path}: ONNX files need {error.name}, pip install 'convmixer[onnx]'") from None
+
+        model = open_onnx(path, choose, device)
+    else:
+        from convmixer.runtime.mindspore_runtime import open_mindspore
+
+        model = open_mindspore(path, choose)
+    if arch is not None and model.architecture is not None and parse_arch(arch).name != model.architecture.name:
+        raise UserError(f"{path}: holds {model.architecture.name}, not {arch} as asked for")
+    return model

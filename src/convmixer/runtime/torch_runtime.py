@@ -11,6 +11,13 @@ from torch import nn
 
 from convmixer.augment.pipeline import normalise
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.execution import Execution, Job, choose_network
+from convmixer.model import ConvMixer
+from convmixer.progress import note
+from convmixer.runtime.devices import choose_device, memory_format
+from convmixer.runtime.model_file import Chooser, DeviceWish, ModelFile
+from convmixer.weights.load import complete, load_into
+from convmixer.weights.read import read_weights
 
 
 class TorchRuntime:
@@ -40,3 +47,38 @@ class TorchRuntime:
         finally:
             self.model.train(was_training)
         return out.float().cpu().numpy()
+
+    def tune(self, images: int, batch_size: int, image_size: int, execution: Execution) -> None:
+        """Take the way that `execution` asks for; `auto` times the ways where the job outlasts it. Says what it took.
+
+        The model's weights must not change from then on.
+        """
+        assert isinstance(self.model, ConvMixer)
+        with self.autocast():
+            kind = self.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        job = Job(self.model.arch, image_size, batch_size, dtype, False, self.device)
+        self.model = choose_network(self.model, job, images, execution)
+
+
+def open_weights(
+    path: str,
+    arch: str | None,
+    choose: Chooser,
+    wish: DeviceWish,
+    autocast: Callable[[torch.device], Callable[[], AbstractContextManager[object]]] | None = None,
+    **options: object,
+) -> ModelFile:
+    """Open weights of any layout on a device; see `model_file.open_model`."""
+    device, remark = choose_device(wish.target, wish.index, asked=wish.asked)
+    if remark is not None:
+        note(remark)
+    weights = read_weights(path)
+    architecture, notes = complete(weights, arch, **options)
+    chosen = choose(weights.preprocessing, architecture.in_chans)
+    model = ConvMixer(architecture)
+    for line in notes + load_into(model, weights):
+        note(line)
+    model.to(device).to(memory_format=memory_format(architecture.kernel_size, device)).eval()
+    runtime = TorchRuntime(model, chosen, device, nullcontext if autocast is None else autocast(device))
+    return ModelFile(runtime, chosen, weights.classes, architecture.num_classes, architecture)

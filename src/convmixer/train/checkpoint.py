@@ -42,11 +42,13 @@ def save_checkpoint(
     weights: Mapping[str, Weights],
     state: Mapping[str, Any],
     about: Mapping[str, Any],
+    run: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `root/step_<step>` with the weight files of `weights`, state.pt and a manifest of their hashes.
 
-    `about` goes to `write_weights` (architecture, classes, preprocessing). A crash at any moment leaves the older
-    checkpoints and at most a folder whose name starts with a dot. Raises UserError (exit 1) when the disk refuses.
+    `run`: where the other folders of the run lie. `about` goes to `write_weights` (architecture, classes,
+    preprocessing). A crash at any moment leaves the older checkpoints and at most a folder whose name starts with a
+    dot. Raises UserError (exit 1) when the disk refuses.
     """
     final = root / f"step_{step:08d}"
     partial = root / f".{final.name}.partial"
@@ -57,7 +59,9 @@ def save_checkpoint(
             write_weights(partial / name, tensors, **about)
         torch.save(dict(state), partial / STATE)
         files = {path.name: _record(path) for path in sorted(partial.iterdir())}
-        (partial / MANIFEST).write_text(json.dumps({"format": 1, "step": step, "files": files}, indent=1))
+        (partial / MANIFEST).write_text(
+            json.dumps({"format": 1, "step": step, "run": dict(run or {}), "files": files}, indent=1)
+        )
         for path in partial.iterdir():
             _sync(path)
         _sync(partial)
@@ -66,9 +70,10 @@ def save_checkpoint(
         partial.rename(final)
         _sync(root)
     except (OSError, RuntimeError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"{final}: the checkpoint could not be written: {reason}", exit_code=RUN_FAILED) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return final
 
 
@@ -78,20 +83,26 @@ def keep_newest(root: Path, count: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def run_of(folder: Path) -> dict[str, str]:
+    """Where the other folders of a checkpoint's run lay when it was written; empty where it does not say."""
+    run = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("run", {})
+    return dict(run) if isinstance(run, dict) else {}
+
+
 def fault_of(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, in a few words, or None: every file is read and its hash compared."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, AttributeError):
+        files = [(name, record["bytes"], record["sha256"]) for name, record in manifest["files"].items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is missing or broken"
-    for name, record in files:
+    for name, size, digest in files:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != record["bytes"]:
-            return f"{name} has {path.stat().st_size} of {record['bytes']} bytes"
-        if _hash(path) != record["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} of {size} bytes"
+        if _hash(path) != digest:
             return f"{name} has changed since it was written"
     return None
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from convmixer.data.order import BatchPlan
 from convmixer.data.reader import TrainReader
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.train.watchdog import Watchdog
+
+PREFETCH = 4  # batches a loader process holds ready
+SHARED_MEMORY = "/dev/shm"
 
 
 @dataclass
@@ -30,15 +39,26 @@ class HostBatch:
         return self
 
 
-class _Batches(Dataset[HostBatch]):
-    """Key (epoch, indices) -> batch; DataLoader's workers hold a copy each."""
+class _Batches(Dataset[HostBatch | UserError]):
+    """Key (epoch, indices) -> batch. `reading` holds the index that each worker is at, `pids` their processes."""
 
-    def __init__(self, reader: TrainReader) -> None:
+    def __init__(self, reader: TrainReader, workers: int) -> None:
         self.reader = reader
+        self.reading: Any = multiprocessing.get_context().Array("q", [-1] * workers, lock=False)
+        self.pids: Any = multiprocessing.get_context().Array("q", [0] * workers, lock=False)
 
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> HostBatch:
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> HostBatch | UserError:
         epoch, indices = key
-        samples = [self.reader.read(epoch, int(index)) for index in indices]
+        worker = get_worker_info()
+        samples = []
+        try:
+            for index in indices.tolist():
+                if worker is not None:
+                    self.pids[worker.id], self.reading[worker.id] = os.getpid(), index
+                samples.append(self.reader.read(epoch, index))
+        except UserError as error:
+            # Raised here it would reach the main process wrapped in a traceback.
+            return error
         images, labels, actual, bad = zip(*samples, strict=True)
         return HostBatch(
             torch.from_numpy(np.stack(images)),
@@ -47,6 +67,10 @@ class _Batches(Dataset[HostBatch]):
             epoch,
             [report for report in bad if report is not None],
         )
+
+    def read_last(self) -> str:
+        """Names of the images that the workers were at."""
+        return ", ".join(self.reader.source.name(index) for index in self.reading if index >= 0) or "nothing yet"
 
 
 class _Keys(Sampler[tuple[int, np.ndarray]]):
@@ -64,24 +88,85 @@ class _Keys(Sampler[tuple[int, np.ndarray]]):
         return len(self.steps) * self.plan.accumulate
 
 
-def _ignore_interrupt(_: int) -> None:
+def _default_signals(_: int) -> None:
     # Ctrl-C reaches the whole process group; the main process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def training_batches(
-    reader: TrainReader, plan: BatchPlan, steps: range, *, rank: int, workers: int, pin: bool
-) -> Iterator[list[HostBatch]]:
-    """For each of `steps` the micro-batches of process `rank`, read ahead by `workers` processes."""
-    loader = DataLoader(
-        _Batches(reader),
-        batch_size=None,
-        sampler=_Keys(plan, steps, rank),
-        num_workers=workers,
-        pin_memory=pin,
-        worker_init_fn=_ignore_interrupt if workers else None,
-        prefetch_factor=4 if workers else None,
-    )
-    batches = iter(loader)
-    for _ in steps:
-        yield [next(batches) for _ in range(plan.accumulate)]
+class Feed:
+    """The micro-batches of process `rank`, read ahead by `workers` processes; `pin`: into page-locked memory."""
+
+    def __init__(
+        self, reader: TrainReader, plan: BatchPlan, *, rank: int, workers: int, pin: bool, timeout: float
+    ) -> None:
+        self.plan, self.rank, self.workers, self.pin = plan, rank, workers, pin
+        self._dataset = _Batches(reader, workers)
+        self._watchdog = Watchdog(timeout, lambda: [pid for pid in self._dataset.pids if pid])
+        _check_shared_memory(reader, plan, workers)
+
+    def batches(self, steps: range) -> Iterator[list[HostBatch]]:
+        """For each step its micro-batches.
+
+        Raises RuntimeError, which `explain` explains, when a worker dies or gives no batch within the time-out.
+        """
+        batches = self._loader(steps)
+        self._watchdog.start()
+        try:
+            for _ in steps:
+                yield [self._next(batches) for _ in range(self.plan.accumulate)]
+        finally:
+            self._watchdog.stop()
+
+    def _next(self, batches: Iterator[HostBatch | UserError]) -> HostBatch:
+        try:
+            with self._watchdog.waiting():
+                batch = next(batches)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            raise RuntimeError("a DataLoader worker died while it handed a batch over") from error
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
+
+    def _loader(self, steps: range) -> Iterator[HostBatch | UserError]:
+        handler = signal.getsignal(signal.SIGCHLD)
+        with warnings.catch_warnings():
+            # More workers than cores are the user's choice, and right where reading waits for a disk.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            loader = DataLoader(
+                self._dataset,
+                batch_size=None,
+                sampler=_Keys(self.plan, steps, self.rank),
+                num_workers=self.workers,
+                pin_memory=self.pin,
+                worker_init_fn=_default_signals if self.workers else None,
+                prefetch_factor=PREFETCH if self.workers else None,
+            )
+            batches = iter(loader)
+        # DataLoader would raise the death of a worker out of this signal's handler, in the middle of whatever runs
+        # then, saving included. Without it the death is found by the next wait for a batch, within five seconds.
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        return batches
+
+    def explain(self, error: RuntimeError) -> UserError | None:
+        """What a RuntimeError of DataLoader means, with the images that were being read; None for another error."""
+        if "DataLoader" not in str(error):
+            return None
+        what = f"gave no batch for {self._watchdog.seconds:g} s" if self._watchdog.bitten else "was killed"
+        return UserError(f"a loader process {what}; being read: {self._dataset.read_last()}", exit_code=RUN_FAILED)
+
+
+def _check_shared_memory(reader: TrainReader, plan: BatchPlan, workers: int) -> None:
+    """Loader processes hand batches over in shared memory; a container often has 64 MiB of it."""
+    if not workers or not os.path.isdir(SHARED_MEMORY):
+        return
+    size, channels = reader.preprocessing.size, reader.preprocessing.channels
+    needed = workers * PREFETCH * plan.batch_size * size * size * channels
+    status = os.statvfs(SHARED_MEMORY)
+    free = status.f_bavail * status.f_frsize
+    if free < needed:
+        raise UserError(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB, {workers} loader processes need {needed / 2**20:.0f} MiB; "
+            "lower --num_parallel_workers or --batch_size, or give the container more (docker: --shm-size)",
+            exit_code=RUN_FAILED,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from convmixer.errors import RUN_FAILED, UserError
 from convmixer.progress import note
 
 METRICS = "metrics.jsonl"
@@ -35,9 +37,15 @@ class Journal:
         return self._file.tell()
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics, `kind` train or eval; the numbers go to the events as `kind/name`."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
+        """One line of metrics, `kind` train or eval; the numbers go to the events as `kind/name`.
+
+        Raises UserError (exit 1) where the disk refuses: a run without a record would be lost work.
+        """
+        try:
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._file.name}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
         if self._events is not None:
             for name, value in values.items():
                 if isinstance(value, int | float):
@@ -49,6 +57,7 @@ class Journal:
             self._events.add_image(name, image, dataformats="HWC")
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # the line that the disk refused is still in the buffer
+            self._file.close()
         if self._events is not None:
             self._events.close()

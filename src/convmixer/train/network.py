@@ -1,7 +1,8 @@
-"""The network of a run: freshly initialised or from weights, frozen or not, compiled, and wrapped for processes."""
+"""The network of a run: new or from weights, frozen or not, run in the chosen way, and wrapped for processes."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import torch
@@ -9,9 +10,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.arch import Architecture, architecture
-from convmixer.config.loading import DEFAULT, Resolved
+from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
+from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes
+from convmixer.execution import Execution, Job, build_network, choose_way
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 from convmixer.weights.load import complete, load_into
@@ -42,35 +45,35 @@ def create_network(resolved: Resolved[Config], num_classes: int) -> ConvMixer:
 
 def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_classes: int) -> Architecture:
     config = resolved.options
-    given = {name: getattr(config, name) for name in ("kernel_size", "patch_size", "activation")}
+    names = ("kernel_size", "patch_size", "activation")
     if weights is None:
+        given = {name: getattr(config, name) for name in names}
         return architecture(config.arch, **given, num_classes=num_classes, in_chans=config.in_chans)
-    arch = None if resolved.origins["arch"] == DEFAULT else config.arch
-    found, notes = complete(weights, arch, **given)
+    # What the weights say holds, unless the user said otherwise; a recipe that stood in for one says nothing.
+    found, notes = complete(weights, resolved.said("arch"), **{name: resolved.said(name) for name in names})
     for line in notes:
         note(line)
     return replace(found, num_classes=num_classes)
 
 
-def wrap(model: ConvMixer, config: Config, device: torch.device, processes: Processes) -> nn.Module:
-    """What the step calls: the model itself, compiled where asked and possible, in DDP where there are processes."""
-    network: nn.Module = model
-    if config.compile and _can_compile(device):
-        network = torch.compile(model)  # type: ignore[assignment]
+def wrap(
+    model: ConvMixer, config: Config, plan: BatchPlan, dtype: torch.dtype, device: torch.device, processes: Processes
+) -> nn.Module:
+    """What the step calls: the model run the way that `execution` asks for, in DDP where there are processes."""
+    job = Job(model.arch, config.image_size, config.batch_size, dtype, True, device)
+    execution: Execution = "compile" if config.compile else config.execution
+    # Of the whole run, so that it and one that resumes it choose alike.
+    images = config.epochs * plan.steps_per_epoch * config.accumulate * config.batch_size
+    if config.sync_bn and processes.count > 1:
+        # Synchronised BatchNorm waits for all processes: the first cannot try ways alone.
+        images = 0
+    way = choose_way(model, job, images, execution) if processes.is_first else None
+    network = build_network(processes.from_first(way), model, job, note if processes.is_first else lambda _: None)
     if processes.count > 1:
         ids = [device.index] if device.type == "cuda" else None
+        # It warns that they were all used, which is known.
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         # A bucket rebuild after the first step changes the order of sums between a run and its resumed twin; telling
         # DDP that parameters may be unused keeps the buckets as they are (three Gloo processes differ without it).
         network = DistributedDataParallel(network, device_ids=ids, find_unused_parameters=True)
     return network
-
-
-def _can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works here, tried on a sum: it needs a C++ compiler for the CPU, Triton for a GPU."""
-    try:
-        torch.compile(lambda x: x + 1, fullgraph=True)(torch.zeros(2, device=device))
-    except Exception as error:  # whatever the compiler's tool chain raises, the run can go on without it
-        reason = str(error).strip().splitlines()[0][:120]
-        note(f"compile: not possible here, running without ({type(error).__name__}: {reason})")
-        return False
-    return True

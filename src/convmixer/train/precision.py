@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -22,6 +22,22 @@ from convmixer.errors import RUN_FAILED, UserError
 AmpLevel = Literal["O0", "O1", "O2", "O3"]
 AmpDtype = Literal["auto", "bf16", "fp16"]
 ScalingMode = Literal["none", "fixed", "dynamic"]
+
+
+class PrecisionOptions(Protocol):
+    """The options that decide on the arithmetic, as the configuration has them."""
+
+    @property
+    def amp_level(self) -> AmpLevel: ...
+    @property
+    def amp_dtype(self) -> AmpDtype: ...
+    @property
+    def keep_bn_fp32(self) -> bool: ...
+    @property
+    def is_dynamic_loss_scale(self) -> bool: ...
+    @property
+    def loss_scale(self) -> float: ...
+
 
 # Below this the gradients are not too large for fp16: they are not finite at any scale.
 SMALLEST_SCALE = 2.0**-14
@@ -108,6 +124,18 @@ class Precision:
     device_type: str
     description: str
     scaler: LossScaler = field(default_factory=LossScaler)
+
+    @classmethod
+    def of(cls, options: PrecisionOptions, device: torch.device) -> Precision:
+        """`resolve` with the options of a run."""
+        return cls.resolve(
+            options.amp_level,
+            options.amp_dtype,
+            options.keep_bn_fp32,
+            device,
+            options.is_dynamic_loss_scale,
+            options.loss_scale,
+        )
 
     @classmethod
     def resolve(

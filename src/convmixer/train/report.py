@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from PIL import Image
 
 from convmixer.distributed import Processes
 from convmixer.metrics import Score
 from convmixer.progress import Progress, duration, note
+from convmixer.runs import RunFolders
 from convmixer.train.agenda import Agenda
 from convmixer.train.journal import Journal
+from convmixer.train.numerics import NonFinite, dump
 from convmixer.train.step import StepResult
 
 
@@ -18,8 +21,16 @@ class Report:
     """Every process calls it at the same steps, since losses are averaged over processes; the first one speaks."""
 
     def __init__(
-        self, agenda: Agenda, processes: Processes, journal: Journal | None, *, first_step: int, step_images: int
+        self,
+        agenda: Agenda,
+        processes: Processes,
+        journal: Journal | None,
+        *,
+        first_step: int,
+        step_images: int,
+        folders: RunFolders | None = None,
     ) -> None:
+        self.folders = folders
         self.agenda, self.processes, self.journal, self.step_images = agenda, processes, journal, step_images
         self._first_step, self._start = first_step, time.monotonic()
         self._clock, self._clock_step = self._start, first_step
@@ -50,6 +61,13 @@ class Report:
                 f"lr {result.lr:.3g}  grad {float(result.grad_norm):.3g}  {rate:.1f} img/s  {duration(left)} left"
             )
 
+    def non_finite(self, error: NonFinite, names: list[str], where: str | None) -> None:
+        """A step with a loss that is not finite: its images, and the layer where that is known, go to the summary."""
+        if where is not None:
+            note(f"step {error.step}: {where}")
+        if self.folders is not None:
+            dump(self.folders.summary / f"non_finite_step_{error.step:08d}.json", error, names, where)
+
     def bad_images(self, names: list[str]) -> None:
         """Images of a batch that could not be read, as `name: reason`."""
         for name in names:
@@ -67,8 +85,9 @@ class Report:
         note(f"epoch {step / self.agenda.steps_per_epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
 
     def picture(self, images: np.ndarray) -> None:
-        """A sheet of images, uint8 [H, W, 3], into the summary."""
-        if self.journal is not None:
+        """A sheet of images, uint8 [H, W, 3], into the summary: `input.png`, and among the events."""
+        if self.journal is not None and self.folders is not None:
+            Image.fromarray(images).save(self.folders.summary / "input.png")
             self.journal.picture("input", images)
 
     def close(self) -> None:

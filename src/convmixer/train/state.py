@@ -17,7 +17,8 @@ from convmixer.train.precision import LossScaler
 class TrainState:
     """The resumable state of training after `step` optimizer steps.
 
-    `best_top1` is None before the first evaluation; `evaluated_step` is the step after which the last one was made;
+    `best_top1` is None before the first evaluation; `evaluated_step` is the step after which the last one was made,
+    before the first the step that the run starts at;
     `log_bytes` is the length of metrics.jsonl, to which a resumed run cuts it back.
     """
 
@@ -27,7 +28,7 @@ class TrainState:
     ema: Ema | None = None
     step: int = 0
     best_top1: float | None = None
-    evaluated_step: int = -1
+    evaluated_step: int = 0
     log_bytes: int = 0
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.augment.pipeline import Augmentation
-from convmixer.errors import RUN_FAILED, UserError
 from convmixer.train.criterion import soft_cross_entropy
 from convmixer.train.feed import HostBatch
+from convmixer.train.numerics import NonFinite, trace
 from convmixer.train.optimizer import set_lr
 from convmixer.train.precision import Precision
 from convmixer.train.state import TrainState
@@ -43,16 +44,18 @@ class TrainStep:
         device: torch.device,
         clip_norm: float | None = None,
         frozen: bool = False,
+        on_first_images: Callable[[torch.Tensor], None] | None = None,
     ) -> None:
         self.network, self.state, self.augment = network, state, augment
         self.precision, self.schedule, self.device = precision, schedule, device
         self.clip_norm, self.frozen = clip_norm, frozen
+        self._on_first_images = on_first_images
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
 
     def __call__(self, batches: list[HostBatch]) -> StepResult:
         """Train on the micro-batches of step `state.step`. Raises UserError on a non-finite loss or gradient."""
         state = self.state
-        self._training_mode()
+        self.training_mode()
         lr = self.schedule(state.step)
         set_lr(state.optimizer, lr)
         state.optimizer.zero_grad(set_to_none=True)
@@ -62,33 +65,47 @@ class TrainStep:
         limit = self.clip_norm if self.clip_norm is not None else float("inf")
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, limit)
         if not state.scaler.skips_non_finite and not bool(torch.isfinite(loss) & torch.isfinite(grad_norm)):
-            raise UserError(
-                f"step {state.step}: loss {loss.item():g}, gradient norm {grad_norm.item():g}; "
-                "stopped before the update; lower --base_lr or set --use_clip_grad_norm",
-                exit_code=RUN_FAILED,
-            )
+            indices = [int(index) for batch in batches for index in batch.indices]
+            raise NonFinite(state.step, loss.item(), grad_norm.item(), indices)
         updated = state.scaler.step(state.optimizer)
         if state.ema is not None and updated:
             state.ema.update(state.model)
         state.step += 1
         return StepResult(loss, grad_norm, lr, not updated)
 
-    def _training_mode(self) -> None:
+    def training_mode(self) -> None:
+        """Put the network into training mode, all but what is frozen."""
         self.network.train()
         if self.frozen:
             # Frozen BatchNorm keeps its statistics too: the features stay those that were trained.
             self.state.model.stem.eval()
             self.state.model.blocks.eval()
 
+    def trace_non_finite(self, batches: list[HostBatch]) -> str:
+        """Run a step's batches once more, without an update, and say where its first non-finite number comes from."""
+        model = self.state.model
+        for part, batch in enumerate(batches):
+            self.training_mode()
+            found = trace(model, partial(self._loss, model, batch, part, len(batches)))
+            if found is not None:
+                return f"micro-batch {part}: {found}"
+        return "not seen again: the second pass was finite"
+
     def _backward(self, batch: HostBatch, part: int, parts: int) -> torch.Tensor:
+        waits = isinstance(self.network, DistributedDataParallel) and part < parts - 1
+        with self.network.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            loss = self._loss(self.network, batch, part, parts)
+            self.state.scaler.scale(loss / parts).backward()
+        return loss.detach()
+
+    def _loss(self, network: nn.Module, batch: HostBatch, part: int, parts: int) -> torch.Tensor:
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         # Each micro-batch is mixed by a number of its own.
         images, targets = self.augment(images, labels, batch.indices, batch.epoch, self.state.step * parts + part)
-        waits = isinstance(self.network, DistributedDataParallel) and part < parts - 1
-        with self.network.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            with self.precision.autocast():
-                logits = self.network(images)
-            loss = soft_cross_entropy(logits, targets)
-            self.state.scaler.scale(loss / parts).backward()
-        return loss.detach()
+        if self._on_first_images is not None:
+            self._on_first_images(images)
+            self._on_first_images = None
+        with self.precision.autocast():
+            logits = network(images)
+        return soft_cross_entropy(logits, targets)

@@ -17,6 +17,10 @@ class Stopped(Exception):
         self.exit_code = 128 + number
 
 
+class Interrupted(Exception):
+    """An evaluation was left because a signal came."""
+
+
 class StopSignals:
     """Within the context `received` is the first SIGTERM or SIGINT, or None."""
 

@@ -3,69 +3,122 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from convmixer.distributed import Processes
+from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metrics import Score
 from convmixer.train.agenda import Agenda
-from convmixer.train.feed import HostBatch
+from convmixer.train.faults import explain
+from convmixer.train.feed import Feed, HostBatch
+from convmixer.train.numerics import NonFinite
 from convmixer.train.report import Report
 from convmixer.train.saver import Saver
 from convmixer.train.state import TrainState
-from convmixer.train.step import TrainStep
-from convmixer.train.stopping import Stopped, StopSignals
+from convmixer.train.step import StepResult, TrainStep
+from convmixer.train.stopping import Interrupted, Stopped, StopSignals
 
 
 @dataclass
 class Trainer:
-    """A run, put together by `assembly`; `feed` gives the batches of a range of steps, `evaluate` a whole score."""
+    """A run, put together by `assembly`.
+
+    `evaluate(interrupted)` gives the whole score, or raises Interrupted soon after `interrupted()` is true;
+    `image_name` names a training image by its index; `most_bad`: unreadable training images that are put up with.
+    """
 
     state: TrainState
     step: TrainStep
-    feed: Callable[[range], Iterator[list[HostBatch]]]
-    evaluate: Callable[[], Score]
+    feed: Feed
+    evaluate: Callable[[Callable[[], bool]], Score]
     agenda: Agenda
     saver: Saver
     report: Report
     processes: Processes
     image_name: Callable[[int], str]
+    most_bad: int
+    debug_nan: bool = False
+    _bad: dict[int, str] = field(default_factory=dict)
 
-    def run(self) -> Score | None:
-        """Train to the end and return the last evaluation's score.
+    def run(self) -> None:
+        """Train to the end.
 
         Raises Stopped after a clean save where a signal came, UserError where the run failed.
         """
         try:
             with StopSignals() as signals:
-                return self._run(signals)
+                self._run(signals)
+            self.saver.finish()
+        except RuntimeError as error:
+            size = self.step.augment.preprocessing.size
+            explained = explain(error, self.feed, image_size=size, processes=self.processes.count)
+            if explained is None:
+                raise
+            raise explained from error
         finally:
             self.report.close()
 
-    def _run(self, signals: StopSignals) -> Score | None:
+    def _run(self, signals: StopSignals) -> None:
         # A run that was stopped between a step and its evaluation makes up for it first.
-        score = self._evaluate() if self._owes_evaluation() else None
-        for batches in self.feed(range(self.state.step, self.agenda.last_step)):
-            result = self.step(batches)
-            self.report.bad_images([f"{self.image_name(i)}: {why}" for batch in batches for i, why in batch.bad])
+        if self._owes_evaluation():
+            self._evaluate(signals)
+        for batches in self.feed.batches(range(self.state.step, self.agenda.last_step)):
+            result = self._train(batches)
             self.report.step(self.state.step, result)
-            stopping = self.processes.any(signals.received is not None)
-            if not stopping and self._owes_evaluation():
-                score = self._evaluate()
-                stopping = self.processes.any(signals.received is not None)
-            if stopping or self.processes.any(self.agenda.saves(self.state.step)):
+            stop, save = self._agree(signals, batches)
+            if not stop and self._owes_evaluation():
+                self._evaluate(signals)
+                stop = self.processes.any(signals.received is not None)
+            if stop or save:
                 self.saver.save_checkpoint(self.state)
                 self.agenda.saved()
-            if stopping:
-                raise Stopped(max(number or 0 for number in self.processes.gather(signals.received)))
-        return score
+            if stop:
+                self._stop(signals)
+
+    def _train(self, batches: list[HostBatch]) -> StepResult:
+        try:
+            return self.step(batches)
+        except NonFinite as error:
+            self.saver.finish()
+            where = self.step.trace_non_finite(batches) if self.debug_nan else None
+            self.report.non_finite(error, [self.image_name(index) for index in error.indices], where)
+            self.saver.save_non_finite(self.state)
+            raise
+
+    def _agree(self, signals: StopSignals, batches: list[HostBatch]) -> tuple[bool, bool]:
+        """Whether to stop and whether to save, decided by all processes together; counts unreadable images too."""
+        new = {index: why for batch in batches for index, why in batch.bad if index not in self._bad}
+        wishes = [signals.received is not None, self.agenda.saves(self.state.step), len(new) > 0]
+        stop, save, bad = (total > 0 for total in self.processes.sum([float(wish) for wish in wishes]))
+        if bad:
+            self._count_bad(new)
+        return stop, save
+
+    def _count_bad(self, new: dict[int, str]) -> None:
+        for part in self.processes.gather(new):
+            self._bad.update(part)
+        names = [f"{self.image_name(index)}: {why}" for index, why in new.items()]
+        self.report.bad_images(names)
+        if len(self._bad) > self.most_bad:
+            index, why = next(iter(self._bad.items()))
+            raise UserError(
+                f"{len(self._bad)} training images cannot be read, the first {self.image_name(index)} ({why}); "
+                "mend or remove them, or raise --max_bad_share",
+                exit_code=RUN_FAILED,
+            )
 
     def _owes_evaluation(self) -> bool:
         return self.agenda.evaluates(self.state.step) and self.state.evaluated_step != self.state.step
 
-    def _evaluate(self) -> Score:
+    def _evaluate(self, signals: StopSignals) -> None:
         start = time.monotonic()
-        score = self.evaluate()
+        try:
+            # Among several processes only a common decision may end it, and that falls after it.
+            score = self.evaluate(lambda: self.processes.count == 1 and signals.received is not None)
+        except Interrupted:
+            self.saver.save_checkpoint(self.state)
+            self._stop(signals)
         top1 = score.results()["Top1-Acc"]
         best = self.state.best_top1 is None or top1 > self.state.best_top1
         self.state.evaluated_step = self.state.step
@@ -73,4 +126,7 @@ class Trainer:
             self.state.best_top1 = top1
             self.saver.save_best(self.state)
         self.report.evaluation(self.state.step, score, time.monotonic() - start, best=best)
-        return score
+
+    def _stop(self, signals: StopSignals) -> None:
+        self.saver.finish()
+        raise Stopped(max(number or 0 for number in self.processes.gather(signals.received)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from convmixer.errors import RUN_FAILED, UserError
 from convmixer.weights import record
 from convmixer.weights.layouts import COUNTER, Layout, to_ours
 from convmixer.weights.mindspore_ckpt import looks_like_checkpoint, read_checkpoint
+from convmixer.weights.published import Published, fetch, nearest, published
 from convmixer.weights.record import Shape
 from convmixer.weights.torch_file import read_torch_file
 
@@ -61,12 +62,29 @@ class WeightFile:
 
 
 def read_weights(path: str | PathLike[str]) -> WeightFile:
-    """The weights in a file, or in a checkpoint folder (the averaged ones where it has them).
+    """The weights in a file, in a checkpoint folder (the averaged ones where it has them), or published by that name.
 
     Raises UserError in one line for what is missing, damaged, or no weights of a ConvMixer. Nothing in the file is
     executed, and nothing is unpacked to more than the file's size.
     """
     path = Path(path)
+    item = published(path)
+    if item is None:
+        return _read(path)
+    weights = _read(path if path.is_file() else fetch(item))
+    # A file that somebody gave this name may speak for itself.
+    return weights if weights.activation else _described(weights, item)
+
+
+def _described(weights: WeightFile, item: Published) -> WeightFile:
+    """Published weights with what is known of them."""
+    if weights.shape != Shape.of(item.architecture):
+        raise UserError(f"{weights.path}: its tensors are those of {weights.shape}, not of {item.name}.")
+    activation = item.architecture.activation
+    return replace(weights, activation=activation, classes=item.classes, preprocessing=item.preprocessing)
+
+
+def _read(path: Path) -> WeightFile:
     if path.is_dir():
         path = _file_of_folder(path)
     state, metadata = _read_content(path)
@@ -77,7 +95,7 @@ def read_weights(path: str | PathLike[str]) -> WeightFile:
     mapped = {ours: state[name] for name, ours in names.items()}
     _add_counters(mapped)
     shape = _shape(path, mapped)
-    own = metadata.get(record.KEY) if source == "ours" else None
+    own = metadata.get(record.KEY) if source in ("ours", "timm") else None
     if own is None:
         return WeightFile(mapped, shape, None, None, None, source, path, metadata)
     try:
@@ -107,7 +125,8 @@ def _read_content(path: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, 
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file or folder.") from None
+        near = nearest(path)
+        raise UserError(f"{path}: no such file or folder{f'; did you mean {near}?' if near else '.'}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.", exit_code=RUN_FAILED) from None
     if head.startswith(b"PK\x03\x04"):

@@ -79,7 +79,10 @@ def encode(record: Record, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 def decode(text: str, state: Mapping[str, torch.Tensor]) -> Record:
     """The record that `encode` wrote. Raises ValueError for one that is malformed or does not fit `state`."""
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("its record is malformed") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"its record is not of format {FORMAT}; a newer convmixer may have written it")
     if values.pop("sha256", None) != _digest(values, state):

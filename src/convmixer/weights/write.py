@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -31,14 +31,17 @@ def write_weights(
     classes: ClassMap | None = None,
     preprocessing: Preprocessing | None = None,
     extra: Mapping[str, Any] | None = None,
+    layout: Literal["ours", "timm"] = "ours",
 ) -> None:
-    """Weights under our names as safetensors, with all that is needed to use them and a SHA-256 of both.
+    """Weights under our names, or timm's, as safetensors, with all that is needed to use them and a SHA-256 of both.
 
-    `extra`: plain values for JSON. The same arguments give the same bytes. Raises UserError (exit code 1) where the
-    disk refuses; the file that stood there before is then untouched.
+    `extra`: plain values for JSON. Under our names the same arguments give the same bytes. Raises UserError (exit
+    code 1) where the disk refuses; the file that stood there before is then untouched.
     """
-    tensors = _on_cpu(state)
+    tensors = _renamed(_on_cpu(state), layout, architecture)
     metadata = record.encode(Record(architecture, classes, preprocessing, extra or {}), tensors)
+    if layout == "timm":
+        metadata["format"] = "pt"  # transformers, which loads timm's files too, asks for it
     _replace(Path(path), safetensors.torch.save(tensors, metadata))
 
 
@@ -52,8 +55,7 @@ def write_layout(
     """
     if layout == "ours":
         return write_weights(path, state, architecture=architecture)
-    tensors = _on_cpu(state)
-    renamed = {theirs: tensors[name] for name, theirs in from_ours(tensors, layout, architecture.depth).items()}
+    renamed = _renamed(_on_cpu(state), layout, architecture)
     if layout == "mindspore":
         floats = {name: t.float() if t.dtype is torch.bfloat16 else t for name, t in renamed.items()}
         return _replace(Path(path), encode_checkpoint({name: t.numpy() for name, t in floats.items()}))
@@ -70,6 +72,10 @@ def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         shared = plain.untyped_storage().nbytes() != plain.numel() * plain.element_size()
         tensors[name] = plain.clone() if shared else plain
     return tensors
+
+
+def _renamed(tensors: Mapping[str, torch.Tensor], layout: Layout, arch: Architecture) -> dict[str, torch.Tensor]:
+    return {theirs: tensors[name] for name, theirs in from_ours(tensors, layout, arch.depth).items()}
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,0 +1,257 @@
+"""Who runs: timm's module, ONNX Runtime, OpenVINO, and the ways of this project, all with the same weights."""
+
+from __future__ import annotations
+
+import copy
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models.convmixer import ConvMixer as TimmConvMixer
+from torch import Tensor, nn
+
+from convmixer.arch import Architecture, parse_arch
+from convmixer.execution.job import Job
+from convmixer.execution.ways import Way, ways_for
+from convmixer.model import ConvMixer
+from convmixer.weights.layouts import to_ours
+
+Step = Callable[[], list[Tensor]]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network, what is done with it, and how."""
+
+    variant: str
+    part: str
+    precision: str
+    batch: int
+    size: int
+    device: torch.device
+
+    @property
+    def arch(self) -> Architecture:
+        return parse_arch(self.variant)
+
+    @property
+    def training(self) -> bool:
+        return self.part == "training"
+
+    @property
+    def title(self) -> str:
+        return f"{self.variant} {self.part} {self.precision}, batch {self.batch}, {self.size} px"
+
+    @property
+    def tolerance(self) -> float:
+        """Relative distance of logits (training: of the whole gradient) to fp32 that is the right answer in any case.
+
+        Beyond, three times that of timm's eager module in this precision is allowed.
+        """
+        return 1e-3 if self.precision == "fp32" else 2e-2
+
+    def describe(self) -> dict[str, Any]:
+        names = ("variant", "part", "precision", "batch", "size")
+        return {name: getattr(self, name) for name in names} | {"title": self.title}
+
+    def job(self) -> Job:
+        return Job(self.arch, self.size, self.batch, DTYPES[self.precision], self.training, self.device)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, torch.bfloat16)
+
+
+class Trial:
+    """timm's module with weights and BatchNorm statistics that do not degenerate, fresh images, the fp32 answer."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        torch.manual_seed(0)
+        arch = setting.arch
+        activation = nn.ReLU if arch.activation == "relu" else nn.GELU
+        self.module: nn.Module = TimmConvMixer(
+            dim=arch.dim,
+            depth=arch.depth,
+            kernel_size=arch.kernel_size,
+            patch_size=arch.patch_size,
+            act_layer=activation,
+        ).to(setting.device)
+        self.images = _pictures(setting.batch, setting.size).to(setting.device)
+        self.labels = torch.randint(1000, (setting.batch,)).to(setting.device)
+        _settle(self.module, setting)
+        self.module.train(setting.training)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            self.right = self.step(copy.deepcopy(self.module), fp32=True)()
+
+    def step(self, network: nn.Module, layout: Any = None, *, fp32: bool = False) -> Step:
+        """A pass of a torch network: gives [logits], or for training the gradient of each parameter."""
+        images = self.images if layout is None else self.images.contiguous(memory_format=layout)
+        context = nullcontext if fp32 else self.setting.autocast
+        if not self.setting.training:
+
+            def infer() -> list[Tensor]:
+                with torch.inference_mode(), context():
+                    return [network(images)]
+
+            return infer
+        parameters = list(network.parameters())
+
+        def train() -> list[Tensor]:
+            with context():
+                logits = network(images)
+            loss = nn.functional.cross_entropy(logits.float(), self.labels)
+            return list(torch.autograd.grad(loss, parameters))
+
+        return train
+
+    def error(self, answer: Sequence[Tensor]) -> float:
+        """Relative distance to the fp32 answer, of all tensors as one vector. Ours and timm's have one order."""
+        pairs = [(one.to(right.device).float(), right) for one, right in zip(answer, self.right, strict=True)]
+        off = sum(float((one - right).square().sum()) for one, right in pairs)
+        return float((off / sum(float(right.square().sum()) for _, right in pairs)) ** 0.5)
+
+    def ours(self) -> ConvMixer:
+        """This project's model with the same weights."""
+        model = ConvMixer(self.setting.arch)
+        state = self.module.state_dict()
+        found = to_ours(state)
+        assert found is not None
+        model.load_state_dict({name: state[theirs] for theirs, name in found[1].items()})
+        return model.to(self.setting.device).train(self.setting.training)
+
+
+def _pictures(count: int, size: int) -> Tensor:
+    """Random blobs with grain. The features of mere noise are alike for all images, and rounding then decides."""
+    blobs = nn.functional.interpolate(torch.randn(count, 3, 7, 7), size=(size, size), mode="bicubic")
+    return blobs + 0.2 * torch.randn(count, 3, size, size)
+
+
+def _settle(module: nn.Module, setting: Setting) -> None:
+    """BatchNorm statistics of random images, and scales that are not all one."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.2)
+    with torch.no_grad():
+        module.train()(_pictures(16, setting.size).to(setting.device))
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.1
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`build` makes a step that answers as `Trial.step` says."""
+
+    applies: Callable[[Setting], bool]
+    build: Callable[[Trial], Step]
+
+
+def _timm(layout: torch.memory_format, *, compiled: bool) -> Contender:
+    def build(trial: Trial) -> Step:
+        module: nn.Module = copy.deepcopy(trial.module).to(memory_format=layout)  # type: ignore[call-overload]
+        if compiled:
+            # Inductor turns every network with convolutions to channels_last unless told not to.
+            options = {"layout_optimization": layout == torch.channels_last}
+            return trial.step(torch.compile(module, dynamic=False, options=options), layout)  # type: ignore[arg-type]
+        return trial.step(module, layout)
+
+    return Contender(lambda setting: True, build)
+
+
+def _frozen(trial: Trial) -> Step:
+    module = copy.deepcopy(trial.module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return trial.step(torch.compile(module, dynamic=False, options={"freezing": True}), torch.channels_last)
+
+
+def _on_cpu_inference(setting: Setting) -> bool:
+    return setting.device.type == "cpu" and not setting.training
+
+
+def _onnx(trial: Trial) -> bytes:
+    buffer = io.BytesIO()
+    module = copy.deepcopy(trial.module).cpu().eval()
+    torch.onnx.export(
+        module, (trial.images[:1].cpu(),), buffer, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+    )
+    return buffer.getvalue()
+
+
+def _onnx_runtime(trial: Trial) -> Step:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(_onnx(trial), options, providers=["CPUExecutionProvider"])
+    images = trial.images.numpy()
+    return lambda: [torch.from_numpy(session.run(None, {"x": images})[0])]
+
+
+def _openvino(trial: Trial) -> Step:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(_onnx(trial))
+        core = openvino.Core()
+        model = core.read_model(path)
+        model.reshape([trial.setting.batch, 3, trial.setting.size, trial.setting.size])
+        compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "THROUGHPUT" if trial.setting.batch > 1 else "LATENCY",
+                "NUM_STREAMS": "1",
+                "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+                "INFERENCE_PRECISION_HINT": "bf16" if trial.setting.precision == "bf16" else "f32",
+            },
+        )
+    images = trial.images.numpy()
+    return lambda: [torch.from_numpy(compiled(images)[0])]
+
+
+def _on_gpu(setting: Setting) -> bool:
+    return setting.device.type == "cuda"
+
+
+def _way(setting: Setting, kind: str) -> Way | None:
+    return next((way for way in ways_for(setting.job()) if way.kind == kind), None)
+
+
+def _ours(trial: Trial, kind: str) -> Step:
+    way = _way(trial.setting, kind)
+    assert way is not None
+    network = way.build(trial.ours(), trial.setting.job()).train(trial.setting.training)
+    return trial.step(network, torch.channels_last)
+
+
+def _fp32_default(trial: Trial) -> Step:
+    return trial.step(copy.deepcopy(trial.module), torch.contiguous_format, fp32=True)
+
+
+CONTENDERS = {
+    # What people run who do nothing about speed; of a bf16 setting too the measure on a CPU.
+    "timm eager NCHW fp32": Contender(lambda s: s.device.type == "cpu" and s.precision != "fp32", _fp32_default),
+    "timm eager NCHW": _timm(torch.contiguous_format, compiled=False),
+    "timm eager channels_last": _timm(torch.channels_last, compiled=False),
+    "timm compiled NCHW": _timm(torch.contiguous_format, compiled=True),
+    "timm compiled channels_last": _timm(torch.channels_last, compiled=True),
+    "timm compiled frozen": Contender(_on_cpu_inference, _frozen),
+    "ONNX Runtime": Contender(lambda s: _on_cpu_inference(s) and s.precision == "fp32", _onnx_runtime),
+    "OpenVINO": Contender(_on_cpu_inference, _openvino),
+}
+# On a GPU our compiled ways are timm's, compiled: once is enough.
+CONTENDERS |= {
+    f"ours {kind}": Contender(
+        lambda setting, kind=kind: _way(setting, kind) is not None and not (kind == "compile" and _on_gpu(setting)),
+        lambda trial, kind=kind: _ours(trial, kind),
+    )
+    for kind in ("eager", "fused", "compile")
+}

@@ -1,0 +1,100 @@
+"""`convmixer check-data`: read every file of an image folder and say what is wrong with it, before a run finds out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from convmixer.config.checks import CheckDataOptions
+from convmixer.config.loading import Command, parse
+from convmixer.data.cifar10 import FOLDER as CIFAR10_FOLDER
+from convmixer.data.inspection.page import to_html
+from convmixer.data.inspection.report import Report, inspect, to_record, to_text
+from convmixer.data.inspection.splits import Split, list_split
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.printable import printable
+from convmixer.progress import Progress, note
+
+COMMAND = Command(
+    "check-data",
+    "Read every image of a data set and report what is broken, doubled, leaking or lopsided. Exit code 1: something "
+    "is. Nothing is written below DATA.",
+    CheckDataOptions,
+    positional="data",
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    options: CheckDataOptions = parse(COMMAND, argv).options
+    data, splits = _open(options)
+    outputs = [
+        _output(path, f"--{name}", [data, *(split.folder for split in splits)])
+        for name, path in (("json", options.json_file), ("html", options.html_file))
+    ]
+    workers = _cores() if options.num_parallel_workers is None else options.num_parallel_workers
+    with Progress(sum(len(split.paths) for split in splits), "check-data") as progress:
+        report = inspect(
+            data,
+            splits,
+            min_side=options.image_size,
+            max_imbalance=options.max_imbalance,
+            workers=workers,
+            on_done=progress.add,
+        )
+        rate = progress.rate
+    note(f"{report.images} images, {rate:.1f} img/s")
+    print(to_text(report))
+    _write(report, *outputs)
+    return RUN_FAILED if report.findings else 0
+
+
+def _open(options: CheckDataOptions) -> tuple[Path, tuple[Split, ...]]:
+    """The data folder and its splits. Raises UserError where it is not laid out as one."""
+    if options.data is None:
+        raise UserError("DATA: the folder of the data set is needed")
+    data = Path(options.data).absolute()
+    if not data.is_dir():
+        raise UserError(f"DATA: there is no folder {data}")
+    if data.name == CIFAR10_FOLDER or (data / CIFAR10_FOLDER).is_dir():
+        raise UserError(f"DATA: {data} holds CIFAR-10 batches, no image files; only image files can be checked")
+    splits = [list_split("train", data / options.train_dir, "--train_dir")]
+    if options.val_dir is not None:
+        val = data / options.val_dir
+        if not val.is_dir():
+            raise UserError(f"--val_dir: there is no folder {val}; --val_dir none checks the training images alone")
+        splits.append(list_split("val", val, "--val_dir"))
+    return data, tuple(splits)
+
+
+def _output(name: str | None, option: str, data: Sequence[Path]) -> Path | None:
+    """Path of a report that may be written; asked before the hours of reading, not after."""
+    if name is None:
+        return None
+    path = Path(name).absolute()
+    for folder in data:
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{option}: {path} lies in the data folder {folder}, which is never written to")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{option}: {path} cannot be written; is {path.parent} a folder that you may write to?")
+    return path
+
+
+def _write(report: Report, json_file: Path | None, html_file: Path | None) -> None:
+    if json_file is not None:
+        _write_text(json_file, json.dumps(to_record(report), indent=1) + "\n")
+    if html_file is not None:
+        _write_text(html_file, to_html(report))
+
+
+def _write_text(path: Path, content: str) -> None:
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
+    note(f"report: {printable(str(path))}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,49 @@
+"""`convmixer doctor`: is this machine fit to train on, and if not, what mends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from convmixer.config.checks import DoctorOptions
+from convmixer.config.loading import Command, parse
+from convmixer.doctor.answer import Answer, healthy, to_record, to_text
+from convmixer.doctor.engine import engine
+from convmixer.doctor.machine import disks, extras, memory, packages, processor, python, shared_memory
+from convmixer.errors import RUN_FAILED, UserError
+
+COMMAND = Command(
+    "doctor",
+    "Check this machine by doing what training does, and name the fix for each fault. Exit code 1: something that "
+    "every run needs is broken.",
+    DoctorOptions,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    options: DoctorOptions = parse(COMMAND, argv).options
+    answers = examine(options)
+    print(to_text(answers))
+    if options.json_file is not None:
+        path = Path(options.json_file)
+        try:
+            path.write_text(json.dumps(to_record(answers), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json: {path} cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
+    return 0 if healthy(answers) else RUN_FAILED
+
+
+def examine(options: DoctorOptions) -> list[Answer]:
+    """All checks, the cheap ones first."""
+    folders = (options.summary_root_dir, options.ckpt_root_dir, options.best_ckpt_root_dir)
+    return [
+        python(),
+        packages(),
+        extras(),
+        processor(),
+        memory(),
+        shared_memory(),
+        *disks(folders),
+        *engine(),
+    ]

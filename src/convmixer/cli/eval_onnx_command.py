@@ -1,0 +1,54 @@
+"""`convmixer eval-onnx`: an ONNX file on a folder of labelled images; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from convmixer.cli.eval_command import name_bad_images, score_of
+from convmixer.config.loading import Command, Resolved, parse
+from convmixer.config.onnx import EvalOnnxOptions
+from convmixer.data.folders import open_folder
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.inputs import preprocessing_for
+from convmixer.runtime.model_file import DeviceWish, ModelFile, kind_of, open_model
+
+COMMAND = Command("eval-onnx", "Evaluate an ONNX model on labelled images.", EvalOnnxOptions, positional="dataset")
+
+
+def main(argv: Sequence[str]) -> int:
+    resolved = parse(COMMAND, argv)
+    options = resolved.options
+    if options.dataset is None:
+        raise UserError("DATASET: a folder of images with one folder a class is needed")
+    model = open_named_model(resolved)
+    source = open_folder(Path(options.dataset), "DATASET", model.classes)
+    if len(source.classes) != model.num_classes:
+        raise UserError(
+            f"the model answers in {model.num_classes} classes and does not name them, "
+            f"{options.dataset} has {len(source.classes)}",
+            exit_code=RUN_FAILED,
+        )
+    score = score_of(model, source, options.batch_size, options.num_parallel_workers, ahead=options.prefetch)
+    print(f"eval results: { {name: value for name, value in score.results().items() if name != 'Loss'} }")
+    return name_bad_images(score, source)
+
+
+def open_named_model(resolved: Resolved[Any]) -> ModelFile:
+    """The model of --onnx_path, else the only one in the current folder. Raises UserError where there is none."""
+    options = resolved.options
+    path = options.onnx_path or _only_onnx_file()
+    if Path(path).exists() and kind_of(path) != "onnx":
+        raise UserError(f"--onnx_path: {path} is not an ONNX file")
+    wish = DeviceWish(options.device_target, options.device_id, resolved.asked("device_target"))
+    return open_model(path, partial(preprocessing_for, resolved), wish)
+
+
+def _only_onnx_file() -> str:
+    found = sorted(str(path) for path in Path().glob("*.onnx"))
+    if len(found) != 1:
+        among = f"there are {len(found)} ({', '.join(found[:3])} ...)" if found else "there is none"
+        raise UserError(f"--onnx_path: left out, it means the only .onnx file in the current folder, but {among}")
+    return found[0]

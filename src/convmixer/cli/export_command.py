@@ -1,0 +1,151 @@
+"""`convmixer export`: weights as an ONNX, MINDIR or AIR file, proven to answer as they do before it is left there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmixer.config.export import ExportConfig
+from convmixer.config.loading import Command, Resolved, parse
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.inputs import preprocessing_for
+from convmixer.progress import note
+
+if TYPE_CHECKING:
+    from convmixer.export.formats import Format
+    from convmixer.model import ConvMixer
+    from convmixer.runtime.about import About
+
+COMMAND = Command("export", "Export the weights of --pretrained, and compare.", ExportConfig, takes_config=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    resolved = parse(COMMAND, argv)
+    config = resolved.options
+    if config.pretrained is None:
+        raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
+    for name, default in (("precision", "fp32"), ("embed_preprocess", False)):
+        if config.file_format != "ONNX" and getattr(config, name) != default:
+            raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
+    # torch is imported only now, so that --help and wrong options answer at once.
+    from convmixer.export.formats import FORMATS
+
+    form = FORMATS[config.file_format]
+    model, about = _open(resolved)
+    target = _target(config.output, about.architecture.name, form.suffix)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            written = Path(folder, target.name)
+            _write(resolved, form, model, about, written)
+            _publish(Path(folder), target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
+    print(target)
+    return 0
+
+
+def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
+    """The network on the CPU, and what the exported file will say of itself."""
+    from convmixer.model import ConvMixer
+    from convmixer.runtime.about import About
+    from convmixer.weights.load import complete, load_into
+    from convmixer.weights.read import read_weights
+
+    config = resolved.options
+    weights = read_weights(str(config.pretrained))
+    options = {name: resolved.said(name) for name in ("kernel_size", "patch_size", "activation", "num_classes")}
+    architecture, notes = complete(weights, resolved.said("arch"), **options)
+    preprocessing = preprocessing_for(resolved, weights.preprocessing, architecture.in_chans)
+    model = ConvMixer(architecture).eval()
+    for line in notes + load_into(model, weights):
+        note(line)
+    with weights.path.open("rb") as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    about = About(architecture, weights.classes, preprocessing, source, config.precision, config.embed_preprocess)
+    return model, about
+
+
+def _target(output: str | None, name: str, suffix: str) -> Path:
+    """Where the exported file goes: `output` may be a file or a folder."""
+    target = Path(output or "")
+    if target.is_dir():
+        target /= name + suffix
+    if target.suffix != suffix:
+        raise UserError(f"--output: {output} must be a folder, or end in {suffix}")
+    if not target.parent.is_dir():
+        raise UserError(f"--output: there is no folder {target.parent}")
+    return target
+
+
+def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, about: About, path: Path) -> None:
+    """Write the file and the comparison beside it. Raises UserError (exit 1) where they differ too much."""
+    from convmixer.export.images import crops, open_images
+    from convmixer.export.parity import TOLERANCES, table
+
+    config = resolved.options
+    threads, inputs = config.num_parallel_workers, about.preprocessing
+    shown = open_images(resolved, config.parity_images, train=False) if form.runs else None
+    form.write(
+        model,
+        about,
+        path,
+        lambda: crops(open_images(resolved, config.calibration_images, train=True), inputs, threads),
+    )
+    if shown is None:
+        note(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")
+        return
+    tolerance = config.tolerance or TOLERANCES[about.precision]
+    parity = _parity(model, about, path, list(crops(shown, inputs, threads)))
+    note(table(path.name, parity, tolerance))
+    facts: dict[str, Any] = {"file": path.name, "precision": about.precision, "source_sha256": about.source_sha256}
+    facts |= {"tolerance": tolerance, **parity.to_dict()}
+    if about.embed_preprocess:
+        facts["preprocessing_levels"] = _check_preprocessing(about, shown)
+    if not parity.within(tolerance):
+        raise UserError(
+            f"{path.name}: its logits differ from the weights' by {parity.difference:.2g} of the largest, more than "
+            f"--tolerance {tolerance:g}; nothing was written",
+            exit_code=RUN_FAILED,
+        )
+    path.with_name(f"{path.name}.parity.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> Any:
+    import torch
+
+    from convmixer.export.parity import compare
+    from convmixer.runtime.model_file import DeviceWish, open_model
+    from convmixer.runtime.torch_runtime import TorchRuntime
+
+    def same(record: object, channels: int, size: int | None = None) -> Any:
+        return about.preprocessing
+
+    exported = open_model(str(path), same, DeviceWish("CPU"))
+    return compare(TorchRuntime(model, about.preprocessing, torch.device("cpu")), exported.runtime, batches)
+
+
+def _check_preprocessing(about: About, source: Any) -> float:
+    """Largest difference of the graph's own preprocessing, in levels. Raises UserError (exit 1) above one."""
+    from convmixer.export.preprocess import largest_difference
+
+    levels = largest_difference(about.preprocessing, source)
+    note(f"the graph's own preprocessing differs by at most {levels:.3g} of 255 levels")
+    if levels > 1.01:
+        raise UserError("--embed_preprocess: the graph's crops differ by more than a level", exit_code=RUN_FAILED)
+    return levels
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Move the proven file and what stands beside it to its place, the file itself last."""
+    beside = sorted(entry for entry in folder.iterdir() if entry.name != target.name)
+    for entry in beside:
+        if entry.is_dir():
+            shutil.rmtree(target.with_name(entry.name), ignore_errors=True)
+        os.replace(entry, target.with_name(entry.name))
+    os.replace(folder / target.name, target)

@@ -1,0 +1,49 @@
+"""Options of the commands that check a data set or the machine."""
+
+from __future__ import annotations
+
+from convmixer.config.options import Options, option
+from convmixer.config.schema import OutputOptions
+
+
+class ImageFolderOptions(Options):
+    """Data"""
+
+    data: str | None = option(None, "folder of the data set")
+    train_dir: str = option("train", "folder of the training images, below DATA")
+    val_dir: str | None = option("val", "folder of the evaluation images, below DATA; none: there is none")
+    num_parallel_workers: int | None = option(
+        None, "processes; left out: one for each core; 0: none beside this one", flags=("-j",), ge=0, le=256
+    )
+
+
+class LimitOptions(Options):
+    """Limits"""
+
+    image_size: int = option(32, "images with a side of fewer pixels are very small", ge=1, le=4096)
+    max_imbalance: float = option(10.0, "times the images of the smallest class that the largest may have", ge=1)
+
+
+class ReportOptions(Options):
+    """Reports, besides the text on stdout"""
+
+    json_file: str | None = option(None, "all findings as JSON; not below DATA", also="json")
+    html_file: str | None = option(None, "a page to look at; not below DATA", also="html")
+
+
+class CheckDataOptions(ReportOptions, LimitOptions, ImageFolderOptions):
+    """Options of `check-data`."""
+
+
+def _as_in_training(name: str) -> str:
+    default: str = OutputOptions.model_fields[name].default
+    return default
+
+
+class DoctorOptions(Options):
+    """Machine"""
+
+    summary_root_dir: str = option(_as_in_training("summary_root_dir"), "folder of run summaries")
+    ckpt_root_dir: str = option(_as_in_training("ckpt_root_dir"), "folder of checkpoints")
+    best_ckpt_root_dir: str = option(_as_in_training("best_ckpt_root_dir"), "folder of best weights")
+    json_file: str | None = option(None, "the answers as JSON", also="json")

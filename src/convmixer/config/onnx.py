@@ -1,0 +1,35 @@
+"""Options of the commands that run ONNX files."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from convmixer.config.inference import AnswerOptions, ImageOptions, InputOptions
+from convmixer.config.options import Options, option
+
+
+class OnnxOptions(Options):
+    """Model"""
+
+    onnx_path: str | None = option(None, "ONNX file; left out: the only one in the current folder")
+    device_target: Literal["CPU", "GPU"] | None = option(
+        None, "where to run; left out: a GPU if there is one", flags=("-m",)
+    )
+    device_id: int = option(0, "number of the GPU", ge=0)
+    prefetch: int = option(16, "batches that the threads decode ahead of the model", ge=1, le=1024)
+
+
+class LabelledOptions(Options):
+    """Images"""
+
+    dataset: str | None = option(None, "folder of labelled images, with one folder a class")
+    batch_size: int = option(16, "images at once", ge=1)
+    num_parallel_workers: int = option(4, "decoding threads; 0: none", flags=("-j",), ge=0, le=256)
+
+
+class EvalOnnxOptions(InputOptions, OnnxOptions, LabelledOptions):
+    """Options of `eval-onnx`."""
+
+
+class InferOnnxOptions(InputOptions, AnswerOptions, OnnxOptions, ImageOptions):
+    """Options of `infer-onnx`."""

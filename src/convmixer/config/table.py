@@ -1,0 +1,38 @@
+"""The options as Markdown: `python -m convmixer.config.table > docs/options.md` writes the documentation's page."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from convmixer.config.options import Option, options_of
+from convmixer.config.schema import Config
+
+INTRODUCTION = """# Options
+
+Every option of `train`, `eval` and `export`, as YAML key and as flag (`--base_lr` or `--base-lr`). Defaults are
+overridden by the recipe, and that by the command line. Made by `python -m convmixer.config.table`; do not edit.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for group, options in groupby(options_of(Config), key=lambda option: option.group):
+        rows = "".join(_row(option) for option in options)
+        parts.append(f"\n## {group}\n\n| option | values | default | what it does |\n|---|---|---|---|\n{rows}")
+    return "".join(parts)
+
+
+def _row(option: Option) -> str:
+    names = ", ".join(f"`{name}`" for name in (*option.names, *option.flags))
+    default = "" if option.default in (None, "") else f"`{_value(option.default)}`"
+    domain = option.domain.replace("|", "\\|")
+    return f"| {names} | {domain} | {default} | {option.help} |\n"
+
+
+def _value(value: object) -> str:
+    return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

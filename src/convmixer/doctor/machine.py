@@ -1,0 +1,178 @@
+"""Python, packages, processor, memory and disk; without torch, so that it answers where torch cannot be imported."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from convmixer import __version__
+from convmixer.doctor.answer import Answer
+
+GIB = 1 << 30
+_OLDEST_PYTHON = (3, 11)
+_LEAST_MEMORY = 2 * GIB
+# Eight loader processes with two batches of 128 crops of 224 x 224 each want about 0.3 GiB.
+_LEAST_SHARED_MEMORY = GIB // 2
+# A checkpoint of convmixer_768_32 with averaged weights has 0.34 GiB, and ten are kept.
+_WANTED_DISK, _LEAST_DISK = 4 * GIB, GIB // 4
+_LEAST_SPEED = 50 * 2**20  # bytes a second
+_TRIAL = 64 * 2**20  # bytes written to measure the disk
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+
+# Package -> what it is for.
+_NEEDED = ("numpy", "pillow", "pydantic", "PyYAML", "safetensors", "tensorboardX", "tqdm")
+_OPTIONAL = {
+    "simplejpeg": "finding JPEG files that were cut short",
+    "onnx": "export to ONNX",
+    "onnxruntime": "eval-onnx and infer-onnx on the CPU",
+    "onnxruntime-gpu": "eval-onnx and infer-onnx on a GPU",
+    "tensorboard": "looking at a run's curves",
+    "mindspore": "export to MINDIR and AIR",
+    "torch_npu": "Ascend",
+}
+
+
+def python() -> Answer:
+    """Its version and build."""
+    found = f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
+    if sys.version_info[:2] < _OLDEST_PYTHON:
+        return Answer("python", "broken", found, "install Python 3.11 or later and convmixer into it")
+    return Answer("python", "ok", found)
+
+
+def packages() -> Answer:
+    """The packages without which nothing runs, torch aside."""
+    found, missing = [f"convmixer {__version__}"], []
+    for name in _NEEDED:
+        number = _version(name)
+        found.append(f"{name} {number}")
+        if number is None:
+            missing.append(name)
+    if missing:
+        return Answer("packages", "broken", ", ".join(found), f"pip install {' '.join(missing)}")
+    return Answer("packages", "ok", ", ".join(found))
+
+
+def extras() -> Answer:
+    """The packages that single commands need."""
+    found = {name: _version(name) for name in _OPTIONAL}
+    there = [f"{name} {number}" for name, number in found.items() if number is not None]
+    lacking = [f"{name} ({_OPTIONAL[name]})" for name, number in found.items() if number is None]
+    parts = [", ".join(there) or "none"] + ([f"not installed: {', '.join(lacking)}"] if lacking else [])
+    return Answer("optional packages", "ok", "; ".join(parts))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def processor() -> Answer:
+    """Model, cores that this process may use, and the instructions that speed up training."""
+    text = _read("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)", text, re.MULTILINE)
+    known = [flag for flag in _CPU_FLAGS if flags and flag in flags[1].split()]
+    cores, all_cores = usable_cores(), os.cpu_count() or 1
+    of = "" if cores == all_cores else f" of {all_cores}"
+    name = model[1] if model else platform.processor() or platform.machine()
+    found = f"{name}, {cores}{of} cores, {' '.join(known) or 'no instructions for speed known'}"
+    if cores < 2:
+        return Answer("processor", "weak", found, "with a single core images are decoded between steps: give it more")
+    return Answer("processor", "ok", found)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, and that its control group lets it use up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = re.fullmatch(r"(\d+) (\d+)", _read("/sys/fs/cgroup/cpu.max").strip())
+    return max(1, min(cores, int(share[1]) // int(share[2]))) if share else cores
+
+
+def memory() -> Answer:
+    """Free memory of the machine, or what its control group leaves."""
+    numbers = {key: int(value) << 10 for key, value in re.findall(r"(\w+):\s+(\d+) kB", _read("/proc/meminfo"))}
+    if "MemAvailable" not in numbers:
+        return Answer("memory", "ok", "not told by this system")
+    total, free = numbers["MemTotal"], numbers["MemAvailable"]
+    limit, used = (_read(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
+    if limit.isdigit() and used.isdigit() and int(limit) < total:
+        total, free = int(limit), min(free, int(limit) - int(used))
+    found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    if free < _LEAST_MEMORY:
+        return Answer(
+            "memory", "weak", found, "end other programs, or take a smaller batch_size and fewer workers (-j)"
+        )
+    return Answer("memory", "ok", found)
+
+
+def shared_memory(folder: str = "/dev/shm") -> Answer:
+    """Room of the folder through which loader processes hand over batches."""
+    if not Path(folder).is_dir():
+        return Answer("shared memory", "weak", f"there is no {folder}", "mount a tmpfs there, or train with -j 0")
+    usage = shutil.disk_usage(folder)
+    found = f"{folder}: {usage.free / GIB:.2f} of {usage.total / GIB:.2f} GiB free"
+    if usage.free < _LEAST_SHARED_MEMORY:
+        fix = f"start the container with --shm-size=8g, or: mount -o remount,size=8g {folder}, or train with -j 0"
+        return Answer("shared memory", "weak", found, fix)
+    return Answer("shared memory", "ok", found)
+
+
+def disks(folders: Sequence[str]) -> Iterator[Answer]:
+    """Free space and speed where the folders are or would be made, each place once."""
+    places: dict[Path, list[str]] = {}
+    for folder in folders:
+        path = Path(folder).absolute()
+        place = next(parent for parent in (path, *path.parents) if parent.exists())
+        places.setdefault(place, []).append(folder)
+    for place, named in places.items():
+        yield _disk(place, ", ".join(named))
+
+
+def _disk(place: Path, named: str) -> Answer:
+    name, free = "disk", shutil.disk_usage(place).free
+    room = f"{place}: {free / GIB:.1f} GiB free"
+    if free < _LEAST_DISK:
+        return Answer(name, "broken", room, f"make room there, or put {named} elsewhere")
+    try:
+        speed = _write_speed(place)
+    except OSError as error:
+        fix = f"make it a folder that you may write to, or put {named} elsewhere"
+        return Answer(name, "broken", f"{place}: cannot be written: {error.strerror}", fix)
+    found = f"{room}, writes {speed / 2**20:.0f} MiB/s"
+    if free < _WANTED_DISK:
+        return Answer(name, "weak", found, "make room, or keep fewer checkpoints (ckpt_keep_num)")
+    if speed < _LEAST_SPEED:
+        return Answer(name, "weak", found, f"put {named} on a faster disk, or save less often")
+    return Answer(name, "ok", found)
+
+
+def _write_speed(folder: Path) -> float:
+    """Bytes a second of a file that is written, flushed to the disk and removed."""
+    # Not zeros: some file systems store these for nothing.
+    block = os.urandom(2**20)
+    with tempfile.TemporaryFile(dir=folder, prefix=".convmixer-doctor-") as file:
+        start = time.perf_counter()
+        for _ in range(_TRIAL // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return _TRIAL / (time.perf_counter() - start)
+
+
+def _read(path: str) -> str:
+    """A file of the kernel, empty where there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,130 @@
+"""Which way a job runs: what the user asked for, or the fastest of those measured that gives the right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from convmixer.execution import cache
+from convmixer.execution.job import Job
+from convmixer.execution.measure import Timing, measure, reason
+from convmixer.execution.ways import Way, ways_for
+from convmixer.model import ConvMixer
+from convmixer.progress import note
+
+Execution = Literal["auto", "eager", "compile", "fused"]
+
+# Seconds that a job must take (nominally) for the ways to be timed, and for torch.compile, which itself needs a
+# minute or two, to be among them; seconds that the timing itself may take.
+OUTLASTS = 60.0
+OUTLASTS_COMPILE = 1200.0
+TUNING_SECONDS = 10.0
+
+
+def choose_network(
+    model: ConvMixer, job: Job, images: int, execution: Execution = "auto", say: Callable[[str], None] = note
+) -> nn.Module:
+    """The network that runs `model` on a job of so many images, and a line that says which way it is.
+
+    Short jobs under `auto` run eager, unmeasured and unsaid. A way that fails, now or at its first call, is left for
+    plain eager with a line that says why.
+    """
+    return build_network(choose_way(model, job, images, execution, say), model, job, say)
+
+
+def build_network(name: str, model: ConvMixer, job: Job, say: Callable[[str], None] = note) -> nn.Module:
+    """The network of the way that `choose_way` named."""
+    ways = {way.name: way for way in ways_for(job)}
+    default, way = next(iter(ways.values())), ways[name]
+    try:
+        network = way.build(model, job)
+    except Exception as error:  # whatever a compiler or a library raises, the job can run eager
+        say(f"execution: {way.name} failed ({reason(error)}); running eager")
+        return default.build(model, job)
+    return network if way.kind == "eager" else WithFallback(network, model, way.name, say)
+
+
+def choose_way(
+    model: ConvMixer, job: Job, images: int, execution: Execution = "auto", say: Callable[[str], None] = note
+) -> str:
+    """Name of the way to take. `images` 0: without any measurement."""
+    ways = ways_for(job)
+    default = ways[0]
+    wanted = [way for way in ways if execution in ("auto", way.kind)]
+    if execution == "eager":
+        return default.name
+    if not wanted:
+        say(f"execution: nothing {execution} for this network on {job.device.type}; running eager")
+        return default.name
+    seconds = job.nominal_seconds(images)
+    if seconds < OUTLASTS or len(wanted) == 1:
+        if execution != "auto":
+            say(f"execution: {wanted[0].name}, as asked for")
+        return wanted[0].name
+    if execution == "auto" and seconds < OUTLASTS_COMPILE:
+        wanted = [way for way in wanted if way.kind != "compile"]
+    timings = _timings([default, *(way for way in wanted if way is not default)], model, job, say)
+    usable = [way for way in wanted if timings[way.name].failure is None] or [default]
+    best = min(usable, key=lambda way: timings[way.name].total(images)).name
+    say(f"execution: {best}{_speed(timings[best], timings[default.name])}")
+    return best
+
+
+def _timings(ways: Sequence[Way], model: ConvMixer, job: Job, say: Callable[[str], None]) -> dict[str, Timing]:
+    """Of each way, measured now or before. The first of `ways` is plain eager."""
+    tuned = job.for_tuning(TUNING_SECONDS / 10)
+    timings = cache.load(tuned)
+    if all(way.name in timings for way in ways):
+        return timings
+    say(f"execution: timing {len(ways)} ways of running the network")
+    try:
+        timings |= measure(ways, model, tuned, TUNING_SECONDS)
+    except torch.OutOfMemoryError:
+        say("execution: not measured, the check in fp32 does not fit into the device's memory")
+        return {way.name: Timing(failure="not measured") for way in ways}
+    cache.save(tuned, timings)
+    for way in ways:
+        if timings[way.name].failure is not None:
+            say(f"execution: not {way.name}: {timings[way.name].failure}")
+    return timings
+
+
+def _speed(timing: Timing, eager: Timing) -> str:
+    if timing.failure is not None:
+        return ""
+    ratio = "" if timing == eager else f", {eager.image_seconds / timing.image_seconds:.1f} times eager"
+    return f"{ratio} ({1 / timing.image_seconds:.4g} img/s)"
+
+
+class WithFallback(nn.Module):
+    """Calls `network`, or for good `model` itself once the first call of `network` has failed."""
+
+    def __init__(self, network: nn.Module, model: ConvMixer, name: str, say: Callable[[str], None] = note) -> None:
+        super().__init__()
+        self.network: nn.Module | None = network
+        self.model = model
+        self.name, self._say, self._proven = name, say, False
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.network is None:
+            return _logits(self.model, images)
+        if self._proven:
+            return _logits(self.network, images)
+        try:
+            logits = _logits(self.network, images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler or a library raises, the job can run eager
+            self._say(f"execution: {self.name} failed ({reason(error)}); running eager")
+            self.network = None
+            return _logits(self.model, images)
+        self._proven = True
+        return logits
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor = network(images)
+    return logits

@@ -1,0 +1,146 @@
+"""The ways of running a ConvMixer, and to which jobs each applies."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from convmixer.execution.job import Job
+from convmixer.model import ConvMixer
+from convmixer.runtime.devices import memory_format
+
+Kind = Literal["eager", "compile", "fused"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """`build(model, job)` makes a network that maps images to logits by the model's own parameters.
+
+    It may change the memory layout of the model's parameters, never their names, shapes or values. A network for
+    inference may hold a copy of the weights as they are when it is built.
+    """
+
+    name: str
+    kind: Kind
+    applies: Callable[[Job], bool]
+    build: Callable[[ConvMixer, Job], nn.Module]
+
+
+def ways_for(job: Job) -> list[Way]:
+    """Those that apply to a job; the first is the one that runs where nothing is measured."""
+    usable = [way for way in WAYS if way.applies(job)]
+    return sorted(usable, key=lambda way: way.name != default_name(job))
+
+
+def default_name(job: Job) -> str:
+    """The eager way in the layout that `memory_format` takes to be the faster one."""
+    return _EAGER[memory_format(job.arch.kernel_size, job.device)]
+
+
+_EAGER = {torch.contiguous_format: "eager, NCHW", torch.channels_last: "eager, channels_last"}
+
+
+def _eager(layout: torch.memory_format) -> Way:
+    def build(model: ConvMixer, job: Job) -> nn.Module:
+        return _in_layout(model, layout)
+
+    return Way(_EAGER[layout], "eager", lambda job: True, build)
+
+
+def _in_layout(model: ConvMixer, layout: torch.memory_format) -> ConvMixer:
+    model.to(memory_format=layout)
+    return model
+
+
+class CompiledConvMixer(nn.Module):
+    """torch.compile for batches of one size; inference splits and fills up batches of other sizes.
+
+    For inference the weights become constants of the program, repacked for the processor (inductor's freezing).
+    """
+
+    def __init__(self, model: ConvMixer, job: Job, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.batch_size, self.fixed = job.batch_size, not job.training
+        self.model = model
+        self.compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, options=options)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.fixed:
+            return self.compiled(images)
+        return torch.cat([self._filled(part) for part in images.split(self.batch_size)])
+
+    def _filled(self, images: Tensor) -> Tensor:
+        missing = self.batch_size - len(images)
+        if missing == 0:
+            # A copy, because the next call may write its answer into the same memory.
+            return self.compiled(images).clone()
+        filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+        return self.compiled(filled)[: len(images)].clone()
+
+
+def _compile(name: str, layout: torch.memory_format, applies: Callable[[Job], bool]) -> Way:
+    def build(model: ConvMixer, job: Job) -> nn.Module:
+        # Inductor turns every network with convolutions to channels_last unless told not to.
+        options = {"layout_optimization": layout == torch.channels_last, "freezing": not job.training}
+        return CompiledConvMixer(_in_layout(model, layout), job, options)
+
+    return Way(name, "compile", applies, build)
+
+
+def _packed(model: ConvMixer, job: Job) -> nn.Module:
+    from convmixer.execution.packed import PackedConvMixer
+
+    return PackedConvMixer(model, job.image_size, job.dtype)
+
+
+def _packed_applies(job: Job) -> bool:
+    has_onednn = torch.backends.mkldnn.is_available()
+    known = job.dtype in (torch.float32, torch.bfloat16) and job.arch.kernel_size % 2 == 1
+    return job.device.type == "cpu" and not job.training and has_onednn and known
+
+
+class _FunctionOfModel(nn.Module):
+    """A fast path, which is a function over the model's own modules and parameters, called as a network."""
+
+    def __init__(self, model: ConvMixer, function: Callable[[ConvMixer, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self._function = model, function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._function(self.model, images)
+
+
+def _cpu_training(model: ConvMixer, job: Job) -> nn.Module:
+    from convmixer.execution.depthwise import training_forward
+
+    return _FunctionOfModel(_in_layout(model, torch.channels_last), training_forward)
+
+
+def _kernels(model: ConvMixer, job: Job) -> nn.Module:
+    from convmixer.kernels.block import fused_forward
+
+    return _FunctionOfModel(model, fused_forward)
+
+
+def _cpu_training_applies(job: Job) -> bool:
+    return job.device.type == "cpu" and job.training and job.arch.kernel_size % 2 == 1
+
+
+def _kernels_apply(job: Job) -> bool:
+    return job.device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+WAYS = (
+    _eager(torch.contiguous_format),
+    _eager(torch.channels_last),
+    Way("fused, oneDNN", "fused", _packed_applies, _packed),
+    Way("fused, oneDNN", "fused", _cpu_training_applies, _cpu_training),
+    Way("fused, Triton", "fused", _kernels_apply, _kernels),
+    _compile("compile, channels_last", torch.channels_last, lambda job: True),
+    _compile("compile, NCHW", torch.contiguous_format, lambda job: job.device.type == "cuda"),
+)

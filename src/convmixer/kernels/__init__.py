@@ -1,0 +1,6 @@
+"""ConvMixer at the speed of the hardware: the same mathematics in fewer passes over the memory.
+
+`depthwise` is one convolution as a differentiable torch operator; `block` runs a whole ConvMixer from its own module
+and parameters. Kernels are written in Triton (`device`); `limits` says where they apply, and elsewhere torch's own
+operators do the work, which is then said once. `tiling` holds every choice of tile sizes.
+"""

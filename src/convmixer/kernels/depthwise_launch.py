@@ -1,0 +1,124 @@
+"""Launches of the depthwise kernels on torch tensors; see `device.depthwise` for what they compute.
+
+Imported only where Triton is. Tensors x, [N, C, H, W], have planes in one piece (`limits.has_contiguous_planes`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from convmixer.kernels import tiling
+from convmixer.kernels.device.activations import CODES, IDENTITY
+from convmixer.kernels.device.depthwise import depthwise_kernel, depthwise_weight_grad_kernel, diagonal_sums_kernel
+from convmixer.kernels.tiling import DepthwiseTiles
+
+
+class Normalise(NamedTuple):
+    """x -> scale * act(x) + shift; scale and shift fp32 [C], act the name of an activation."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+    activation: str
+
+
+def depthwise(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    flip: bool = False,
+    prologue: Normalise | None = None,
+    statistics: str | None = None,
+    mix: Normalise | None = None,
+    tiles: DepthwiseTiles | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """filter * x + bias in x's layout, and with `statistics` (an activation) the sums [2, C] of act(out), act(out)^2.
+
+    `flip` rotates the filter by 180 degrees. `prologue` is applied to x before the zero padding. `mix` gives
+    x + mix(filter * x + bias) instead, with the activation of both. Sums are empty without `statistics`.
+    """
+    images, channels, height, width = x.shape
+    tiles = tiles or tiling.depthwise_tiles(images, width, x.dtype, fused=prologue is not None)
+    out = torch.empty_like(x)
+    grid = (channels, -(-images // tiles.images), -(-width // tiles.columns))
+    sums = x.new_empty((2, channels, grid[1] * grid[2]) if statistics else (0,), dtype=torch.float32)
+    activations = {part.activation for part in (prologue, mix) if part is not None} | ({statistics} - {None})
+    assert len(activations) <= 1, activations
+    activation = next(iter(activations), None)
+    with torch.cuda.device_of(x):
+        depthwise_kernel[grid](
+            x,
+            weight.contiguous(),
+            x if bias is None else bias,
+            out,
+            x if prologue is None else prologue.scale,
+            x if prologue is None else prologue.shift,
+            x if mix is None else mix.scale,
+            x if mix is None else mix.shift,
+            sums,
+            images,
+            height,
+            width,
+            x.stride(0),
+            x.stride(1),
+            out.stride(0),
+            out.stride(1),
+            K=weight.shape[-1],
+            FLIP=flip,
+            HAS_BIAS=bias is not None,
+            PROLOGUE=prologue is not None,
+            EPILOGUE="statistics" if statistics else "mix" if mix is not None else "none",
+            ACT=IDENTITY if activation is None else CODES[activation],
+            BLOCK_IMAGES=tiles.images,
+            COLUMNS=tiles.columns,
+            WINDOW=tiles.window,
+            PRECISION=tiles.precision,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+        )
+    return out, sums.sum(dim=-1) if statistics else sums
+
+
+def depthwise_weight_grad(
+    x: torch.Tensor,
+    grad: torch.Tensor,
+    kernel_size: int,
+    *,
+    prologue: Normalise | None = None,
+    tiles: DepthwiseTiles | None = None,
+) -> torch.Tensor:
+    """Gradient of the filter, fp32 [C, 1, k, k], from the input x (before `prologue`) and the output's gradient."""
+    images, channels, height, width = x.shape
+    tiles = tiles or tiling.weight_grad_tiles(images, width, x.dtype)
+    columns = -(-width // tiles.columns)
+    splits = tiling.weight_grad_splits(channels * columns, -(-images // tiles.images))
+    parts = splits * columns
+    products = x.new_empty((channels, kernel_size, parts, tiles.window, tiles.columns), dtype=torch.float32)
+    weight_grad = x.new_empty((channels, 1, kernel_size, kernel_size), dtype=torch.float32)
+    shape = {"K": kernel_size, "COLUMNS": tiles.columns, "WINDOW": tiles.window}
+    with torch.cuda.device_of(x):
+        depthwise_weight_grad_kernel[(channels, splits, columns)](
+            x,
+            grad,
+            x if prologue is None else prologue.scale,
+            x if prologue is None else prologue.shift,
+            products,
+            images,
+            height,
+            width,
+            x.stride(0),
+            x.stride(1),
+            grad.stride(0),
+            grad.stride(1),
+            **shape,
+            PROLOGUE=prologue is not None,
+            ACT=IDENTITY if prologue is None else CODES[prologue.activation],
+            BLOCK_IMAGES=tiles.images,
+            PRECISION=tiles.precision,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+        )
+        diagonal_sums_kernel[(channels, kernel_size)](products, weight_grad, parts, **shape)
+    return weight_grad

@@ -1,0 +1,148 @@
+"""Triton kernels of the depthwise convolution: stride 1, same padding, k in 3, 5, 7, 9.
+
+Walking down the rows of its maps, a program loads each input row once and adds it to the k output rows that it
+reaches; the oldest of these is then complete. The weight gradient walks the same way and accumulates, for each row of
+the filter, the products of input and gradient columns, whose diagonals are the filter's columns.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from convmixer.kernels.device.activations import activate
+from convmixer.kernels.device.planes import (
+    correlate_row,
+    normalised,
+    row_places,
+    store_partial_sum,
+    tap_of,
+    toeplitz_bands,
+    zero_tiles,
+)
+
+
+@triton.jit(do_not_specialize=["images", "height"])
+def depthwise_kernel(
+    x_ptr, weight_ptr, bias_ptr, out_ptr, scale_ptr, shift_ptr, out_scale_ptr, out_shift_ptr, sums_ptr,
+    images, height, width, x_image_stride, x_channel_stride, out_image_stride, out_channel_stride,
+    K: tl.constexpr, FLIP: tl.constexpr, HAS_BIAS: tl.constexpr,
+    PROLOGUE: tl.constexpr, EPILOGUE: tl.constexpr, ACT: tl.constexpr,
+    BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """out = filter * x + bias over grid (channels, image groups, column tiles).
+
+    PROLOGUE: x is scale * act(x) + shift. EPILOGUE "statistics": sums, [2, channels, groups * tiles], gets the sums of
+    act(out) and of its square. EPILOGUE "mix": out = x + out_scale * act(filter * x + bias) + out_shift.
+    """
+    channel = tl.program_id(0)
+    image = tl.program_id(1) * BLOCK_IMAGES + tl.arange(0, BLOCK_IMAGES)
+    first = tl.program_id(2) * COLUMNS
+    columns = first + tl.arange(0, COLUMNS)
+    window = first - (WINDOW - COLUMNS) // 2 + tl.arange(0, WINDOW)
+    dtype = x_ptr.dtype.element_ty
+    x_ptr += channel.to(tl.int64) * x_channel_stride
+    out_ptr += channel.to(tl.int64) * out_channel_stride
+    bands = toeplitz_bands(weight_ptr, channel, dtype, K, FLIP, COLUMNS, WINDOW)
+    bias = 0.0
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + channel).to(tl.float32)
+    scale, shift, out_scale, out_shift = 1.0, 0.0, 1.0, 0.0
+    if PROLOGUE:
+        scale, shift = tl.load(scale_ptr + channel), tl.load(shift_ptr + channel)
+    if EPILOGUE == "mix":
+        out_scale, out_shift = tl.load(out_scale_ptr + channel), tl.load(out_shift_ptr + channel)
+
+    total = tl.zeros((BLOCK_IMAGES,), tl.float32)
+    squares = tl.zeros((BLOCK_IMAGES,), tl.float32)
+    rows = zero_tiles(K, BLOCK_IMAGES, COLUMNS)
+    for base in range(0, height + K // 2, K):
+        for step in tl.static_range(K):
+            row = base + step
+            places, inside = row_places(row, image, window, images, height, width, x_image_stride)
+            x = tl.load(x_ptr + places, mask=inside, other=0.0)
+            if PROLOGUE:
+                x = normalised(x, inside, scale, shift, ACT).to(dtype)
+            rows = correlate_row(x, bands, rows, K, PRECISION)
+            done = row - K // 2
+            out = rows[0] + bias
+            rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS)
+            places, inside = row_places(done, image, columns, images, height, width, out_image_stride)
+            if EPILOGUE == "mix":
+                own, _ = row_places(done, image, columns, images, height, width, x_image_stride)
+                residual = tl.load(x_ptr + own, mask=inside, other=0.0).to(tl.float32)
+                if PROLOGUE:
+                    residual = normalised(residual, inside, scale, shift, ACT)
+                out = residual + out_scale * activate(out, ACT) + out_shift
+            out = out.to(dtype)
+            tl.store(out_ptr + places, out, mask=inside)
+            if EPILOGUE == "statistics":
+                activated = normalised(out, inside, 1.0, 0.0, ACT)
+                total += tl.sum(activated, axis=1)
+                squares += tl.sum(activated * activated, axis=1)
+    if EPILOGUE == "statistics":
+        store_partial_sum(sums_ptr, 0, total)
+        store_partial_sum(sums_ptr, 1, squares)
+
+
+@triton.jit(do_not_specialize=["images", "height"])
+def depthwise_weight_grad_kernel(
+    x_ptr, grad_ptr, scale_ptr, shift_ptr, products_ptr,
+    images, height, width, x_image_stride, x_channel_stride, grad_image_stride, grad_channel_stride,
+    K: tl.constexpr, PROLOGUE: tl.constexpr, ACT: tl.constexpr,
+    BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Products of input and gradient columns, [channels, K, splits * tiles, WINDOW, COLUMNS] in fp32.
+
+    Over grid (channels, splits, tiles); a split takes each splits-th group of images. Product i belongs to row i of
+    the filter, see `diagonal_sums_kernel`. PROLOGUE: the convolution's input is scale * act(x) + shift.
+    """
+    channel = tl.program_id(0)
+    first = tl.program_id(2) * COLUMNS
+    columns = first + tl.arange(0, COLUMNS)
+    window = first - (WINDOW - COLUMNS) // 2 + tl.arange(0, WINDOW)
+    dtype = x_ptr.dtype.element_ty
+    x_ptr += channel.to(tl.int64) * x_channel_stride
+    grad_ptr += channel.to(tl.int64) * grad_channel_stride
+    scale, shift = 1.0, 0.0
+    if PROLOGUE:
+        scale, shift = tl.load(scale_ptr + channel), tl.load(shift_ptr + channel)
+
+    products = zero_tiles(K, WINDOW, COLUMNS)
+    stride = tl.num_programs(1) * BLOCK_IMAGES
+    for group in range(tl.program_id(1) * BLOCK_IMAGES, images, stride):
+        image = group + tl.arange(0, BLOCK_IMAGES)
+        for row in range(height):
+            places, inside = row_places(row, image, window, images, height, width, x_image_stride)
+            x = tl.load(x_ptr + places, mask=inside, other=0.0)
+            if PROLOGUE:
+                x = normalised(x, inside, scale, shift, ACT).to(dtype)
+            x = tl.trans(x)
+            updated = ()
+            for i in tl.static_range(K):
+                reached = row + K // 2 - i
+                places, inside = row_places(reached, image, columns, images, height, width, grad_image_stride)
+                grad = tl.load(grad_ptr + places, mask=inside, other=0.0)
+                updated = updated + (tl.dot(x, grad, products[i], input_precision=PRECISION),)  # noqa: RUF005
+            products = updated
+
+    part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
+    parts = tl.num_programs(1) * tl.num_programs(2)
+    tile = tl.arange(0, WINDOW)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    for i in tl.static_range(K):
+        place = ((channel * K + i).to(tl.int64) * parts + part) * (WINDOW * COLUMNS)
+        tl.store(products_ptr + place + tile, products[i])
+
+
+@triton.jit
+def diagonal_sums_kernel(products_ptr, out_ptr, parts, K: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr):
+    """Gradient of one row of a channel's filter, over grid (channels, K), from the sum of its products' parts."""
+    row = tl.program_id(0) * K + tl.program_id(1)
+    tile = tl.arange(0, WINDOW)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    total = tl.zeros((WINDOW, COLUMNS), tl.float32)
+    for part in range(parts):
+        total += tl.load(products_ptr + (row.to(tl.int64) * parts + part) * (WINDOW * COLUMNS) + tile)
+    tap = tap_of(K, COLUMNS, WINDOW)
+    for j in tl.static_range(K):
+        tl.store(out_ptr + row * K + j, tl.sum(tl.where(tap == j, total, 0.0)))

@@ -1,0 +1,80 @@
+"""Device functions for planes: rows of a channel's maps, and the depthwise filter as Toeplitz matrices.
+
+A program handles one channel. Its tiles hold one row of BLOCK_IMAGES images: [images, columns]. Convolving such a row
+with one row of the filter is a product with a banded Toeplitz matrix, which tensor cores do; the k x k filter is k of
+them. An output tile is COLUMNS wide. The input tile of the same place is WINDOW wide: as wide where the whole row fits,
+else twice as wide, half of COLUMNS beyond on both sides (the halo of k <= 9 is 4). All loads outside a map give 0.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from convmixer.kernels.device.activations import activate
+
+
+@triton.jit
+def tap_of(K: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr):
+    """[WINDOW, COLUMNS]: the filter column through which input column i reaches output column j; any integer."""
+    i = tl.arange(0, WINDOW)[:, None] - (WINDOW - COLUMNS) // 2
+    return i - tl.arange(0, COLUMNS)[None, :] + K // 2
+
+
+@triton.jit
+def toeplitz_bands(
+    weight_ptr, channel, dtype, K: tl.constexpr, FLIP: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr
+):
+    """The K matrices [WINDOW, COLUMNS] of a channel's filter, from the top row down; of the rotated filter if FLIP."""
+    tap = tap_of(K, COLUMNS, WINDOW)
+    inside = (tap >= 0) & (tap < K)
+    bands = ()
+    for row in tl.static_range(K):
+        index = row * K + tap
+        if FLIP:
+            index = K * K - 1 - index
+        band = tl.load(weight_ptr + channel * K * K + index, mask=inside, other=0.0)
+        bands = bands + (band.to(dtype),)  # noqa: RUF005 - the compiler has no unpacking
+    return bands
+
+
+@triton.jit
+def zero_tiles(COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """COUNT accumulators [ROWS, COLUMNS]."""
+    tiles = ()
+    for _ in tl.static_range(COUNT):
+        tiles = tiles + (tl.zeros((ROWS, COLUMNS), tl.float32),)  # noqa: RUF005
+    return tiles
+
+
+@triton.jit
+def row_places(row, image, column, images, height, width, image_stride):
+    """Offsets and mask, [images, columns], of row `row` of the images and columns given, within one channel."""
+    inside = (image[:, None] < images) & (column[None, :] >= 0) & (column[None, :] < width)
+    offsets = image[:, None].to(tl.int64) * image_stride + (row * width + column[None, :])
+    return offsets, inside & (row >= 0) & (row < height)
+
+
+@triton.jit
+def normalised(raw, inside, scale, shift, ACT: tl.constexpr):
+    """scale * act(raw) + shift in fp32 where `inside`, and 0 in the border: BatchNorm comes before the padding."""
+    return tl.where(inside, scale * activate(raw.to(tl.float32), ACT) + shift, 0.0)
+
+
+@triton.jit
+def correlate_row(x, bands, rows, K: tl.constexpr, PRECISION: tl.constexpr):
+    """Adds input row r to the K output rows r - K // 2 ... r + K // 2 that it reaches, which `rows` accumulates."""
+    updated = ()
+    for i in tl.static_range(K):
+        updated = updated + (tl.dot(x, bands[K - 1 - i], rows[i], input_precision=PRECISION),)  # noqa: RUF005
+    return updated
+
+
+@triton.jit
+def store_partial_sum(sums_ptr, row, values):
+    """The sum of this program's values into sums[row, channel, part], over grid (channels, groups, tiles)."""
+    parts = tl.num_programs(1) * tl.num_programs(2)
+    part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
+    place = (row * tl.num_programs(0) + tl.program_id(0)) * parts + part
+    tl.store(sums_ptr + place, tl.sum(values, axis=0))

@@ -1,0 +1,45 @@
+"""Where the kernels apply. Elsewhere torch's operators run, and the reason is said once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+
+from convmixer.progress import note
+
+KERNEL_SIZES = (3, 5, 7, 9)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+_TRITON = importlib.util.find_spec("triton") is not None
+# Triton decides on its interpreter, which runs kernels on CPU tensors, when a kernel is defined: once a process.
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_said: set[str] = set()
+
+
+def reason_against(device: torch.device, dtype: torch.dtype, kernel_size: int) -> str | None:
+    """Why a depthwise convolution of maps of this type cannot run on the kernels there; None where it can."""
+    if not _TRITON:
+        return "Triton is not installed"
+    if device.type != "cuda" and not _INTERPRETED:
+        return f"they need a CUDA GPU, this is {device.type}"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        return "they need a GPU of compute capability 8.0 or more"
+    if kernel_size not in KERNEL_SIZES:
+        return f"they are for kernels of side {', '.join(map(str, KERNEL_SIZES))}, this has {kernel_size}"
+    if dtype not in DTYPES:
+        return f"they are for fp16, bf16 and fp32, this is {dtype}"
+    return None
+
+
+def has_contiguous_planes(x: torch.Tensor) -> bool:
+    """Whether each map of x, [N, C, H, W], lies in one piece: [N, C, H, W] and [C, N, H, W] in memory do."""
+    return x.stride(3) == 1 and x.stride(2) == x.shape[3]
+
+
+def say_once(text: str) -> None:
+    """A note on stderr, but none for what was said before, and none while torch traces a graph."""
+    if not torch.compiler.is_compiling() and text not in _said:
+        _said.add(text)
+        note(text)

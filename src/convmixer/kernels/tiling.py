@@ -1,0 +1,105 @@
+"""Every choice of tile sizes, warps and pipeline stages.
+
+The defaults are those that compile for Hopper with tensor-core instructions and without spilling registers, or with the
+least of it; they were chosen from the compiler's report and have not been measured. `DEPTHWISE_CHOICES` and
+`POINTWISE_CHOICES` are what `benchmarks/gpu_kernels.py` times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class DepthwiseTiles:
+    """Images that a program takes together, columns of its output tile and of its input tile, warps, stages."""
+
+    images: int = 64
+    columns: int = 32
+    window: int = 32
+    warps: int = 4
+    stages: int = 2
+    precision: str = "ieee"
+
+
+@dataclass(frozen=True)
+class PointwiseTiles:
+    """Tile of the product [outputs, positions], depth of a step, warps, stages."""
+
+    outputs: int = 128
+    positions: int = 256
+    inputs: int = 64
+    warps: int = 8
+    stages: int = 3
+    precision: str = "ieee"
+
+
+DEPTHWISE_CHOICES = tuple(
+    DepthwiseTiles(images=images, warps=warps, stages=stages)
+    for images, warps, stages in ((64, 4, 2), (64, 4, 1), (64, 8, 1), (128, 8, 1), (32, 4, 1))
+)
+POINTWISE_CHOICES = (
+    PointwiseTiles(),
+    PointwiseTiles(stages=4),
+    PointwiseTiles(positions=128, warps=4, stages=4),
+    PointwiseTiles(positions=128, warps=8, stages=3),
+)
+
+_SMALLEST = 16  # side of the smallest tile of a tensor core's product
+_PROGRAMS = 1024  # enough to fill a GPU of 132 multiprocessors several times
+
+
+def fit_depthwise(tiles: DepthwiseTiles, images: int, width: int, dtype: torch.dtype) -> DepthwiseTiles:
+    """`tiles` cut down to so many images of this width. fp32 takes the fewest images: its products fill registers."""
+    most = _SMALLEST if dtype == torch.float32 else tiles.images
+    columns = _SMALLEST if width <= _SMALLEST else tiles.columns
+    window = columns if width <= columns else 2 * columns
+    fitted = min(most, max(_SMALLEST, _power_of_two(images)))
+    return replace(tiles, images=fitted, columns=columns, window=window, warps=tiles.warps if fitted >= 64 else 4)
+
+
+def depthwise_tiles(images: int, width: int, dtype: torch.dtype, *, fused: bool = False) -> DepthwiseTiles:
+    """For the forward convolution and the data gradient. Fused, one stage leaves registers for the activation."""
+    return fit_depthwise(DepthwiseTiles(stages=1 if fused else 2), images, width, dtype)
+
+
+def block_grad_tiles(images: int, width: int, dtype: torch.dtype) -> DepthwiseTiles:
+    """For the fused first half of a block backwards."""
+    return fit_depthwise(DepthwiseTiles(stages=1), images, width, dtype)
+
+
+def weight_grad_tiles(images: int, width: int, dtype: torch.dtype) -> DepthwiseTiles:
+    """For the weight gradient. One stage: with two, Triton 3.6 makes ptxas spill 4 KB a thread at k = 9."""
+    return fit_depthwise(DepthwiseTiles(images=32, stages=1), images, width, dtype)
+
+
+def weight_grad_splits(channels: int, groups: int) -> int:
+    """In how many parts the sum over `groups` of images is taken, so that there are programs enough."""
+    return max(1, min(groups, -(-_PROGRAMS // channels)))
+
+
+def pointwise_tiles(outputs: int, inputs: int, positions: int, dtype: torch.dtype) -> PointwiseTiles:
+    """For a product of [outputs, inputs] and [inputs, positions]."""
+    tiles = PointwiseTiles()
+    if dtype == torch.float32:
+        tiles = replace(tiles, positions=128, inputs=32, warps=8, stages=2)
+    if min(outputs, inputs, positions) >= 128:
+        return tiles
+    return replace(
+        tiles,
+        outputs=min(tiles.outputs, max(_SMALLEST, _power_of_two(outputs))),
+        positions=min(tiles.positions, max(_SMALLEST, _power_of_two(positions))),
+        inputs=min(tiles.inputs, max(_SMALLEST, _power_of_two(inputs))),
+        warps=4,
+    )
+
+
+def elements(positions: int) -> int:
+    """Positions of a channel that a program of the elementwise kernels takes."""
+    return min(2048, max(128, _power_of_two(positions)))
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number - 1).bit_length()

@@ -1,0 +1,179 @@
+"""`doctor`: what it says of this machine, and of one with each fault made for real."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import stat
+from collections import namedtuple
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+
+from convmixer.doctor import engine, machine
+from convmixer.doctor.answer import Answer, healthy, to_text
+
+GIB = 1 << 30
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_this_machine_is_fit(convmixer, here):
+    before = sorted(here.iterdir())
+    done = convmixer("doctor", "--json", "doctor.json")
+    assert done.code == 0, done.out
+    record = json.loads((here / "doctor.json").read_text())
+    assert record["healthy"] is True
+    answers = {answer["name"]: answer for answer in record["answers"]}
+    assert {"python", "packages", "processor", "memory", "shared memory", "disk", "torch", "forward pass"} <= set(
+        answers
+    )
+    assert answers["torch"]["found"].startswith(torch.__version__)
+    assert f"numpy {version('numpy')}" in answers["packages"]["found"]
+    assert " ms (" in answers["forward pass"]["found"]
+    assert " MiB/s" in answers["disk"]["found"]
+    for answer in answers.values():
+        assert answer["found"] in done.out
+        assert (answer["status"] == "ok") == (answer["fix"] == "")
+    # The file that measured the disk is gone, and the folders of runs are not made.
+    assert sorted(here.iterdir()) == [*before, here / "doctor.json"]
+
+
+def test_a_broken_answer_is_exit_1_with_its_fix(convmixer, monkeypatch):
+    def no_torch(name):
+        if name == "torch":
+            raise OSError("libcudart.so.13: cannot open shared object file")
+        return importlib.__import__(name)
+
+    monkeypatch.setattr(engine.importlib, "import_module", no_torch)
+    done = convmixer("doctor")
+    assert done.code == 1
+    assert "broken  torch" in done.out
+    assert "libcudart.so.13: cannot open shared object file" in done.out
+    assert "fix: pip install 'torch>=2.11'" in done.out
+    # The checks that need no torch were made all the same.
+    assert "ok      python" in done.out
+
+
+def test_only_what_every_run_needs_makes_it_unhealthy():
+    weak = Answer("gpu", "weak", "there", "install a driver")
+    assert healthy([weak, Answer("python", "ok", "3.11")])
+    assert not healthy([weak, Answer("torch", "broken", "none", "install it")])
+    assert to_text([weak]).splitlines() == [
+        "weak    gpu  there",
+        "             fix: install a driver",
+        "",
+        "1 checks: 0 broken, 1 weak",
+    ]
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(machine, "_NEEDED", ("numpy", "no-such-package"))
+    answer = machine.packages()
+    assert answer.status == "broken"
+    assert answer.fix == "pip install no-such-package"
+
+
+def test_small_shared_memory_names_the_container_option(monkeypatch, tmp_path):
+    # Docker's default.
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(64 << 20, 0, 64 << 20))
+    answer = machine.shared_memory(str(tmp_path))
+    assert answer.status == "weak"
+    assert "0.06 of 0.06 GiB free" in answer.found
+    assert "--shm-size=8g" in answer.fix
+    assert machine.shared_memory(str(tmp_path / "none")).status == "weak"
+
+
+@pytest.mark.parametrize(("free", "status"), [(GIB // 8, "broken"), (2 * GIB, "weak"), (50 * GIB, "ok")])
+def test_free_space_where_runs_are_kept(monkeypatch, tmp_path, free, status):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(100 * GIB, 0, free))
+    monkeypatch.setattr(machine, "_TRIAL", 1 << 20)
+    monkeypatch.setattr(machine, "_LEAST_SPEED", 0)
+    # Two roots below one folder that is there are one place.
+    (answer,) = machine.disks([str(tmp_path / "runs/a"), str(tmp_path / "runs/b")])
+    assert answer.status == status
+    assert str(tmp_path) in answer.found
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "folder", ["/proc", pytest.param(None, marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may write"))]
+)
+def test_a_folder_that_cannot_be_written_is_broken(tmp_path, folder):
+    if folder is None:
+        folder = str(tmp_path)
+        tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    (answer,) = machine.disks([folder])
+    assert answer.status == "broken"
+    assert answer.found.startswith(folder)
+
+
+def test_a_slow_disk_is_weak(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_write_speed", lambda folder: 3 * 2**20)
+    (answer,) = machine.disks([str(tmp_path)])
+    assert answer.status == "weak"
+    assert "writes 3 MiB/s" in answer.found
+
+
+def test_the_limit_of_a_control_group_counts_as_the_memory(monkeypatch):
+    files = {
+        "/proc/meminfo": "MemTotal:       16777216 kB\nMemFree: 1 kB\nMemAvailable:    8388608 kB\n",
+        "/sys/fs/cgroup/memory.max": f"{4 * GIB}\n",
+        "/sys/fs/cgroup/memory.current": f"{3 * GIB}\n",
+    }
+    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
+    answer = machine.memory()
+    assert (answer.status, answer.found) == ("weak", "1.0 of 4.0 GiB free")
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    answer = machine.memory()
+    assert (answer.status, answer.found) == ("ok", "8.0 of 16.0 GiB free")
+
+
+def test_cores_are_those_that_a_control_group_leaves(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(machine, "_read", lambda path: "250000 100000\n" if path.endswith("cpu.max") else "")
+    assert machine.usable_cores() == 2
+    monkeypatch.setattr(machine, "_read", lambda path: "max 100000\n")
+    assert machine.usable_cores() == 8
+
+
+def test_a_missing_or_broken_compiler_is_weak(monkeypatch, tmp_path):
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho 'fatal error: Python.h: No such file' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    answer = engine.compiler()
+    assert answer.status == "weak"
+    assert "Python.h" in answer.found
+    assert "apt-get install g++" in answer.fix
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no no-such-compiler was found" in engine.compiler().found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without a GPU")
+def test_a_gpu_that_torch_cannot_use(monkeypatch, tmp_path):
+    """A driver is there, but torch sees no GPU."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 470.82.01\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if not Path("/proc/driver/nvidia/version").exists():
+        (answer,) = engine._gpus(torch)
+        assert answer.status == "weak"
+        assert "driver 470.82.01" in answer.found
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert [answer.status for answer in engine._gpus(torch)] in (["ok"], ["weak"])
+
+
+def test_a_forward_pass_that_fails_says_why(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
+
+    monkeypatch.setattr("convmixer.model.create_model", fail)
+    answer = engine.forward_pass(torch)
+    assert answer.status == "broken"
+    assert answer.found.endswith("CUDA error: no kernel image is available")

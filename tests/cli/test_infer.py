@@ -1,0 +1,126 @@
+"""`infer`: its lines, its JSON, and what becomes of a file that is no image."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.conftest import Command, Run
+
+
+@pytest.fixture
+def weights(toy_run: Run) -> Path:
+    return toy_run.best / "best.safetensors"
+
+
+@pytest.fixture
+def pictures(own_toy: Path, here: Path) -> Path:
+    """A folder of three images, one below it, and a text."""
+    folder = here / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for name, source in (("b.png", "red/0.png"), ("a.jpg", "green/1.jpg"), ("more/c.jpeg", "blue/1.jpg")):
+        shutil.copy(own_toy / "val" / source, folder / name)
+    shutil.copy(own_toy / "val/blue/0.png", folder / "C.PNG")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_folder_line_by_line_and_in_json(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    done = convmixer("infer", "pictures", "--checkpoint", weights)
+    assert done.code == 0
+    answers = json.loads((here / "predictions.json").read_text())
+    assert list(answers) == ["pictures/C.PNG", "pictures/a.jpg", "pictures/b.png"]
+    assert done.out.splitlines() == [f"{path} (class: {label})" for path, label in answers.items()]
+    assert all(label in (0, 1, 2) for label in answers.values())
+    # Indented by one, as the model zoo's file.
+    assert (here / "predictions.json").read_text().startswith('{\n "pictures/C.PNG": ')
+    assert "3 images, " in done.err
+
+
+def test_answers_do_not_depend_on_batch_or_threads(convmixer: Command, here: Path, toy: Path, weights: Path) -> None:
+    words = ["infer", toy / "val", "--recursive", "--checkpoint", weights]
+    first = convmixer(*words)
+    second = convmixer(*words, "--batch_size=1", "-j", "0")
+    assert len(first.out.splitlines()) == 13
+    assert first.out == second.out
+
+
+def test_a_single_image_and_another_output(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    path = pictures / "a.jpg"
+    done = convmixer("infer", path, "--checkpoint", weights, "-o", "answer.json")
+    answers = json.loads((here / "answer.json").read_text())
+    assert done.out == f"{path} (class: {answers[str(path)]})\n"
+    assert not (here / "predictions.json").exists()
+
+
+def test_recursive_looks_below(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "--recursive")
+    assert [line.split(" (")[0] for line in done.out.splitlines()] == [
+        "pictures/C.PNG",
+        "pictures/a.jpg",
+        "pictures/b.png",
+        "pictures/more/c.jpeg",
+    ]
+
+
+def test_full_format_has_names_and_probabilities(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    plain = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "plain.json")
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "--format", "full", "--topk=2")
+    assert plain.code == done.code == 0
+    labels = json.loads((here / "plain.json").read_text())
+    records = json.loads((here / "predictions.json").read_text())
+    assert list(records) == list(labels)
+    for path, record in records.items():
+        assert record["class"] == labels[path] == record["top"][0]["class"]
+        assert record["name"] == ["blue", "green", "red"][record["class"]]
+        first, second = (entry["probability"] for entry in record["top"])
+        assert 1 / 3 < first < 1
+        assert 0 < second <= first
+        assert first + second < 1
+        assert record["name"] in next(line for line in done.out.splitlines() if line.startswith(path))
+
+
+def test_all_classes_add_up_to_one(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    convmixer("infer", pictures / "a.jpg", "--checkpoint", weights, "--format=full", "--topk=10")
+    (record,) = json.loads((here / "predictions.json").read_text()).values()
+    assert sum(entry["probability"] for entry in record["top"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut and closed", "text", "empty"])
+def test_a_bad_file_is_named_and_the_rest_is_answered(
+    convmixer: Command, here: Path, pictures: Path, weights: Path, damage: str
+) -> None:
+    whole = (pictures / "a.jpg").read_bytes()
+    content = {
+        "cut": whole[:-40],
+        "cut and closed": whole[:-40] + b"\xff\xd9",
+        "text": b"not an image",
+        "empty": b"",
+    }[damage]
+    (pictures / "aa.jpg").write_bytes(content)
+    done = convmixer("infer", "pictures", "--checkpoint", weights)
+    assert done.code == 1
+    assert "not classified: pictures/aa.jpg: " in done.err
+    assert "1 of 4 images could not be read" in done.err
+    assert list(json.loads((here / "predictions.json").read_text())) == [
+        "pictures/C.PNG",
+        "pictures/a.jpg",
+        "pictures/b.png",
+    ]
+    assert len(done.out.splitlines()) == 3
+
+
+def test_a_hostile_file_name_stays_on_its_line(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    name = "pictures/x\n\x1b[31m.png"
+    (pictures / "b.png").rename(name)
+    done = convmixer("infer", "pictures", "--checkpoint", weights)
+    assert done.out.splitlines()[-1].startswith(r"pictures/x\n\x1b[31m.png (class: ")
+    assert name in json.loads((here / "predictions.json").read_text())
+
+
+def test_an_output_that_cannot_be_written(convmixer: Command, pictures: Path, weights: Path) -> None:
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "no/such/folder.json")
+    assert done.code == 1
+    assert done.error == "no/such/folder.json: cannot be written: No such file or directory"

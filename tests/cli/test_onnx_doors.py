@@ -1,0 +1,168 @@
+"""`eval-onnx` and `infer-onnx`: files of others, the class contract, wrong use, and no torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+from PIL import Image
+from tests.conftest import Command
+
+ROOT = Path(__file__).parents[2]
+
+
+def foreign_model(path: Path, inputs: str = "float[1, 3, 10, 10] pixels", classes: int = 3) -> Path:
+    """A model of others, without a record: its logits are the means of red, green and blue, in this order."""
+    none = ", ".join(["-9"] * (classes - 3))
+    fill = f"fill = Constant <value = float[1, {classes - 3}] {{{none}}}> ()" if none else ""
+    last = "logits = Concat <axis = 1> (means, fill)" if none else "logits = Identity (means)"
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        colours ({inputs}) => (float[1, {classes}] logits)
+        {{
+            means = ReduceMean <axes = [2, 3], keepdims = 0> (pixels)
+            {fill}
+            {last}
+        }}
+    """)
+    onnx.save_model(model, path)
+    return path
+
+
+def draw(path: Path, colour: tuple[int, int, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (14, 11), colour).save(path)
+
+
+@pytest.fixture
+def colours(here: Path) -> Path:
+    """Images of three classes, whose sorted names are in the order of the colours; one lies in the wrong folder."""
+    for index, name in enumerate(("a red", "b green", "c blue")):
+        for number in range(3):
+            draw(here / "val" / name / f"{number}.png", tuple(200 if c == index else 20 for c in range(3)))
+    draw(here / "val/a red/wrong.png", (20, 20, 200))
+    return here / "val"
+
+
+def test_a_model_of_others(convmixer: Command, here: Path, colours: Path) -> None:
+    foreign_model(here / "only.onnx")
+    done = convmixer("eval-onnx", colours, "-m", "CPU", "--prefetch=2", "--batch_size=4")
+    assert (done.code, done.out) == (0, "eval results: {'Top1-Acc': 0.9, 'Top5-Acc': 1.0}\n"), done.err
+    assert "10 images, " in done.err
+    assert "img/s" in done.err
+
+
+def test_answers_of_a_model_of_others(convmixer: Command, here: Path, colours: Path) -> None:
+    foreign_model(here / "only.onnx")
+    done = convmixer("infer-onnx", colours / "b green")
+    files = [str(colours / "b green" / f"{number}.png") for number in range(3)]
+    assert (done.code, done.out) == (0, "".join(f"{file} (class: 1)\n" for file in files))
+    assert json.loads((here / "predictions.json").read_text()) == dict.fromkeys(files, 1)
+
+
+def test_which_file_is_meant_when_none_is_named(convmixer: Command, here: Path, colours: Path) -> None:
+    done = convmixer("eval-onnx", colours)
+    assert (done.code, "there is none" in done.error) == (2, True)
+    for name in ("one.onnx", "two.onnx"):
+        foreign_model(here / name)
+    done = convmixer("infer-onnx", colours / "a red")
+    assert done.code == 2
+    assert "there are 2 (one.onnx, two.onnx" in done.error
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 2, "DATASET: a folder of images"),
+        (["gone", "--onnx_path=three.onnx"], 2, "DATASET: there is no folder gone"),
+        (["val/a red", "--onnx_path=three.onnx"], 2, "holds no folders of classes"),
+        (["val", "--onnx_path=gone.onnx"], 2, "gone.onnx: no such file"),
+        (["val", "--onnx_path=None"], 2, "there are 2"),
+        (["val", "--onnx_path=four.onnx"], 1, "answers in 4 classes and does not name them, val has 3"),
+        (["val", "--onnx_path=val/a red/0.png"], 2, "is not an ONNX file"),
+        (["val", "--onnx_path=three.onnx", "--image_size=12"], 2, "takes images of 10 x 10 pixels"),
+        (["val", "--onnx_path=three.onnx", "-m", "TPU"], 2, "'CPU' or 'GPU'"),
+    ],
+)
+def test_wrong_use(convmixer: Command, here: Path, colours: Path, words: list[str], code: int, message: str) -> None:
+    foreign_model(here / "three.onnx")
+    foreign_model(here / "four.onnx", classes=4)
+    done = convmixer("eval-onnx", *words)
+    assert done.code == code
+    assert message in done.error
+    assert len(done.error.splitlines()) <= 2
+
+
+def test_no_images(convmixer: Command, here: Path) -> None:
+    foreign_model(here / "only.onnx")
+    (here / "empty").mkdir()
+    done = convmixer("infer-onnx", "empty")
+    assert (done.code, "holds no png, jpg or jpeg files" in done.error) == (2, True)
+
+
+def test_a_bad_image_is_named_and_not_scored(convmixer: Command, here: Path, colours: Path) -> None:
+    foreign_model(here / "only.onnx")
+    (colours / "a red/wrong.png").write_bytes(b"no image")
+    done = convmixer("eval-onnx", colours)
+    assert (done.code, done.out) == (1, "eval results: {'Top1-Acc': 1.0, 'Top5-Acc': 1.0}\n")
+    assert "wrong.png" in done.err
+
+
+@pytest.fixture
+def named(here: Path, colours: Path) -> Path:
+    """A model of three named classes, in the form of ours but with the weights of `foreign_model`."""
+    from convmixer.arch import architecture
+    from convmixer.data.classes import ClassMap
+    from convmixer.data.preprocessing import Preprocessing
+    from convmixer.runtime.about import KEY, About
+
+    model = onnx.load(str(foreign_model(here / "named.onnx", "float[1, 3, 10, 10] pixels")))
+    names = ClassMap(("a red", "b green", "c blue"))
+    about = About(architecture("convmixer_8_1", num_classes=3), names, Preprocessing(size=10, crop_pct=1.0), "0" * 64)
+    model.metadata_props.add(key=KEY, value=about.encode())
+    onnx.save_model(model, here / "named.onnx")
+    return here / "named.onnx"
+
+
+def test_a_subset_of_the_classes_counts_by_their_names(convmixer: Command, colours: Path, named: Path) -> None:
+    shutil.rmtree(colours / "a red")
+    done = convmixer("eval-onnx", colours, "--onnx_path", named)
+    assert (done.code, done.out) == (0, "eval results: {'Top1-Acc': 1.0, 'Top5-Acc': 1.0}\n"), done.err
+
+
+def test_other_class_names_are_refused_with_both_lists(convmixer: Command, colours: Path, named: Path) -> None:
+    (colours / "c blue").rename(colours / "c navy")
+    done = convmixer("eval-onnx", colours, "--onnx_path", named)
+    assert done.code == 1
+    assert "has a class 'c navy'" in done.error
+    assert "a red, b green, c navy; " in done.error
+    assert done.error.endswith("a red, b green, c blue")
+    assert len(done.error.splitlines()) == 2
+
+
+def test_a_damaged_record_is_refused(convmixer: Command, colours: Path, named: Path) -> None:
+    named.write_bytes(named.read_bytes().replace(b"b green", b"b grown"))
+    done = convmixer("eval-onnx", colours, "--onnx_path", named)
+    assert (done.code, "class names do not fit" in done.error) == (2, True)
+
+
+@pytest.mark.parametrize("door", ["eval_onnx.py", "infer_onnx.py"])
+def test_the_doors_need_no_torch(here: Path, colours: Path, door: str) -> None:
+    foreign_model(here / "only.onnx")
+    data = "val" if door == "eval_onnx.py" else "val/c blue/0.png"
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['torch'] = None\n"  # importing it raises ImportError
+        f"sys.argv = ['{door}', '{data}']\n"
+        f"runpy.run_path({str(ROOT / door)!r}, run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = "eval results: {'Top1-Acc': 0.9, 'Top5-Acc': 1.0}" if door == "eval_onnx.py" else f"{data} (class: 2)"
+    assert done.stdout == f"{expected}\n"

@@ -1,0 +1,81 @@
+"""Every option is read by something, documented, and checked by bounds that hold its own default."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import convmixer.inputs
+from convmixer.augment.settings import AugmentSettings
+from convmixer.config.inference import InferOptions
+from convmixer.config.options import Options, options_of
+from convmixer.config.schema import Config
+
+PACKAGE = Path(convmixer.inputs.__file__).parent
+
+# design of the model zoo's program: each of its options has this name here.
+MODEL_ZOO = """
+    arch set data_url train_dir val_dir num_classes train_num_samples val_num_samples image_size
+    auto_augment aa_interpolation interpolation re_prob re_mode re_count cutmix mixup mixup_prob mixup_mode
+    mixup_off_epoch switch_prob min_crop crop_pct label_smoothing
+    optimizer base_lr warmup_lr min_lr lr_scheduler lr_gamma lr_adjust warmup_length beta eps momentum weight_decay
+    amp_level keep_bn_fp32 is_dynamic_loss_scale loss_scale use_clip_grad_norm clip_grad_norm with_ema ema_decay
+    epochs start_epoch batch_size seed pretrained exclude_epoch_state num_parallel_workers device_target device_id
+    device_num summary_root_dir ckpt_root_dir best_ckpt_root_dir ckpt_keep_num ckpt_save_every_step ckpt_save_every_sec
+    ckpt_save_every_seconds print_loss_every summary_loss_collect_freq model_postfix file_format
+    collect_input_data dump_graph
+    kernel_size patch_size activation in_chans resume amp_dtype lr_scaling accumulate compile freeze
+""".split()
+
+
+def names_read() -> set[str]:
+    """What the program, past the options' own package, takes off something called config or options.
+
+    That is `config.name`, `resolved.said("name")`, and the two groups that are taken whole.
+    """
+    read = {field.name for field in fields(AugmentSettings)} | set(convmixer.inputs._FIELDS)
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name == "config":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Attribute(ast.Name("config" | "options") | ast.Attribute(attr="config" | "options"), name):
+                    read.add(name)
+                case ast.Call(ast.Attribute(attr="said"), [ast.Constant(str(name))]):
+                    read.add(name)
+    return read
+
+
+@pytest.mark.parametrize("model", [Config, InferOptions])
+def test_every_option_is_read(model: type[Options]) -> None:
+    assert sorted(set(model.model_fields) - names_read()) == []
+
+
+def test_the_model_zoos_options_are_all_there() -> None:
+    names = {name for option in options_of(Config) for name in option.names}
+    assert sorted(set(MODEL_ZOO) - names) == []
+
+
+@pytest.mark.parametrize("model", [Config, InferOptions])
+def test_every_option_has_a_sentence_and_a_group(model: type[Options]) -> None:
+    for option in options_of(model):
+        assert option.help, option.name
+        assert len(option.help) <= 100, option.name
+        assert not option.help.endswith("."), option.name
+        assert option.group
+    flags = [flag for option in options_of(model) for flag in (*option.flags, *option.names)]
+    assert len(flags) == len(set(flags))
+
+
+def test_defaults_pass_their_own_checks() -> None:
+    assert Config.model_validate(Config().model_dump()) == Config()
+
+
+def test_augmentation_has_the_same_defaults_as_its_options() -> None:
+    config = Config()
+    assert {field.name: field.default for field in fields(AugmentSettings)} == {
+        field.name: getattr(config, field.name) for field in fields(AugmentSettings)
+    }

@@ -1,0 +1,110 @@
+"""Every command line of README and docs runs, one document after the other, on a toy folder called `flowers`.
+
+Training is made small by options that are put after those of the document. What installs or asks for other machines
+is listed here with the reason, and nothing else is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import draw_images
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+
+# A command that starts so is not run here: why.
+ELSEWHERE = {
+    "make demo": "run by hand on a fresh clone; its three commands are run by test_demo",
+    "make test": "is this suite",
+    "make ": "installs an environment of its own",
+    "pip install": "the wheel's own test installs the package",
+    "convmixer push": "uploads",
+    "sbatch": "needs a cluster",
+    "srun": "needs a cluster",
+    "torchrun": "two agents on loopback are tests/reliability/test_processes.py",
+    "python scripts/kill_loop.py": "its short form is tests/reliability/test_kill_loop.py",
+    "python benchmarks/": "measures for minutes",
+}
+SMALL = {
+    "train": "--arch convmixer_8_2 --kernel_size 3 --patch_size 4 --image_size 16 --epochs 1 --batch_size 8 "
+    "--num_parallel_workers 0",
+}
+
+
+def commands(document: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    lines = "\n".join(BLOCK.findall(text)).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def runnable(line: str) -> str | None:
+    """The line as it is run here, or None for one that is run elsewhere."""
+    if any(line.startswith(start) for start in ELSEWHERE):
+        return None
+    line = re.sub(r"^convmixer\b", f"{sys.executable} -m convmixer.cli.main", line)
+    line = re.sub(r"^python\b", sys.executable, line)
+    line = re.sub(
+        r"\b(train\.py|eval\.py|infer\.py|export\.py|eval_onnx\.py|infer_onnx\.py)\b", rf"{ROOT}/\1", line, count=1
+    )
+    line = re.sub(r"\b(scripts/|src/configs/)", rf"{ROOT}/\1", line)
+    line = line.replace("convmixer_128_6", "convmixer_8_2").replace("--epochs 60", "").replace("--epochs 5", "")
+    trains = re.search(r"main train\b|/train\.py|run_\w+_train", line)
+    return f"{line} {SMALL['train']}" if trains else line
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documents")
+    draw_images(folder / "flowers")
+    (folder / "flowers/train/green").rename(folder / "flowers/train/daisy")
+    (folder / "flowers/val/green").rename(folder / "flowers/val/daisy")
+    (folder / "flowers/train/red").rename(folder / "flowers/train/rose")
+    (folder / "flowers/val/red").rename(folder / "flowers/val/rose")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_of(document: str, scratch: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "PYTHON": sys.executable}
+    for line in filter(None, map(runnable, commands(document))):
+        # A glob that finds several runs means the newest.
+        words = [
+            str(max(scratch.glob(word), key=os.path.getmtime).relative_to(scratch)) if "*" in word else word
+            for word in shlex.split(line)
+        ]
+        done = subprocess.run(words, cwd=scratch, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_document_has_commands_that_are_run() -> None:
+    assert sum(runnable(line) is not None for line in commands("README.md")) >= 15
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {word for document in DOCUMENTS for word in re.findall(r"`?make ([\w-]+)", (ROOT / document).read_text())}
+    assert named - {"sure"} <= targets
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/demo.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    trained = re.search(r"best: \S+ \(Top1-Acc ([\d.]+)\)", done.stdout)
+    evaluated = re.search(r"eval results: \{.*'Top1-Acc': ([\d.]+)", done.stdout)
+    assert trained is not None
+    assert evaluated is not None
+    assert trained[1] == evaluated[1]
+    assert float(trained[1]) >= 0.985
+    assert len(re.findall(r"samples/digits/(\d)\.png \(\1 ", done.stdout)) >= 9

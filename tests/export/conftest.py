@@ -1,0 +1,47 @@
+"""Networks whose logits depend on the image, and the records of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from convmixer.arch import architecture
+from convmixer.data.classes import ClassMap
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.model import ConvMixer
+from convmixer.runtime.about import About
+
+
+def lively_model(arch: str, **options: object) -> ConvMixer:
+    """Random weights that keep the signal's size, as torch's own do not, and random BatchNorm of every kind."""
+    generator = torch.Generator().manual_seed(0)
+    model = ConvMixer(architecture(arch, **options)).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                fan_in = module.weight[0].numel()
+                module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+                assert module.bias is not None
+                module.bias.uniform_(-0.5, 0.5, generator=generator)
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.uniform_(-0.5, 0.5, generator=generator)
+                module.running_mean.uniform_(0, 1, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+def about_of(model: ConvMixer, **changes: Any) -> About:
+    """The record of a network, its input as the changes say: `size`, `crop_pct`, `interpolation` and About's own."""
+    shape = {name: changes.pop(name) for name in ("size", "crop_pct", "interpolation") if name in changes}
+    channels = model.arch.in_chans
+    inputs = Preprocessing(**{"size": 16, "mean": (0.45,) * channels, "std": (0.22,) * channels, **shape})
+    names = ClassMap(tuple(f"class {number}" for number in range(model.arch.num_classes)))
+    return About(model.arch, **{"classes": names, "preprocessing": inputs, "source_sha256": "0" * 64, **changes})
+
+
+@pytest.fixture(scope="session")
+def small() -> ConvMixer:
+    return lively_model("convmixer_16_2", kernel_size=3, patch_size=2, num_classes=5)

@@ -1,0 +1,51 @@
+"""The preprocessing in an ONNX graph against Pillow's, on real photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from convmixer.data.arrays import ArraySource
+from convmixer.data.classes import ClassMap
+from convmixer.data.folders import Files
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.export.preprocess import largest_difference, preprocessing_graph
+
+PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(("size", "crop_pct"), [(224, 0.96), (65, 0.875)])
+def test_photos_within_one_level(size: int, crop_pct: float, interpolation: str) -> None:
+    photos = Files(sorted(PHOTOS.iterdir())[:12])
+    inputs = Preprocessing(size=size, crop_pct=crop_pct, interpolation=interpolation)
+    assert largest_difference(inputs, photos) < 1.001
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")
+def test_nearly_all_values_are_the_very_same() -> None:
+    """Against Pillow called here: shorter side to 233, centre crop of 224, as torchvision's Resize and CenterCrop."""
+    image = Image.open(sorted(PHOTOS.iterdir())[0]).convert("RGB")
+    inputs = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3)  # the graph then gives the levels themselves
+    session = onnxruntime.InferenceSession(preprocessing_graph(inputs).SerializeToString())
+    (found,) = session.run(None, {"images": np.asarray(image)[None]})
+    width, height = image.size
+    short = min(width, height)
+    resized = image.resize((233 * width // short, 233 * height // short), Image.Resampling.BICUBIC)
+    left, top = round((resized.width - 224) / 2), round((resized.height - 224) / 2)
+    expected = np.asarray(resized.crop((left, top, left + 224, top + 224))).transpose(2, 0, 1)
+    difference = np.abs(found[0] - expected)
+    assert difference.max() < 1.001
+    assert (difference > 0.5).mean() < 0.001
+
+
+def test_grey_images_that_are_enlarged() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    source = ArraySource(pixels, np.zeros(3, np.int64), ClassMap(("a",)), "test")
+    inputs = Preprocessing(size=20, crop_pct=0.9, interpolation="bilinear", mean=(0.3,), std=(0.4,))
+    assert largest_difference(inputs, source) < 1.001

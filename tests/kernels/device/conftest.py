@@ -1,0 +1,31 @@
+"""The device of these tests, and the one measure of an error that they use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+# Relative to the largest value; the type's rounding of a result, or of the terms of an fp32 sum.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+def _assert_near(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, factor: float = 1.0) -> None:
+    assert actual.shape == expected.shape
+    assert expected.dtype == torch.float64
+    largest = expected.abs().max()
+    assert largest > 0
+    error = ((actual.double() - expected).abs().max() / largest).item()
+    assert error <= factor * TOLERANCE[dtype], f"off by {error:.2e} of the largest value"
+
+
+@pytest.fixture
+def assert_near() -> Callable[..., None]:
+    """`assert_near(actual, expected, dtype, factor=1)`: expected in float64, dtype of the arithmetic under test."""
+    return _assert_near
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,227 @@
+"""The fused network against the module itself in float64: logits, gradients, running statistics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from convmixer.kernels import block_launch, tiling
+from convmixer.kernels.batch_norm import affine, running_moments
+from convmixer.kernels.block import fused_forward, reason_against_fused
+from convmixer.kernels.block_operators import block, block_backward
+from convmixer.model import ConvMixer, create_model
+
+Near = Callable[..., None]
+
+
+def network(device: torch.device, activation: str = "gelu", k: int = 3, dim: int = 3, depth: int = 1) -> ConvMixer:
+    """A small network, every BatchNorm's scale, shift and running statistics random and far from 1 and 0."""
+    model = create_model(f"convmixer_{dim}_{depth}", kernel_size=k, patch_size=2, activation=activation, num_classes=4)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias)
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 1.5)
+    return model.to(device)
+
+
+def exact(model: ConvMixer) -> ConvMixer:
+    return copy.deepcopy(model).double()
+
+
+def check_training(model: ConvMixer, images: torch.Tensor, near: Near, factor: float = 1.0) -> None:
+    """Logits, every gradient and every buffer after one training pass over images, fp32 or fp16."""
+    reference = exact(model).train()
+    model.train()
+    dtype = images.dtype
+    images.requires_grad_()
+    images64 = images.detach().double().requires_grad_()
+    with torch.autocast(images.device.type, dtype=torch.float16, enabled=dtype == torch.float16):
+        logits = fused_forward(model, images)
+    expected = reference(images64)
+    near(logits, expected, dtype, factor)
+    grad = torch.randn_like(expected)
+    logits.backward(grad.to(logits.dtype))
+    expected.backward(grad)
+    near(images.grad, images64.grad, dtype, factor)
+    for (name, parameter), other in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert parameter.grad is not None, name
+        assert parameter.grad.dtype == parameter.dtype
+        near(parameter.grad, other.grad, dtype, factor)
+    for (name, buffer), other in zip(model.named_buffers(), reference.buffers(), strict=True):
+        if name.endswith("num_batches_tracked"):
+            assert torch.equal(buffer, other)
+        else:
+            near(buffer, other, dtype, factor)
+
+
+def block_arguments(batch: int, height: int, width: int, k: int, device: torch.device) -> list[torch.Tensor]:
+    """x [C, N, H, W], its scale and shift, and the six parameters of a block of three channels, all random."""
+    shapes = (3, batch, height, width), (3,), (3,), (3, 1, k, k), (3,), (3,), (3,), (3, 3, 1, 1), (3,)
+    return [torch.randn(shape, device=device).requires_grad_() for shape in shapes]
+
+
+def reference_block(
+    x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, *parameters: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """h2 and the sums of act(h2) and its square by torch's own operators, for gelu and eps 1e-5."""
+    weight, bias, norm_weight, norm_bias, pointwise_weight, pointwise_bias = parameters
+    z = scale[:, None, None] * nn.functional.gelu(x.transpose(0, 1)) + shift[:, None, None]
+    h1 = nn.functional.conv2d(z, weight, bias, padding="same", groups=3)
+    normed = nn.functional.batch_norm(nn.functional.gelu(h1), None, None, norm_weight, norm_bias, training=True)
+    h2 = nn.functional.conv2d(z + normed, pointwise_weight, pointwise_bias).transpose(0, 1)
+    activated = nn.functional.gelu(h2)
+    return h2, torch.stack((activated.sum((1, 2, 3)), activated.square().sum((1, 2, 3))))
+
+
+def check_inference(model: ConvMixer, images: torch.Tensor, near: Near) -> None:
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        logits = fused_forward(model, images)
+        near(logits, exact(model)(images.double()), images.dtype)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("activation", "depth"), [("relu", 1), ("gelu", 2), ("gelu_tanh", 1)])
+def test_training(activation: str, depth: int, device: torch.device, assert_near: Near) -> None:
+    """Maps of 5 x 7."""
+    check_training(
+        network(device, activation, depth=depth), torch.randn(2, 3, 10, 14, device=device), assert_near, factor=2
+    )
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
+def test_inference(activation: str, device: torch.device, assert_near: Near) -> None:
+    """A batch of 1; BatchNorm's shift is far from 0, so that a shifted border would show."""
+    check_inference(network(device, activation, dim=6), torch.randn(1, 3, 10, 14, device=device), assert_near)
+
+
+def test_training_and_inference_in_fp16(device: torch.device, assert_near: Near) -> None:
+    model = network(device, k=5)
+    check_inference(model.half(), torch.randn(2, 3, 6, 8, device=device, dtype=torch.float16), assert_near)
+    check_training(model.float(), torch.randn(2, 3, 6, 8, device=device).half(), assert_near, factor=8)
+
+
+def test_maps_wider_than_a_tile(device: torch.device, assert_near: Near) -> None:
+    model = network(device, k=5, dim=2)
+    check_training(model, torch.randn(2, 3, 4, 70, device=device), assert_near, factor=2)
+    check_inference(model.eval(), torch.randn(1, 3, 4, 70, device=device), assert_near)
+
+
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "k"),
+    [(1, 5, 7, 3), *(pytest.param(1, 31, 33, k, marks=pytest.mark.slow) for k in (3, 5, 7, 9))],
+)
+def test_a_block_of_one_image(
+    batch: int, height: int, width: int, k: int, device: torch.device, assert_near: Near
+) -> None:
+    """By itself: in a network, the mean of one image's last normalised map has no gradient."""
+    inputs = block_arguments(batch, height, width, k, device)
+    exact_inputs = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    outputs, expected = block(*inputs, 1e-5, "gelu")[:2], reference_block(*exact_inputs)
+    grads = [torch.randn_like(tensor) for tensor in expected]
+    for output, reference in zip(outputs, expected, strict=True):
+        assert_near(output, reference, torch.float32)
+    torch.autograd.backward(outputs, [grad.float() for grad in grads])
+    torch.autograd.backward(expected, grads)
+    for tensor, other in zip(inputs, exact_inputs, strict=True):
+        assert_near(tensor.grad, other.grad, torch.float32, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [3, 5, 7, 9])
+@pytest.mark.parametrize(("batch", "height", "width"), [(2, 31, 33), (3, 16, 16), (19, 5, 7)])
+def test_all_sides_and_sizes(
+    k: int, batch: int, height: int, width: int, device: torch.device, assert_near: Near
+) -> None:
+    model = network(device, k=k)
+    check_training(model, torch.randn(batch, 3, 2 * height, 2 * width, device=device), assert_near, factor=5)
+    check_inference(model.eval(), torch.randn(batch, 3, 2 * height, 2 * width, device=device), assert_near)
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_running_statistics_move_as_batch_norms(
+    momentum: float | None, device: torch.device, assert_near: Near
+) -> None:
+    """Over two batches; a momentum of None averages over all."""
+    model = network(device)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = momentum
+    reference = exact(model).train()
+    model.train()
+    with torch.no_grad():
+        for images in torch.randn(2, 2, 3, 4, 6, device=device):
+            fused_forward(model, images)
+            reference(images.double())
+    for (name, buffer), other in zip(model.named_buffers(), reference.buffers(), strict=True):
+        if name.endswith("num_batches_tracked"):
+            assert buffer.item() == 2
+        else:
+            assert_near(buffer, other, torch.float32)
+
+
+def test_pointwise_over_several_tiles(device: torch.device, assert_near: Near) -> None:
+    """Sizes that no tile divides; the sums leave out what lies beyond."""
+    x, weight, bias = torch.randn(35, 3, 5, 7), torch.randn(19, 35, 1, 1), torch.randn(19)
+    x, weight, bias = x.to(device), weight.to(device), bias.to(device)
+    tiles = tiling.PointwiseTiles(outputs=16, positions=32, inputs=16, warps=4, stages=2)
+    out, sums = block_launch.pointwise(x, weight, bias, statistics="gelu", tiles=tiles)
+    expected = (
+        torch.einsum("oi,inhw->onhw", weight[:, :, 0, 0].double(), x.double()) + bias.double()[:, None, None, None]
+    )
+    assert_near(out, expected, torch.float32)
+    activated = nn.functional.gelu(out.double())
+    assert_near(sums, torch.stack((activated.sum((1, 2, 3)), activated.square().sum((1, 2, 3)))), torch.float32)
+
+
+def test_the_operator_is_well_formed(device: torch.device) -> None:
+    """torch's own checks of schema, shape functions and the registered gradient."""
+    model = network(device)
+    layer = model.blocks[0]
+    scale, shift, _ = affine(running_moments(model.stem.norm), model.stem.norm.weight, model.stem.norm.bias, 1e-5)
+    norm = layer.depthwise_norm
+    arguments = (
+        torch.randn(3, 1, 3, 4, device=device, requires_grad=True),
+        scale.detach().requires_grad_(),
+        shift.detach().requires_grad_(),
+        *(layer.depthwise.weight, layer.depthwise.bias, norm.weight, norm.bias),
+        *(layer.pointwise.weight, layer.pointwise.bias, 1e-5, "gelu"),
+    )
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(block, arguments, test_utils=checks)
+    with torch.no_grad():
+        h2, sums, h1, moments = block(*arguments)
+        tensors = arguments[:-2]
+        backward = (torch.randn_like(h2), sums, *tensors, h1, h2, moments, 1e-5, "gelu")
+        torch.library.opcheck(block_backward, backward, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_torch_compile_takes_the_training_pass_whole(device: torch.device) -> None:
+    model = network(device).train()
+    images = torch.randn(2, 3, 4, 6, device=device)
+    eager = copy.deepcopy(model)
+    compiled = torch.compile(fused_forward, fullgraph=True, backend="aot_eager")
+    for module, forward in ((model, compiled), (eager, fused_forward)):
+        forward(module, images).square().sum().backward()
+    for parameter, other in zip(model.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.state_dict(), eager.state_dict())
+
+
+def test_a_frozen_trunk_and_a_gradient_in_evaluation_are_left_to_torch(device: torch.device) -> None:
+    model, images = network(device), torch.randn(1, 3, 4, 4, device=device)
+    assert reason_against_fused(model, images) == "they have no gradient in evaluation mode"
+    with torch.no_grad():
+        assert reason_against_fused(model, images) is None
+    model.train()
+    assert reason_against_fused(model, images) is None
+    model.blocks.eval()
+    assert "frozen" in str(reason_against_fused(model, images))
+    fused_forward(model, images).sum().backward()
+    assert model.stem.conv.weight.grad is not None

@@ -1,0 +1,50 @@
+"""The tests of `device` in Triton's interpreter, each file in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+FILES = sorted(path.name for path in (HERE / "device").glob("test_*.py"))
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1", reason="they are run where they stand"
+)
+
+
+def run(name: str, mark: str) -> None:
+    pytest.importorskip("triton")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        mark,
+        f"tests/kernels/device/{name}",
+    ]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    for name in [key for key in environment if key.startswith("PYTEST_")]:
+        del environment[name]
+    done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False)
+    # 5: no test of the file has this mark.
+    assert done.returncode in ((0, 5) if mark == "slow" else (0,)), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_fast(name: str) -> None:
+    run(name, "not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_slow(name: str) -> None:
+    run(name, "slow")

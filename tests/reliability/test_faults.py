@@ -1,0 +1,217 @@
+"""Faults of disk, data, loaders and numbers, injected for real: what a run says, how it ends, and what is left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import Command, Run, ToyOptions, Train
+from tests.reliability.conftest import Start, children, newest
+
+from convmixer.train.faults import explain
+
+
+def tree_hash(folder: Path) -> str:
+    """Names, contents and times of everything below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        digest.update(f"{path} {path.stat().st_mtime_ns}".encode())
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+def limit_file_size(count: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
+
+
+def test_disk_full_while_a_checkpoint_is_written(
+    start: Start, train: Train, toy: Path, toy_options: ToyOptions, here: Path
+) -> None:
+    run = train(epochs=1, arch="convmixer_64_4")
+    (kept,) = run.checkpoints.iterdir()
+    before = tree_hash(kept)
+    (run.best / "best.safetensors").rename(here / "best")
+    # The weights are larger than 60 kB, metrics and events are not.
+    options = toy_options(toy, epochs=2, arch="convmixer_64_4", eval_every=2)
+    process = start("train", *options, "--resume=auto", "--force_resume", preexec_fn=limit_file_size(60_000))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "File too large" in last_line(err)
+    assert "Traceback" not in err
+    assert tree_hash(kept) == before
+    assert [path.name for path in run.checkpoints.iterdir()] == [kept.name]
+
+
+def test_disk_full_for_the_metrics(start: Start, toy: Path, toy_options: ToyOptions) -> None:
+    process = start("train", *toy_options(toy, epochs=50, eval_every=50), preexec_fn=limit_file_size(5_000))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "File too large" in last_line(err)
+    assert "Traceback" not in err
+
+
+def test_no_room_is_said_before_the_first_step(
+    convmixer: Command, toy: Path, toy_options: ToyOptions, tmp_path: Path, here: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        done = convmixer("train", *toy_options(toy, arch="convmixer_64_4"), f"--ckpt_root_dir={small}")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert done.code == 1
+    assert "MiB free" in done.error
+    assert "  loss " not in done.err
+    assert not (here / "runs").exists()
+
+
+def test_damaged_images_are_replaced_named_and_counted(train: Train, own_toy: Path) -> None:
+    whole = (own_toy / "train/red/1.jpg").read_bytes()
+    (own_toy / "train/red/1.jpg").write_bytes(whole[: len(whole) // 2])
+    (own_toy / "train/blue/2.png").write_bytes(b"")
+    (own_toy / "train/green/3.jpg").write_text("not an image")
+    before = tree_hash(own_toy)
+    run = train("--max_bad_share=0.2", folder=own_toy)
+    for name in ("red/1.jpg", "blue/2.png", "green/3.jpg"):
+        assert run.done.err.count(f"train/{name}: ") == 1
+    assert len(run.metrics("train")) == 6
+    assert tree_hash(own_toy) == before, "the data folder was changed"
+
+
+def test_too_many_damaged_images_stop_the_run(convmixer: Command, own_toy: Path, toy_options: ToyOptions) -> None:
+    (own_toy / "train/red/1.jpg").write_bytes(b"\xff\xd8\xff")
+    done = convmixer("train", *toy_options(own_toy))
+    assert done.code == 1
+    assert "1 training images cannot be read" in done.error
+    assert "red/1.jpg" in done.error
+    assert "--max_bad_share" in done.error
+
+
+def test_killed_loader_worker(start: Start, toy: Path, toy_options: ToyOptions) -> None:
+    process = start(
+        "train", *toy_options(toy, epochs=10_000, num_parallel_workers=2, print_loss_every=1, eval_every=9999)
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "  loss " in line:
+            break
+    os.kill(children(process.pid)[-1], signal.SIGKILL)
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 1
+    assert "a loader process was killed; being read: " in last_line(err)
+    assert str(toy) in last_line(err)
+
+
+def test_hanging_loader(start: Start, own_toy: Path, toy_options: ToyOptions) -> None:
+    # Nobody ever writes into this pipe, so that reading it never ends.
+    (own_toy / "train/red/3.jpg").unlink()
+    os.mkfifo(own_toy / "train/red/3.jpg")
+    process = start("train", *toy_options(own_toy, num_parallel_workers=1), "--loader_timeout=3")
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "gave no batch for 3 s" in last_line(err)
+    assert "red/3.jpg" in last_line(err)
+    assert time.monotonic() - begin < 60
+
+
+def test_shared_memory_too_small(convmixer: Command, toy: Path, toy_options: ToyOptions, here: Path) -> None:
+    options = toy_options(toy, image_size=4096, batch_size=4096, num_parallel_workers=64)
+    done = convmixer("train", *options)
+    assert done.code == 1
+    assert "/dev/shm" in done.error
+    assert not (here / "runs").exists()
+
+
+def test_non_finite_loss(train: Train, convmixer: Command, toy: Path, toy_options: ToyOptions) -> None:
+    run = train(epochs=1)
+    (kept,) = run.checkpoints.iterdir()
+    before = tree_hash(kept)
+    options = toy_options(toy, epochs=3, base_lr=1e30, lr_scheduler="constant_lr")
+    done = convmixer("train", *options, "--resume=auto", "--force_resume", "--debug_nan")
+    assert done.code == 1
+    assert "stopped before the update" in done.error
+    assert tree_hash(kept) == before
+    (record,) = run.summary.glob("non_finite_step_*.json")
+    content = json.loads(record.read_text())
+    assert content["loss"] == "nan"
+    assert len(content["images"]) == len(content["indices"]) == 8
+    assert all(Path(name).is_file() for name in content["images"])
+    assert content["where"].startswith("micro-batch 0: forward: first non-finite output at blocks.")
+    assert (run.summary / "non_finite" / f"step_{content['step']:08d}" / "state.pt").is_file()
+    assert "loss nan" not in done.out
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    from convmixer.arch import architecture
+    from convmixer.errors import UserError
+    from convmixer.model import create_model
+    from convmixer.runs import RunFolders
+    from convmixer.train.precision import LossScaler
+    from convmixer.train.saver import Saver
+    from convmixer.train.state import TrainState
+
+    model = create_model("convmixer_8_1", kernel_size=3, patch_size=2, num_classes=2)
+    state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), LossScaler())
+    arch = architecture("convmixer_8_1", kernel_size=3, patch_size=2, num_classes=2)
+    folders = RunFolders("run", tmp_path / "s", tmp_path / "c", tmp_path / "b")
+    saver = Saver(folders, {"architecture": arch}, {}, keep=2)
+    saver.save_checkpoint(state)
+    saver.finish()
+    model.blocks[0].pointwise.weight.data[0] = float("inf")
+    state.step = 1
+    with pytest.raises(UserError, match=r"step 1: blocks\.0\.pointwise\.weight is not finite"):
+        saver.save_checkpoint(state)
+    assert newest(tmp_path / "c").name == "step_00000000"
+
+
+def test_out_of_gpu_memory_names_three_ways_out() -> None:
+    class Plan:
+        batch_size = 64
+
+    class FakeFeed:
+        plan = Plan()
+
+    error = explain(torch.OutOfMemoryError("CUDA out of memory"), FakeFeed(), image_size=224, processes=1)  # type: ignore[arg-type]
+    assert error is not None
+    assert error.exit_code == 1
+    for words in ("batch_size 64", "224 pixels", "--batch_size", "--amp_level", "--image_size"):
+        assert words in str(error)
+
+
+def test_events_that_cannot_be_written_do_not_stop_the_run(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("convmixer.train.journal.SummaryWriter", refuse)
+    run = train()
+    assert run.done.err.count("no TensorBoard events") == 1
+    assert len(run.metrics("train")) == 6
+
+
+def test_an_image_damaged_in_evaluation_is_named(convmixer: Command, toy_run: Run, own_toy: Path) -> None:
+    Image.new("RGB", (9, 9)).save(own_toy / "val/red/0.png")
+    (own_toy / "val/red/1.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    done = convmixer("eval", f"--data_url={own_toy}", f"--pretrained={toy_run.best / 'best.safetensors'}")
+    assert done.code == 1
+    assert "val/red/1.jpg" in done.err
+    assert "1 of 13 images" in done.err
+    assert done.out.startswith("eval results: ")

@@ -1,0 +1,173 @@
+"""Several processes on this machine (Gloo): exact resume, one set of statistics, lost ranks, signals, two agents."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import Done, Run, ToyOptions, Train
+from tests.reliability.conftest import ROOT, Start, assert_same_checkpoint, children, metrics, newest
+
+# 24 images: 12 steps an epoch of one image for each of two processes, 8 of three.
+PAIR = {"batch_size": 1, "device_num": 2, "ckpt_save_every_step": 1, "ckpt_keep_num": 99}
+
+
+def finished(process: subprocess.Popen[str], folder: Path) -> Run:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return Run.below(folder, Done(0, out, err))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def steps_saved(folder: Path) -> int:
+    return len(list((folder / "runs/checkpoints").glob("*/step_*")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_resume_is_exact(count: int, start: Start, here: Path, toy: Path, toy_options: ToyOptions) -> None:
+    options = [
+        *toy_options(toy, **PAIR | {"device_num": count}),
+        *("--with_ema", "--mixup=0.4", "--use_clip_grad_norm", "--accumulate=2"),
+    ]
+    run = finished(start("train", *options), here)
+    last = newest(run.checkpoints)
+    whole = here / "whole"
+    shutil.copytree(run.checkpoints, whole)
+    log = metrics(run.summary)
+    for path in run.checkpoints.iterdir():
+        if path.name > "step_00000005":
+            shutil.rmtree(path)
+    again = finished(start("train", *options, "--resume=auto"), here)
+    assert "step 5," in again.done.err
+    assert_same_checkpoint(whole / last.name, newest(again.checkpoints))
+    assert metrics(again.summary) == log
+
+
+@pytest.mark.slow
+def test_synchronised_batchnorm_gives_one_process_losses(
+    start: Start, here: Path, train: Train, toy: Path, toy_options: ToyOptions, tmp_path: Path
+) -> None:
+    # Mixing and pixel noise are drawn for each process; all else is the same for an image wherever it is.
+    plain = {"mixup": 0, "re_prob": 0}
+    one = train(batch_size=8, **plain)
+    losses = [entry["loss"] for entry in one.metrics("train")]
+    shutil.move(here / "runs", tmp_path / "one")
+    two = finished(start("train", *toy_options(toy, batch_size=4, device_num=2, **plain), "--sync_bn"), here)
+    assert [entry["loss"] for entry in two.metrics("train")] == pytest.approx(losses, rel=2e-4)
+    shutil.move(here / "runs", tmp_path / "two")
+    # Without it each process has statistics of its own four images.
+    apart = finished(start("train", *toy_options(toy, batch_size=4, device_num=2, **plain)), here)
+    assert [entry["loss"] for entry in apart.metrics("train")] != pytest.approx(losses, rel=2e-3)
+
+
+def test_evaluation_and_order_do_not_depend_on_processes(
+    start: Start, here: Path, toy: Path, toy_options: ToyOptions, convmixer: Callable[..., Done]
+) -> None:
+    # 13 images in the split: one process has 7, the other 6.
+    run = finished(start("train", *toy_options(toy, batch_size=4, device_num=2, epochs=1)), here)
+    (logged,) = run.metrics("eval")
+    done = convmixer("eval", *toy_options(toy), f"--pretrained={newest(run.checkpoints)}")
+    assert done.out == f"eval results: { ({key: logged[key] for key in ('Loss', 'Top1-Acc', 'Top5-Acc')}) }\n"
+
+
+@pytest.mark.slow
+def test_killed_process_ends_the_run_with_a_clear_error(
+    start: Start, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    process = start("train", *toy_options(toy, **PAIR | {"epochs": 1000, "eval_every": 1000}))
+    wait_for(lambda: steps_saved(here) >= 2)
+    os.kill(ranks(process.pid)[1], signal.SIGKILL)
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert time.monotonic() - begin < 60
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    assert "was killed by SIGKILL" in last or "is gone or silent" in last
+
+
+@pytest.mark.slow
+def test_restart_after_a_killed_process_is_exact(start: Start, here: Path, toy: Path, toy_options: ToyOptions) -> None:
+    whole = finished(start("train", *toy_options(toy, **PAIR)), here)
+    kept = here / "whole"
+    shutil.move(here / "runs", kept)
+    process = start("train", *toy_options(toy, **PAIR), "--max_restarts=1")
+    wait_for(lambda: steps_saved(here) >= 3)
+    os.kill(ranks(process.pid)[1], signal.SIGKILL)
+    again = finished(process, here)
+    assert "resumed " in again.done.err
+    step = newest(again.checkpoints)
+    assert_same_checkpoint(kept / "checkpoints" / whole.name / step.name, step)
+
+
+def ranks(pid: int) -> list[int]:
+    """The processes of the run below the launcher, in the order of their ranks."""
+    wait_for(lambda: len(children(pid)) >= 2)
+    found = []
+    for child in children(pid):
+        environment = dict(
+            part.split("=", 1) for part in Path(f"/proc/{child}/environ").read_text().split("\0") if "=" in part
+        )
+        if "RANK" in environment:
+            found.append((int(environment["RANK"]), child))
+    return [child for _, child in sorted(found)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [True, False])
+def test_sigterm_saves_one_state_of_all(
+    to_all: bool, start: Start, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    options = toy_options(toy, **PAIR | {"epochs": 1000, "eval_every": 1000, "ckpt_keep_num": 3})
+    process = start("train", *options)
+    wait_for(lambda: steps_saved(here) >= 2)
+    os.kill(process.pid if to_all else ranks(process.pid)[1], signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    (run,) = (here / "runs/checkpoints").iterdir()
+    resumed = start("train", *options, f"--resume={run}")
+    assert resumed.stderr is not None
+    for line in resumed.stderr:
+        if line.startswith("resumed "):
+            break
+    else:
+        raise AssertionError("it did not resume")
+    assert str(newest(run).name) in line or "step_" in line
+
+
+@pytest.mark.slow
+def test_two_agents_on_loopback(here: Path, toy: Path, toy_options: ToyOptions) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"),
+        *(f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test", str(ROOT / "train.py")),
+        *toy_options(toy, batch_size=4, epochs=1),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    agents = [
+        subprocess.Popen(words, cwd=here, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ends = [agent.communicate(timeout=240) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], ends
+    run = Run.below(here, Done(0, ends[0][0] + ends[1][0], ends[0][1] + ends[1][1]))
+    assert len(run.metrics("train")) == 3
+    assert len(run.metrics("eval")) == 1
