@@ -7,7 +7,7 @@ import io
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,19 @@ class Setting:
     batch: int
     size: int
     device: torch.device
+    depth: int | None = None
 
     @property
     def arch(self) -> Architecture:
-        return parse_arch(self.variant)
+        arch = parse_arch(self.variant)
+        return arch if self.depth is None else replace(arch, depth=self.depth)
+
+    @property
+    def checked(self) -> Setting:
+        """What the answers are checked on: for training two blocks. In more that are not trained yet, bf16's rounding
+        grows until the gradients have nothing in common with those in fp32, whatever runs them.
+        """
+        return replace(self, depth=2) if self.training else self
 
     @property
     def training(self) -> bool:

@@ -49,6 +49,11 @@ NOT_A_NUMBER = way("nan", lambda model: Scaled(model, float("nan")))
 BROKEN = way("broken", lambda model: Failing())
 
 
+@pytest.fixture(autouse=True)
+def _processor_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "has_bf16_units", lambda: False)
+
+
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the ways that there are."""
@@ -67,7 +72,7 @@ def test_a_wrong_answer_is_refused_and_said(small_model: Make, job_of: MakeJob) 
     model = small_model()
     found = measure([EAGER, RIGHT, WRONG, NOT_A_NUMBER], model, job_of(model), 0.0)
     assert [found[name].failure for name in ("eager, channels_last", "right")] == [None, None]
-    assert found["wrong"].failure == "its logits are 1.0e-02 off, 1.0e-03 is allowed"
+    assert found["wrong"].failure == "its logits are 1.0e-02 off, 1.0e-04 is allowed"
     assert "nan off" in found["nan"].failure
     assert found["wrong"].total(1) == float("inf")
 
@@ -116,17 +121,34 @@ def test_a_long_job_takes_the_fastest_right_way(
     timings |= {
         EAGER.name: Timing(0.2, 0.1),
         "right": Timing(0.05, 3.0),
-        "wrong": Timing(failure="its logits are 1.0e-02 off, 1.0e-03 is allowed"),
+        "wrong": Timing(failure="its logits are 1.0e-02 off, 1.0e-04 is allowed"),
         "broken": Timing(failure="RuntimeError: no C++ compiler"),
     }
     model, said = small_model(), []
     assert choose_way(model, job_of(model), LONG, say=said.append) == "right"
     assert said == [
         "execution: timing 4 ways of running the network",
-        "execution: not wrong: its logits are 1.0e-02 off, 1.0e-03 is allowed",
+        "execution: not wrong: its logits are 1.0e-02 off, 1.0e-04 is allowed",
         "execution: not broken: RuntimeError: no C++ compiler",
         "execution: right, 4.0 times eager (20 img/s)",
     ]
+
+
+def test_bf16_is_offered_and_said(
+    small_model: Make,
+    job_of: MakeJob,
+    offer: Callable[..., None],
+    timings: dict[str, Timing],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choice, "has_bf16_units", lambda: True)
+    offer(EAGER, RIGHT)
+    timings |= {EAGER.name: Timing(0.2, 0.1), "right": Timing(0.1, 0.1)}
+    model, in_fp32, in_bf16 = small_model(), [], []
+    choose_way(model, job_of(model), LONG, say=in_fp32.append)
+    choose_way(model, job_of(model, dtype=torch.bfloat16), LONG, say=in_bf16.append)
+    assert in_fp32[-1] == "execution: this processor has matrix units for bf16; --amp_level O1 uses them"
+    assert in_bf16[-1] == "execution: right in bf16, 2.0 times eager (10 img/s)"
 
 
 def test_building_counts(

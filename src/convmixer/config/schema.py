@@ -56,7 +56,7 @@ class PreprocessingOptions(Options):
     """Preprocessing"""
 
     image_size: int = option(224, "side of the network's input in pixels", ge=1, le=4096)
-    crop_pct: float = option(0.96, "share of the resized image that the evaluation's centre crop keeps", gt=0, le=1)
+    crop_pct: float = option(0.96, "share of the resized image that the evaluation's centre crop keeps", ge=0.01, le=1)
     interpolation: RandomInterpolation = option(
         "random", "resampling of training crops; evaluation takes it too, for random bicubic"
     )

@@ -18,7 +18,6 @@ import torch
 from convmixer import __version__
 from convmixer.execution.job import Job
 from convmixer.execution.measure import Timing
-from convmixer.runs import hardware
 
 
 def cache_folder() -> Path:
@@ -29,6 +28,9 @@ def cache_folder() -> Path:
 
 def key_of(job: Job) -> dict[str, Any]:
     """All that a timing depends on, as JSON has it."""
+    # Not at the top: it brings the options' checks, without which the benchmarks run too.
+    from convmixer.runs import hardware
+
     if job.device.type == "cuda":
         device = torch.cuda.get_device_name(job.device)
     else:

@@ -62,15 +62,27 @@ def choose_way(
     seconds = job.nominal_seconds(images)
     if seconds < OUTLASTS or len(wanted) == 1:
         if execution != "auto":
-            say(f"execution: {wanted[0].name}, as asked for")
+            say(f"execution: {wanted[0].name}{_in_16_bits(job)}, as asked for")
         return wanted[0].name
     if execution == "auto" and seconds < OUTLASTS_COMPILE:
         wanted = [way for way in wanted if way.kind != "compile"]
     timings = _timings([default, *(way for way in wanted if way is not default)], model, job, say)
     usable = [way for way in wanted if timings[way.name].failure is None] or [default]
     best = min(usable, key=lambda way: timings[way.name].total(images)).name
-    say(f"execution: {best}{_speed(timings[best], timings[default.name])}")
+    say(f"execution: {best}{_in_16_bits(job)}{_speed(timings[best], timings[default.name])}")
+    if job.device.type == "cpu" and job.dtype == torch.float32 and has_bf16_units():
+        say("execution: this processor has matrix units for bf16; --amp_level O1 uses them")
     return best
+
+
+def has_bf16_units() -> bool:
+    """Whether the processor multiplies bf16 matrices as such (Intel's AMX)."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16"))
+
+
+def _in_16_bits(job: Job) -> str:
+    return {torch.bfloat16: " in bf16", torch.float16: " in fp16"}.get(job.dtype, "")
 
 
 def _timings(ways: Sequence[Way], model: ConvMixer, job: Job, say: Callable[[str], None]) -> dict[str, Timing]:

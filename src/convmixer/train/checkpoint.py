@@ -94,11 +94,11 @@ def fault_of(folder: Path) -> str | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = [(name, record["bytes"], record["sha256"]) for name, record in manifest["files"].items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} is missing or broken"
     for name, size, digest in files:
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, False for a name too long for any file
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} of {size} bytes"
