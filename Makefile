@@ -12,7 +12,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m 'slow and not mindspore'
+	$(BIN)/python -m pytest -n 2 -m 'slow and not mindspore'
 
 # MindSpore (2.9 GB) is asked for here only; it stands beside torch in one environment.
 test-mindspore: $(VENV)/.mindspore

@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     result: dict[str, Any] = {
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
-        "command": " ".join(["benchmarks/model_speed.py", *(sys.argv[1:] if argv is None else argv)]),
+        # What was run, not where the results went.
+        "options": {name: value for name, value in vars(options).items() if name not in ("output", "name")},
         "roofline": roofline(device),
         "settings": [],
     }

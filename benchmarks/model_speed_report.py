@@ -56,7 +56,8 @@ def versions() -> dict[str, str]:
 
 def table(result: dict[str, Any], picture: str | None) -> str:
     """Markdown."""
-    lines = [f"# Speed of ConvMixer, {result['date']}", "", f"`{result['command']}`, {result['minutes']} minutes", ""]
+    lines = [f"# Speed of ConvMixer, {result['date']}", "", "By `benchmarks/model_speed.py`.", ""]
+    lines += [f"* options: {_text(result['options'])}", f"* duration: {result['minutes']} minutes"]
     lines += [f"* {name}: {_text(value)}" for name, value in (*result["hardware"].items(), *result["versions"].items())]
     lines += [f"* roofline, measured: {_text(result['roofline'])}", ""]
     lines += [
@@ -80,8 +81,8 @@ def table(result: dict[str, Any], picture: str | None) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items() if item is not None)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def chart(result: dict[str, Any], path: Path) -> None:
