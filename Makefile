@@ -8,15 +8,16 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.core
 	$(BIN)/python scripts/demo.py
 
+# One thread a process: two test processes share the cores.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m 'slow and not mindspore'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow and not mindspore'
 
 # MindSpore (2.9 GB) is asked for here only; it stands beside torch in one environment.
 test-mindspore: $(VENV)/.mindspore
-	$(BIN)/python -m pytest -m mindspore
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m mindspore
 
 # Hostile images, weights, checkpoints, recipes, options and policies: ten minutes with another seed each time, or the
 # minute that CI takes, always the same.

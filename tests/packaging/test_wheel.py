@@ -1,0 +1,62 @@
+"""The built wheel, installed into a folder of its own, trains the digits: recipes and data are in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    # setuptools leaves a build folder and metadata beside what it builds: not in the checkout.
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in filter(None, tracked.stdout.split("\0")):
+        if (ROOT / name).is_file() and not (ROOT / name).is_symlink():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_wheel_trains_the_digits(wheel: Path, tmp_path: Path) -> None:
+    site, here = tmp_path / "site", tmp_path / "here"
+    here.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    run = [
+        sys.executable,
+        "-c",
+        "import sys, convmixer.cli.main as m; print(m.__file__); sys.exit(m.main(sys.argv[1:]))",
+    ]
+    done = subprocess.run(
+        [*run, "train", "--epochs=1"], cwd=here, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(site))
+    assert len(list((here / "runs/best").glob("*/best.safetensors"))) == 1
+
+
+@pytest.mark.slow
+def test_wheel_has_what_it_needs_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {path.name for path in (ROOT / "src/convmixer/configs").glob("*.yaml")} == {
+        Path(name).name for name in names if name.startswith("convmixer/configs/")
+    }
+    assert "convmixer/data/digits.npz" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"convmixer"}
