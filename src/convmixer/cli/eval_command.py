@@ -33,7 +33,8 @@ def main(argv: Sequence[str]) -> int:
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
     # No engine is imported before the file tells which one it needs.
-    from convmixer.runtime.model_file import DeviceWish, open_model
+    from convmixer.runtime.model_file import DeviceWish
+    from convmixer.runtime.opening import open_model
 
     model = open_model(
         config.pretrained,

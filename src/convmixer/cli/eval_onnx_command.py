@@ -13,7 +13,8 @@ from convmixer.config.onnx import EvalOnnxOptions
 from convmixer.data.folders import open_folder
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
-from convmixer.runtime.model_file import DeviceWish, ModelFile, kind_of, open_model
+from convmixer.runtime.model_file import DeviceWish, ModelFile
+from convmixer.runtime.opening import kind_of, open_model
 
 COMMAND = Command("eval-onnx", "Evaluate an ONNX model on labelled images.", EvalOnnxOptions, positional="dataset")
 

@@ -120,7 +120,8 @@ def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> A
     import torch
 
     from convmixer.export.parity import compare
-    from convmixer.runtime.model_file import DeviceWish, open_model
+    from convmixer.runtime.model_file import DeviceWish
+    from convmixer.runtime.opening import open_model
     from convmixer.runtime.torch_runtime import TorchRuntime
 
     def same(record: object, channels: int, size: int | None = None) -> Any:

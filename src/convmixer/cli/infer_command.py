@@ -34,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--checkpoint: a weight file or a checkpoint folder is needed")
     files = find_images(options)
     # No engine is imported before the file tells which one it needs.
-    from convmixer.runtime.model_file import DeviceWish, open_model
+    from convmixer.runtime.model_file import DeviceWish
+    from convmixer.runtime.opening import open_model
 
     model = open_model(
         options.checkpoint,

@@ -62,7 +62,7 @@ class MindSporeRuntime:
 
 
 def open_mindspore(path: str, choose: Chooser) -> ModelFile:
-    """Open a MINDIR file of ours, with its record beside it, or another's; see `model_file.open_model`.
+    """Open a MINDIR file of ours, with its record beside it, or another's; see `opening.open_model`.
 
     Raises UserError for a file that is missing, damaged, or no image classifier.
     """

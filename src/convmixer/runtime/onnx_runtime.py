@@ -95,7 +95,7 @@ class OnnxRuntime:
 def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
     """Open an ONNX file. Raises UserError for one that is missing, broken, or answers no images.
 
-    What a file of others does not say is ImageNet's; see `model_file.open_model`.
+    What a file of others does not say is ImageNet's; see `opening.open_model`.
     """
     session = open_session(path, wish)
     about = _about(path, session)

@@ -69,7 +69,7 @@ def open_weights(
     autocast: Callable[[torch.device], Callable[[], AbstractContextManager[object]]] | None = None,
     **options: object,
 ) -> ModelFile:
-    """Open weights of any layout on a device; see `model_file.open_model`."""
+    """Open weights of any layout on a device; see `opening.open_model`."""
     device, remark = choose_device(wish.target, wish.index, asked=wish.asked)
     if remark is not None:
         note(remark)
