@@ -164,7 +164,7 @@ class _Assembly:
         settings = AugmentSettings(**{name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__})
         wants_picture = config.collect_input_data and self.processes.is_first
         return TrainStep(
-            wrap(self.model, config, self.plan, self.precision.dtype, self.device, self.processes),
+            wrap(self.state, config, self.plan, self.precision.dtype, self.device, self.processes),
             self.state,
             Augmentation(settings, preprocessing, len(self.data.classes), config.seed, self.processes.rank),
             self.precision,

@@ -15,8 +15,10 @@ from convmixer.config.schema import Config
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes
 from convmixer.execution import Execution, Job, build_network, choose_way
+from convmixer.execution.ways import ways_for
 from convmixer.model import ConvMixer
 from convmixer.progress import note
+from convmixer.train.state import TrainState
 from convmixer.weights.load import complete, load_into
 from convmixer.weights.read import WeightFile, read_weights
 
@@ -57,9 +59,13 @@ def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_cl
 
 
 def wrap(
-    model: ConvMixer, config: Config, plan: BatchPlan, dtype: torch.dtype, device: torch.device, processes: Processes
+    state: TrainState, config: Config, plan: BatchPlan, dtype: torch.dtype, device: torch.device, processes: Processes
 ) -> nn.Module:
-    """What the step calls: the model run the way that `execution` asks for, in DDP where there are processes."""
+    """What the step calls: the model run the way that `execution` asks for, in DDP where there are processes.
+
+    Under `auto` a resumed run keeps the way of its checkpoint, where this machine has it. Notes the way in the state.
+    """
+    model = state.model
     job = Job(model.arch, config.image_size, config.batch_size, dtype, True, device)
     execution: Execution = "compile" if config.compile else config.execution
     # Of the whole run, so that it and one that resumes it choose alike.
@@ -67,8 +73,11 @@ def wrap(
     if config.sync_bn and processes.count > 1:
         # Synchronised BatchNorm waits for all processes: the first cannot try ways alone.
         images = 0
-    way = choose_way(model, job, images, execution) if processes.is_first else None
-    network = build_network(processes.from_first(way), model, job, note if processes.is_first else lambda _: None)
+    if execution != "auto" or state.way not in {way.name for way in ways_for(job)}:
+        way = choose_way(model, job, images, execution) if processes.is_first else None
+        state.way = processes.from_first(way)
+    assert state.way is not None
+    network = build_network(state.way, model, job, note if processes.is_first else lambda _: None)
     if processes.count > 1:
         ids = [device.index] if device.type == "cuda" else None
         # It warns that they were all used, which is known.

@@ -19,7 +19,8 @@ class TrainState:
 
     `best_top1` is None before the first evaluation; `evaluated_step` is the step after which the last one was made,
     before the first the step that the run starts at;
-    `log_bytes` is the length of metrics.jsonl, to which a resumed run cuts it back.
+    `log_bytes` is the length of metrics.jsonl, to which a resumed run cuts it back; `way` is how the network is run,
+    which changes the last bits of what is computed.
     """
 
     model: ConvMixer
@@ -30,6 +31,7 @@ class TrainState:
     best_top1: float | None = None
     evaluated_step: int = 0
     log_bytes: int = 0
+    way: str | None = None
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights that are evaluated, kept as best and exported: the averaged ones where there are any."""
@@ -42,6 +44,7 @@ class TrainState:
             "best_top1": self.best_top1,
             "evaluated_step": self.evaluated_step,
             "log_bytes": self.log_bytes,
+            "way": self.way,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.updates,
@@ -56,7 +59,11 @@ class TrainState:
         self.scaler.load_state_dict(counters["scaler"])
         if self.ema is not None and ema is not None:
             self.ema.restore(ema, counters["ema_updates"])
+        elif self.ema is not None:
+            # A run that was started without an average begins one from the weights that it has now.
+            self.ema.restore(model, 0)
         self.step = counters["step"]
         self.best_top1 = counters["best_top1"]
         self.evaluated_step = counters["evaluated_step"]
         self.log_bytes = counters["log_bytes"]
+        self.way = counters["way"]
