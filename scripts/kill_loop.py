@@ -106,7 +106,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=0, help="0: enough for the kills")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    epochs = arguments.epochs or max(2, arguments.kills // 3)
+    epochs = arguments.epochs or arguments.kills // 2 + 2
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"

@@ -75,14 +75,14 @@ def run_command(*words: object) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def draw_images(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS) -> None:
-    """Noisy images of one colour a class, 12 x 10 pixels, PNG and JPEG in turn, from a fixed seed."""
+def draw_images(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS, *, scale: int = 1) -> None:
+    """Noisy images of one colour a class, 12 x 10 pixels times `scale`, PNG and JPEG in turn, from a fixed seed."""
     random = np.random.default_rng(0)
     for split, numbers in counts.items():
         for (name, colour), number in zip(COLOURS.items(), numbers, strict=True):
             (folder / split / name).mkdir(parents=True)
             for index in range(number):
-                pixels = np.clip(random.normal(colour, 40, (10, 12, 3)), 0, 255).astype(np.uint8)
+                pixels = np.clip(random.normal(colour, 40, (10 * scale, 12 * scale, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{index}.{('png', 'jpg')[index % 2]}")
 
 

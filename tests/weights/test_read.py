@@ -20,6 +20,7 @@ from convmixer.arch import Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
+from convmixer.model import create_model
 from convmixer.weights.read import read_weights
 from convmixer.weights.record import Shape
 from convmixer.weights.write import write_layout, write_weights
@@ -318,3 +319,13 @@ def test_a_record_that_does_not_fit_its_tensors(tmp_path: Path, tiny) -> None:
     assert "not of format 1" in refusal(path)
     safetensors.torch.save_file(model.state_dict(), path, {"convmixer": "{"})
     assert refusal(path).startswith("a damaged weight file")
+
+
+def test_a_folder_of_runs_means_the_best_of_the_newest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, classes in (("26-01-01_000000_a", 3), ("26-01-02_000000_a", 4)):
+        model = create_model("convmixer_8_1", kernel_size=3, patch_size=2, num_classes=classes)
+        (tmp_path / name).mkdir()
+        write_weights(tmp_path / name / "best.safetensors", model.state_dict(), architecture=model.arch)
+    assert read_weights(tmp_path).shape.num_classes == 4
+    assert "26-01-02_000000_a" in capsys.readouterr().err
+    assert read_weights(tmp_path / "26-01-01_000000_a").shape.num_classes == 3

@@ -16,6 +16,7 @@ from convmixer.arch import Activation, Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.progress import note
 from convmixer.weights import record
 from convmixer.weights.layouts import COUNTER, Layout, to_ours
 from convmixer.weights.mindspore_ckpt import looks_like_checkpoint, read_checkpoint
@@ -25,7 +26,7 @@ from convmixer.weights.torch_file import read_torch_file
 
 _ACCEPTED = "a checkpoint folder, .safetensors, a PyTorch state_dict (.pth, .pth.tar) or a MindSpore .ckpt is read"
 # The averaged weights come first: with EMA, evaluation and export use them.
-_FOLDER_FILES = ("ema.safetensors", "model.safetensors")
+_FOLDER_FILES = ("best.safetensors", "ema.safetensors", "model.safetensors")
 _HEAD_BYTES = 512
 _SAFETENSORS_HEADER_MAX = 100_000_000  # the format's own bound
 _OTHER_FILES = (
@@ -113,6 +114,10 @@ def _file_of_folder(folder: Path) -> Path:
     for name in _FOLDER_FILES:
         if (folder / name).is_file():
             return folder / name
+    runs = sorted(child for child in folder.glob("*/best.safetensors"))
+    if runs:
+        note(f"{folder}: the newest of {len(runs)} run(s), {runs[-1]}")
+        return runs[-1]
     steps = sorted(child.name for child in folder.glob("step_*") if child.is_dir())
     hint = f"; did you mean {folder / steps[-1]}?" if steps else f"; {_ACCEPTED}."
     raise UserError(f"{folder}: a folder without {' or '.join(reversed(_FOLDER_FILES))}{hint}")
