@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from convmixer.errors import RUN_FAILED, UserError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -97,7 +99,11 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = {"cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}.get(device.type, "gloo")
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(f"the processes of the run cannot reach each other: {reason}", exit_code=RUN_FAILED) from error
     try:
         yield
     finally:

@@ -27,6 +27,10 @@ def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> 
     The processes print their own errors; one killed by a signal that nobody sent to the run raises UserError (exit 1).
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+    # A restart must not find the addresses of the dead in a store that outlives them.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    # Each process would warn that DDP was told of unused parameters and found none (see train.network.wrap).
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ[RUN_TIME] = datetime.now().strftime(TIME_FORMAT)
     # The package may stand in a checkout that nobody installed.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))

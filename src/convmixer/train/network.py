@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import torch
@@ -80,8 +79,6 @@ def wrap(
     network = build_network(state.way, model, job, note if processes.is_first else lambda _: None)
     if processes.count > 1:
         ids = [device.index] if device.type == "cuda" else None
-        # It warns that they were all used, which is known.
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         # A bucket rebuild after the first step changes the order of sums between a run and its resumed twin; telling
         # DDP that parameters may be unused keeps the buckets as they are (three Gloo processes differ without it).
         network = DistributedDataParallel(network, device_ids=ids, find_unused_parameters=True)
