@@ -99,14 +99,8 @@ def test_the_program_needs_neither_torchvision_nor_timm() -> None:
     assert guilty == []
 
 
-def test_half_of_the_program_runs_without_torch() -> None:
-    names = [name for name in MODULES if below(name, *(f"convmixer.{part}" for part in TORCH_FREE))]
-    assert len(names) > len(TORCH_FREE)
-    code = (
-        "import importlib, sys\n"
-        "sys.modules['torch'] = None\n"  # importing it raises ImportError
-        "for name in sys.argv[1:]: importlib.import_module(name)\n"
-    )
+def assert_runs(code: str, names: list[str]) -> None:
+    """In a process of its own, with the names as its arguments."""
     done = subprocess.run(
         [sys.executable, "-c", code, *names],
         env={"PYTHONPATH": str(SOURCE)},
@@ -115,6 +109,17 @@ def test_half_of_the_program_runs_without_torch() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_half_of_the_program_runs_without_torch() -> None:
+    names = [name for name in MODULES if below(name, *(f"convmixer.{part}" for part in TORCH_FREE))]
+    assert len(names) > len(TORCH_FREE)
+    code = (
+        "import importlib, sys\n"
+        "sys.modules['torch'] = None\n"  # importing it raises ImportError
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+    )
+    assert_runs(code, names)
 
 
 def test_the_reasons_for_a_lazy_import_hold() -> None:
@@ -125,14 +130,7 @@ def test_the_reasons_for_a_lazy_import_hold() -> None:
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
         "assert 'torch' not in sys.modules\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *names],
-        env={"PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    assert_runs(code, names)
 
 
 def test_no_module_is_too_long() -> None:

@@ -76,9 +76,7 @@ def _autocast(config: Config, device: torch.device) -> Callable[[], AbstractCont
     """Maker of the context in which weights run in the precision of the options."""
     from convmixer.train.precision import Precision
 
-    return Precision.resolve(
-        config.amp_level, config.amp_dtype, config.keep_bn_fp32, device, config.is_dynamic_loss_scale, config.loss_scale
-    ).autocast
+    return Precision.of(config, device).autocast
 
 
 def _data_recipe(given: Mapping[str, Any]) -> str | None:
