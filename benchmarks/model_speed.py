@@ -27,7 +27,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "src"), str(HERE)]
 
 import torch
-from model_speed_contenders import CONTENDERS, Setting
+from model_speed_contenders import Setting
+from model_speed_engines import CONTENDERS
 from model_speed_report import write_report
 from model_speed_timing import roofline, time_setting
 
@@ -39,9 +40,10 @@ SMALL = "convmixer_256_8_ks5_p2"
 def settings(device: torch.device, options: argparse.Namespace) -> list[Setting]:
     """What is measured: each variant, inference and training, in each precision."""
     on_gpu = device.type == "cuda"
-    precisions = options.precisions or (["bf16"] if on_gpu else ["fp32", "bf16"])
     found = []
     for part in options.parts:
+        lowest = ["int8"] if part == "inference" else []
+        precisions = options.precisions or (["bf16"] if on_gpu else ["fp32", "bf16", *lowest])
         for variant in options.variants:
             small = variant == SMALL
             if on_gpu:
@@ -58,7 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=("inference", "training"), default=["inference", "training"])
     parser.add_argument("--variants", nargs="+", default=None, help="networks; left out: what suits the device")
-    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=None)
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16", "int8"), default=None)
     parser.add_argument("--only", nargs="+", default=None, help=f"contenders, of: {', '.join(CONTENDERS)}")
     parser.add_argument("--batch", type=int, default=None, help="images at once; left out: by variant and device")
     parser.add_argument("--rounds", type=int, default=5)

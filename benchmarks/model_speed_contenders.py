@@ -1,14 +1,11 @@
-"""Who runs: timm's module, ONNX Runtime, OpenVINO, and the ways of this project, all with the same weights."""
+"""A setting, its trial, and torch's contenders: timm's module and the ways of this project, with the same weights."""
 
 from __future__ import annotations
 
 import copy
-import io
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +51,10 @@ class Setting:
         return self.part == "training"
 
     @property
+    def on_cpu_inference(self) -> bool:
+        return self.device.type == "cpu" and not self.training
+
+    @property
     def title(self) -> str:
         return f"{self.variant} {self.part} {self.precision}, batch {self.batch}, {self.size} px"
 
@@ -63,7 +64,8 @@ class Setting:
 
         Beyond, three times that of timm's eager module in this precision is allowed.
         """
-        return 1e-3 if self.precision == "fp32" else 2e-2
+        # That of int8 is what `export` allows it.
+        return {"fp32": 1e-3, "bf16": 2e-2, "int8": 0.25}[self.precision]
 
     def describe(self) -> dict[str, Any]:
         names = ("variant", "part", "precision", "batch", "size")
@@ -73,7 +75,7 @@ class Setting:
         return Job(self.arch, self.size, self.batch, DTYPES[self.precision], self.training, self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
-        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, torch.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
 class Trial:
@@ -172,7 +174,7 @@ def _timm(layout: torch.memory_format, *, compiled: bool) -> Contender:
             return trial.step(torch.compile(module, dynamic=False, options=options), layout)  # type: ignore[arg-type]
         return trial.step(module, layout)
 
-    return Contender(lambda setting: True, build)
+    return Contender(lambda setting: setting.precision in DTYPES, build)
 
 
 def _frozen(trial: Trial) -> Step:
@@ -180,57 +182,13 @@ def _frozen(trial: Trial) -> Step:
     return trial.step(torch.compile(module, dynamic=False, options={"freezing": True}), torch.channels_last)
 
 
-def _on_cpu_inference(setting: Setting) -> bool:
-    return setting.device.type == "cpu" and not setting.training
-
-
-def _onnx(trial: Trial) -> bytes:
-    buffer = io.BytesIO()
-    module = copy.deepcopy(trial.module).cpu().eval()
-    torch.onnx.export(
-        module, (trial.images[:1].cpu(),), buffer, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
-    )
-    return buffer.getvalue()
-
-
-def _onnx_runtime(trial: Trial) -> Step:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(_onnx(trial), options, providers=["CPUExecutionProvider"])
-    images = trial.images.numpy()
-    return lambda: [torch.from_numpy(session.run(None, {"x": images})[0])]
-
-
-def _openvino(trial: Trial) -> Step:
-    import openvino
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(_onnx(trial))
-        core = openvino.Core()
-        model = core.read_model(path)
-        model.reshape([trial.setting.batch, 3, trial.setting.size, trial.setting.size])
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "THROUGHPUT" if trial.setting.batch > 1 else "LATENCY",
-                "NUM_STREAMS": "1",
-                "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
-                "INFERENCE_PRECISION_HINT": "bf16" if trial.setting.precision == "bf16" else "f32",
-            },
-        )
-    images = trial.images.numpy()
-    return lambda: [torch.from_numpy(compiled(images)[0])]
-
-
 def _on_gpu(setting: Setting) -> bool:
     return setting.device.type == "cuda"
 
 
 def _way(setting: Setting, kind: str) -> Way | None:
+    if setting.precision not in DTYPES:
+        return None
     return next((way for way in ways_for(setting.job()) if way.kind == kind), None)
 
 
@@ -245,22 +203,20 @@ def _fp32_default(trial: Trial) -> Step:
     return trial.step(copy.deepcopy(trial.module), torch.contiguous_format, fp32=True)
 
 
-CONTENDERS = {
-    # What people run who do nothing about speed; of a bf16 setting too the measure on a CPU.
+TORCH = {
+    # What people run who do nothing about speed; of a lower precision too the measure on a CPU.
     "timm eager NCHW fp32": Contender(lambda s: s.device.type == "cpu" and s.precision != "fp32", _fp32_default),
     "timm eager NCHW": _timm(torch.contiguous_format, compiled=False),
     "timm eager channels_last": _timm(torch.channels_last, compiled=False),
     "timm compiled NCHW": _timm(torch.contiguous_format, compiled=True),
     "timm compiled channels_last": _timm(torch.channels_last, compiled=True),
-    "timm compiled frozen": Contender(_on_cpu_inference, _frozen),
-    "ONNX Runtime": Contender(lambda s: _on_cpu_inference(s) and s.precision == "fp32", _onnx_runtime),
-    "OpenVINO": Contender(_on_cpu_inference, _openvino),
+    "timm compiled frozen": Contender(lambda s: s.on_cpu_inference and s.precision in DTYPES, _frozen),
 }
 # On a GPU our compiled ways are timm's, compiled: once is enough.
-CONTENDERS |= {
+OURS = {
     f"ours {kind}": Contender(
         lambda setting, kind=kind: _way(setting, kind) is not None and not (kind == "compile" and _on_gpu(setting)),
         lambda trial, kind=kind: _ours(trial, kind),
     )
-    for kind in ("eager", "fused", "compile")
+    for kind in ("eager", "fused", "compile", "openvino")
 }

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from model_speed_contenders import CONTENDERS, Setting, Trial
+from model_speed_contenders import Setting, Trial
+from model_speed_engines import CONTENDERS
 
 from convmixer.execution.measure import reason
 
@@ -21,7 +22,7 @@ def time_setting(setting: Setting, names: Sequence[str], rounds: int, seconds: f
     rows: list[dict[str, Any]] = []
     steps: dict[str, Callable[[], object]] = {}
     limit = setting.tolerance
-    if setting.precision != "fp32" or setting.device.type == "cuda":
+    if setting.precision == "bf16" or setting.device.type == "cuda":
         limit = max(limit, 3 * check.error(CONTENDERS["timm eager NCHW"].build(check)()))
     for name in names:
         if not CONTENDERS[name].applies(setting):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader, read_batches
-from convmixer.data.sources import open_split
+from convmixer.data.sources import Subset, open_split
 from convmixer.errors import UserError
 
 GREY = Preprocessing(size=8, crop_pct=1.0, mean=(0.5,), std=(0.5,))
@@ -61,6 +62,18 @@ def test_a_part_of_the_set(threads: int) -> None:
     np.testing.assert_array_equal(np.concatenate([b.indices for b in batches]), chosen)
     np.testing.assert_array_equal(batches[0].images[1], DIGITS.read(5))
     assert list(read_batches(DIGITS, GREY, 50, indices=np.array([], dtype=np.int64), threads=threads)) == []
+
+
+@pytest.mark.parametrize("preprocessing", [GREY, replace(GREY, size=7), replace(GREY, crop_pct=0.8), RGB])
+def test_a_set_in_memory_gives_what_files_give(preprocessing: Preprocessing) -> None:
+    class Hidden(Images):
+        def read(self, index: int) -> np.ndarray:
+            return DIGITS.read(2 * index)
+
+    half = Subset(DIGITS, np.arange(0, 359, 2))
+    (held,), (read,) = (read_batches(source, preprocessing, 200) for source in (half, Hidden(180)))
+    np.testing.assert_array_equal(held.images, read.images)
+    np.testing.assert_array_equal(held.indices, read.indices)
 
 
 @pytest.mark.parametrize("threads", [0, 2])

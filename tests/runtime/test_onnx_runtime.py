@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,29 @@ def test_a_gpu_that_is_not_there(write_model: Write) -> None:
     with pytest.raises(UserError, match="onnxruntime-gpu"):
         open_onnx(path, choose, DeviceWish("GPU", asked=True))
     assert open_onnx(path, choose, DeviceWish("GPU")).num_classes == 3  # a wish of a recipe only
+
+
+@pytest.mark.parametrize("inputs", ["float[n, 3, 8, 8] data", "float[4, 3, 8, 8] x", "float[n, c, h, w] x"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_other_engine_answers_the_same(
+    write_model: Write, inputs: str, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino")
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    batch = inputs.partition("[")[2].partition(",")[0]
+    path = write_model(inputs, f"float[{batch}, 3] out")
+    model = open_onnx(str(path), choose, DeviceWish("CPU", engine="openvino"))
+    np.testing.assert_allclose(model.runtime.logits(images), channel_means(images), rtol=1e-5, atol=1e-6)
+    assert "OpenVINO" in capsys.readouterr().err
+
+
+def test_the_other_engine_has_no_gpu(write_model: Write) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(UserError, match="openvino runs on the CPU"):
+        open_onnx(str(write_model()), choose, DeviceWish("GPU", asked=True, engine="openvino"))
+
+
+def test_the_other_engine_is_not_installed(write_model: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"pip install 'convmixer\[openvino\]'"):
+        open_onnx(str(write_model()), choose, DeviceWish("CPU", engine="openvino"))

@@ -138,3 +138,32 @@ def test_another_models_average_is_refused() -> None:
     ema = Ema(small_convmixer(), decay=0.9)
     with pytest.raises(UserError, match=r"blocks\.0\.depthwise\.bias is not in both"):
         ema.restore({"head.weight": torch.zeros(1)}, 3)
+
+
+def test_an_update_that_the_device_skips_leaves_the_average() -> None:
+    model = one_weight(0.0)
+    ema = Ema(model, decay=0.2)
+    go, skip = torch.tensor(0.0), torch.tensor(1.0)
+    averages = []
+    for value, flag in ((1.0, go), (2.0, go), (float("nan"), skip), (float("inf"), skip), (4.0, go)):
+        nn.init.constant_(model.weight, value)
+        ema.update(model, flag)
+        averages.append(ema.weights()["weight"].item())
+    # As by hand above; updates count on, so that the last one has d = 0.2 too: 1.8 + 0.8 * 2.2.
+    assert averages == pytest.approx([0.9, 1.8, 1.8, 1.8, 3.56])
+
+
+@pytest.mark.parametrize("skip", [None, torch.tensor(0.0)])
+def test_an_average_follows_a_model_that_was_laid_out_anew(skip: torch.Tensor | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 2)
+    ema = Ema(model, decay=0.0)
+    first = model.weight.detach().clone()
+    model.to(memory_format=torch.channels_last)
+    ema.take_layout(model)
+    assert torch.equal(ema.weights()["weight"], first)
+    assert ema.weights()["weight"].stride() == model.weight.stride()
+    nn.init.normal_(model.weight)
+    ema.update(model, skip)
+    # d is 0: the average becomes the weights.
+    torch.testing.assert_close(ema.weights()["weight"], model.weight.detach())

@@ -13,7 +13,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
 from convmixer.data.sources import Source, open_split
 from convmixer.errors import UserError
-from convmixer.train.feed import Feed, HostBatch
+from convmixer.train.feed import HostBatch, LoaderFeed
 
 # From Python 3.12 on, forking beside torch's threads warns; the loader forks before it uses any.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -25,7 +25,7 @@ def reader(folder: Path) -> TrainReader:
 
 
 def batches(folder: Path, plan: BatchPlan, steps: range, *, rank: int = 0, workers: int = 0) -> list[list[HostBatch]]:
-    feed = Feed(reader(folder), plan, rank=rank, workers=workers, pin=False, timeout=60)
+    feed = LoaderFeed(reader(folder), plan, rank=rank, workers=workers, pin=False, timeout=60)
     return list(feed.batches(steps))
 
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 from convmixer.model import create_model
-from convmixer.train.optimizer import OptimizerName, create_optimizer, parameter_groups, set_lr
+from convmixer.train.optimizer import OptimizerName, create_optimizer, parameter_groups, set_lr, take_layout
 
 SETTINGS = {"lr": 0.1, "beta": (0.9, 0.99), "eps": 1.0, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -152,3 +152,39 @@ def test_frozen_parameters_are_left_out() -> None:
 def test_nothing_to_train_is_refused() -> None:
     with pytest.raises(UserError, match="no parameter is left to train"):
         create_optimizer(one_unit().requires_grad_(False), optimizer="adamw", **SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["adamw", "momentum"])
+def test_moments_of_another_memory_layout_stay_with_their_elements(name: str) -> None:
+    # A checkpoint made in one layout of the weights, gone on with in the other.
+    ends = []
+    for moments in (torch.channels_last, torch.contiguous_format):
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 4, 2, bias=False).to(memory_format=torch.channels_last)
+        optimizer = create_optimizer(model, optimizer=name, **SETTINGS)
+        for _ in range(2):
+            model.weight.grad = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+            optimizer.step()
+            for key, value in optimizer.state[model.weight].items():
+                if value.dim() == 4:
+                    optimizer.state[model.weight][key] = value.contiguous(memory_format=moments)
+            take_layout(optimizer)
+        ends.append(model.weight.detach().clone())
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_a_first_step_that_is_skipped_on_the_device_leaves_nothing(name: str) -> None:
+    ends = []
+    for skipped in (False, True):
+        model = one_unit()
+        optimizer = create_optimizer(model, optimizer=name, **SETTINGS)
+        if skipped:
+            model.weight.grad, model.bias.grad = torch.full((1, 1), float("nan")), torch.zeros(1)
+            optimizer.found_inf = torch.tensor(1.0)
+            optimizer.step()
+            del optimizer.found_inf
+        model.weight.grad, model.bias.grad = torch.full((1, 1), 0.5), torch.full((1,), 0.5)
+        optimizer.step()
+        ends.append((model.weight.item(), model.bias.item()))
+    assert ends[0] == ends[1]

@@ -84,24 +84,37 @@ def _choose(
 
 
 def apply_layer(images: Tensor, layer: Layer, fill: Tensor) -> None:
-    """The layer's operations on `images` (b, c, h, w), in place; `fill` (c,): levels of what was outside an image."""
-    height, width = images.shape[2:]
-    for op in np.unique(layer.ops[layer.ops != NO_OP]):
-        if op in _GEOMETRIC:
-            continue
-        rows = np.flatnonzero(layer.ops == op)
-        at = to_device(rows, images.device)
-        args = to_device(layer.args[rows].astype(np.float32), images.device)
-        images[at] = PHOTOMETRIC[OPS[op]](images[at], args)
+    """The layer's operations on `images` (b, c, h, w), in place; `fill` (c,): levels of what was outside an image.
+
+    Rows are sorted by what is done to them, so that three small copies carry all that the device must know.
+    """
     geometric = np.isin(layer.ops, _GEOMETRIC)
-    for bicubic in (False, True):
-        rows = np.flatnonzero(geometric & (layer.bicubic == bicubic))
-        if len(rows) == 0:
+    # All affine operations are one: only their matrices differ. They come last, in two groups.
+    kinds = np.where(geometric, len(OPS) + layer.bicubic, layer.ops)
+    rows = np.argsort(kinds, kind="stable")
+    at = to_device(rows, images.device)
+    args = to_device(layer.args[rows].astype(np.float32), images.device)
+    affine_rows = rows[len(rows) - geometric.sum() :]
+    each = to_device(_matrices(layer, affine_rows, *images.shape[2:]), images.device)
+    found, starts = np.unique(kinds[rows], return_index=True)
+    for kind, start, stop in zip(found.tolist(), starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
+        if kind == NO_OP:
             continue
-        # All affine operations are one: only their matrices differ.
-        each = [matrices(OPS[layer.ops[row]], layer.args[row : row + 1], height, width) for row in rows]
-        at = to_device(rows, images.device)
-        images[at] = affine(images[at], to_device(np.concatenate(each), images.device), fill, bicubic=bicubic)
+        group = at[start:stop]
+        if kind < len(OPS):
+            images[group] = PHOTOMETRIC[OPS[kind]](images[group], args[start:stop])
+        else:
+            first = len(rows) - len(affine_rows)
+            matrix = each[start - first : stop - first]
+            images[group] = affine(images[group], matrix, fill, bicubic=kind > len(OPS))
+
+
+def _matrices(layer: Layer, rows: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Affine matrices (n, 6) of the layer's `rows` (n,), whose operations are geometric."""
+    ops, args, found = layer.ops[rows], layer.args[rows], np.empty((len(rows), 6))
+    for op in np.unique(ops):
+        found[ops == op] = matrices(OPS[op], args[ops == op], height, width)
+    return found
 
 
 def fill_levels(mean: tuple[float, ...]) -> np.ndarray:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from convmixer.augment.transfer import to_device
+
 GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 
 # Pillow cuts the fraction off. A flat area must not fall by a level because float32 weights sum to 1 - 1e-7.
@@ -45,25 +47,27 @@ def affine(images: Tensor, matrix: Tensor, fill: Tensor, *, bicubic: bool) -> Te
     Each output pixel is a weighted bag of 4 or 16 source pixels, which is what `embedding_bag` gathers and sums.
     """
     n, c, h, w = images.shape
-    xs = torch.arange(w, dtype=torch.float64, device=images.device) + 0.5
-    ys = torch.arange(h, dtype=torch.float64, device=images.device)[:, None] + 0.5
-    m = matrix[:, :, None, None].unbind(1)
-    source_x, source_y = m[0] * xs + m[1] * ys + m[2], m[3] * xs + m[4] * ys + m[5]
-    inside = (source_x >= 0) & (source_x < w) & (source_y >= 0) & (source_y < h)
+    columns, rows = (torch.arange(size, dtype=torch.float64, device=images.device) + 0.5 for size in (w, h))
+    by_column, by_row, shift = matrix.view(n, 2, 3, 1, 1).unbind(2)
+    source = by_column * columns + by_row * rows[:, None] + shift  # (n, 2, h, w): x, then y
+    sizes = to_device(np.array([w, h], dtype=np.int32)[:, None, None], images.device)
+    inside = ((source >= 0) & (source < sizes)).all(1)
 
-    columns, column_weights = _taps(source_x, w, bicubic)
-    rows, row_weights = _taps(source_y, h, bicubic)
-    first = torch.arange(n, dtype=torch.int32, device=images.device)[:, None, None, None] * (h * w)
-    bags = (first + rows * w)[..., :, None] + columns[..., None, :]
-    weights = row_weights[..., :, None] * column_weights[..., None, :]
+    taps, tap_weights = _taps(source, sizes, bicubic)
+    first = torch.arange(0, n * h * w, h * w, dtype=torch.int32, device=images.device)[:, None, None, None]
+    bags = (first + taps[:, 1] * w)[..., :, None] + taps[:, 0, ..., None, :]
+    weights = tap_weights[:, 1, ..., :, None] * tap_weights[:, 0, ..., None, :]
     pixels = images.permute(0, 2, 3, 1).reshape(-1, c)
     values = embedding_bag(bags.view(n * h * w, -1), pixels, per_sample_weights=weights.view(n * h * w, -1), mode="sum")
     levels = (values + _ROUNDING).floor_().clamp_(0, 255).view(n, h, w, c)
     return torch.where(inside[..., None], levels, fill).permute(0, 3, 1, 2)
 
 
-def _taps(source: Tensor, size: int, bicubic: bool) -> tuple[Tensor, Tensor]:
-    """Indices (n, h, w, k) int32, clamped to the image, and weights float32 of the pixels around `source` (n, h, w)."""
+def _taps(source: Tensor, sizes: Tensor, bicubic: bool) -> tuple[Tensor, Tensor]:
+    """Indices int32 and weights float32, both (n, 2, h, w, k), of the pixels around `source` (n, 2, h, w) on each axis.
+
+    Indices are clamped to the image, of `sizes` (2, 1, 1) int32.
+    """
     position = source - 0.5
     base = position.floor()
     d = (position - base).float()
@@ -76,5 +80,5 @@ def _taps(source: Tensor, size: int, bicubic: bool) -> tuple[Tensor, Tensor]:
         weights = torch.stack([1 - d, d], dim=-1)
         offsets = torch.arange(2, dtype=torch.int32, device=source.device)
     # Clamped before the cast: a source far outside need not fit int32.
-    near = base.clamp(-4, size + 4).int()
-    return (near[..., None] + offsets).clamp_(0, size - 1), weights
+    near = base.clamp(-4, 2**30).int()
+    return (near[..., None] + offsets).clamp_(0).minimum((sizes - 1)[..., None]), weights

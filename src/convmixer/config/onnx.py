@@ -16,6 +16,9 @@ class OnnxOptions(Options):
         None, "where to run; left out: a GPU if there is one", flags=("-m",)
     )
     device_id: int = option(0, "number of the GPU", ge=0)
+    engine: Literal["onnxruntime", "openvino"] = option(
+        "onnxruntime", "what runs the file; openvino is for CPUs and takes bf16 beside int8 where the processor has it"
+    )
     prefetch: int = option(16, "batches that the threads decode ahead of the model", ge=1, le=1024)
 
 

@@ -157,7 +157,7 @@ class SafetyOptions(Options):
 class ExecutionOptions(Options):
     """Execution"""
 
-    execution: Literal["auto", "eager", "compile", "fused"] = option(
+    execution: Literal["auto", "eager", "compile", "fused", "openvino"] = option(
         "auto", "way of running the network; auto: for long jobs the fastest of those measured, else eager"
     )
     amp_level: Literal["O0", "O1", "O2", "O3"] = option("O0", "O0 single precision; O1 to O3 mixed precision")

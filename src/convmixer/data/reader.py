@@ -13,7 +13,7 @@ from PIL import Image
 from convmixer.data.decode import MAX_PIXELS, BadImage, decode
 from convmixer.data.geometry import CROP_DRAWS, RATIO, eval_crop, train_crop
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.data.sources import Source
+from convmixer.data.sources import Source, held_pixels
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.randomness import Stream, hashes, uniforms
 
@@ -44,6 +44,7 @@ def read_batches(
     With no threads all is done in the caller's. Images that cannot be decoded are told in `Batch.bad`.
     """
     order = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+    size = preprocessing.size
     chunks = (order[first : first + batch_size] for first in range(0, len(order), batch_size))
 
     def crop(index: int) -> np.ndarray | BadImage:
@@ -52,6 +53,12 @@ def read_batches(
         except BadImage as bad:
             return bad
 
+    pixels = held_pixels(source)
+    if pixels is not None and preprocessing.resize == size and pixels.shape[1:] == (size, size, preprocessing.channels):
+        # Every crop is the image itself; Pillow would take a hundred times as long to say so.
+        for chunk in chunks:
+            yield Batch(chunk, pixels[chunk], [])
+        return
     if threads == 0:
         for chunk in chunks:
             yield _batch(chunk, [crop(index) for index in chunk.tolist()], preprocessing)

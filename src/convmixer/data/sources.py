@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from convmixer.data.arrays import ArraySource
 from convmixer.data.cifar10 import FOLDER as CIFAR10_FOLDER
 from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.classes import ClassMap
@@ -56,6 +57,16 @@ class Subset:
 
     def read(self, index: int) -> bytes | np.ndarray:
         return self.source.read(int(self.indices[index]))
+
+
+def held_pixels(source: Source) -> np.ndarray | None:
+    """All pixels uint8 [n, H, W, C] of a source that is held in memory; None for files."""
+    if isinstance(source, ArraySource):
+        return source.pixels
+    if isinstance(source, Subset):
+        whole = held_pixels(source.source)
+        return None if whole is None else whole[source.indices]
+    return None
 
 
 def open_split(

@@ -15,7 +15,7 @@ from convmixer.execution.ways import Way, ways_for
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 
-Execution = Literal["auto", "eager", "compile", "fused"]
+Execution = Literal["auto", "eager", "compile", "fused", "openvino"]
 
 # Seconds that a job must take (nominally) for the ways to be timed, and for torch.compile, which itself needs a
 # minute or two, to be among them; seconds that the timing itself may take.
@@ -57,7 +57,8 @@ def choose_way(
     if execution == "eager":
         return default.name
     if not wanted:
-        say(f"execution: nothing {execution} for this network on {job.device.type}; running eager")
+        hint = "" if execution != "openvino" else " (it is for inference on a CPU: pip install 'convmixer[openvino]')"
+        say(f"execution: nothing {execution} for this network on {job.device.type}{hint}; running eager")
         return default.name
     seconds = job.nominal_seconds(images)
     if seconds < OUTLASTS or len(wanted) == 1:
@@ -107,7 +108,8 @@ def _timings(ways: Sequence[Way], model: ConvMixer, job: Job, say: Callable[[str
 def _speed(timing: Timing, eager: Timing) -> str:
     if timing.failure is not None:
         return ""
-    ratio = "" if timing == eager else f", {eager.image_seconds / timing.image_seconds:.1f} times eager"
+    compared = timing != eager and eager.failure is None
+    ratio = f", {eager.image_seconds / timing.image_seconds:.1f} times eager" if compared else ""
     return f"{ratio} ({1 / timing.image_seconds:.4g} img/s)"
 
 

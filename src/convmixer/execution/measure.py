@@ -7,6 +7,7 @@ beyond meaning (in bf16 the gradients of a new 768/32 have nothing in common wit
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import statistics
 import time
@@ -47,46 +48,63 @@ class Timing:
 def measure(ways: Sequence[Way], model: ConvMixer, job: Job, seconds: float) -> dict[str, Timing]:
     """Time `ways`, of which the first is plain eager, interleaved and for about `seconds` besides their building.
 
-    Each runs on a copy of the model, whose weights and statistics stay as they are.
+    Each runs on a copy of the model, whose weights and statistics stay as they are. Ways that hold memory are timed
+    after the others, each alone, so that a way has the device's memory as it would in the job. One that runs out of it
+    has failed like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
     """
-    check, trial = _Check(model, job), _Trial(model, job)
+    check, trial = _Check(model, job, ways[0]), _Trial(model, job)
+    together = [way for way in ways if not way.holds_memory]
+    timings: dict[str, Timing] = {}
+    for group in (together, *([way] for way in ways if way.holds_memory)):
+        timings |= _measure_group(group, check, trial, seconds * len(group) / len(ways))
+        _release(job)
+    return timings
+
+
+def _measure_group(ways: Sequence[Way], check: _Check, trial: _Trial, seconds: float) -> dict[str, Timing]:
     timings: dict[str, Timing] = {}
     steps: dict[str, Callable[[], list[Tensor]]] = {}
     for way in ways:
         try:
             fault = check.fault(way)
+            _release(trial.job)
             start = time.perf_counter()
             step = trial.step(way)
-            answer = step()
-            _wait(job)
+            finite = all(bool(tensor.isfinite().all()) for tensor in step())
+            _wait(trial.job)
         except Exception as error:  # whatever a compiler or a library raises, the job can run another way
             timings[way.name] = Timing(failure=reason(error))
             continue
-        if fault is None and not all(bool(tensor.isfinite().all()) for tensor in answer):
+        if fault is None and not finite:
             fault = "its answer is not finite"
         timings[way.name] = Timing(build_seconds=time.perf_counter() - start, failure=fault)
         if fault is None:
             steps[way.name] = step
-    return timings | _interleaved(steps, timings, job, seconds)
+    return timings | _interleaved(steps, timings, trial.job, seconds)
 
 
 def _interleaved(
     steps: dict[str, Callable[[], list[Tensor]]], timings: dict[str, Timing], job: Job, seconds: float
 ) -> dict[str, Timing]:
     taken: dict[str, list[float]] = {name: [] for name in steps}
+    failed: dict[str, Timing] = {}
     end = time.perf_counter() + seconds
     for _ in range(ROUNDS):
-        for name, step in steps.items():
+        for name in [name for name in steps if name not in failed]:
             start = time.perf_counter()
-            step()
-            _wait(job)
+            try:
+                steps[name]()
+                _wait(job)
+            except Exception as error:
+                failed[name] = Timing(failure=reason(error))
             taken[name].append(time.perf_counter() - start)
         if time.perf_counter() > end:
             break
-    return {
+    measured = {
         name: replace(timings[name], image_seconds=statistics.median(times) / job.batch_size)
         for name, times in taken.items()
     }
+    return measured | failed
 
 
 class _Trial:
@@ -110,26 +128,26 @@ class _Trial:
 
 
 class _Check(_Trial):
-    """The right answer of the first blocks. The first way that is checked, plain eager, sets the measure."""
+    """The right answer of the first blocks, and how far from it plain eager is in the job's precision."""
 
-    def __init__(self, model: ConvMixer, job: Job) -> None:
+    def __init__(self, model: ConvMixer, job: Job, eager: Way) -> None:
         arch = replace(job.arch, depth=min(job.arch.depth, CHECKED_BLOCKS))
         first = copy.deepcopy(model)
         first.arch, first.blocks = arch, first.blocks[: arch.depth]
         super().__init__(first, replace(job, arch=arch))
         with _exact_fp32(job):
             self.right = _answer(self.copy(), replace(self.job, dtype=torch.float32), self.images, self.labels)
-        self.limits: list[float] | None = None
+        dtype, errors = job.dtype, self._errors(eager)
+        floors = [LOGITS_FLOOR[dtype]] + [GRADIENT_FLOOR[dtype]] * (len(errors) - 1)
+        self.limits = [max(floor, SLACK * error) for floor, error in zip(floors, errors, strict=True)]
+
+    def _errors(self, way: Way) -> list[float]:
+        answer = self.step(way)()
+        return [relative_error(one, other) for one, other in zip(answer, self.right, strict=True)]
 
     def fault(self, way: Way) -> str | None:
         """Why the way's answer is wrong, None where it is right."""
-        answer = self.step(way)()
-        errors = [relative_error(one, other) for one, other in zip(answer, self.right, strict=True)]
-        if self.limits is None:
-            dtype = self.job.dtype
-            floors = [LOGITS_FLOOR[dtype]] + [GRADIENT_FLOOR[dtype]] * (len(errors) - 1)
-            self.limits = [max(floor, SLACK * error) for floor, error in zip(floors, errors, strict=True)]
-        for index, (error, limit) in enumerate(zip(errors, self.limits, strict=True)):
+        for index, (error, limit) in enumerate(zip(self._errors(way), self.limits, strict=True)):
             if not error <= limit:  # also where it is not a number
                 what = "logits" if index == 0 else "gradients"
                 return f"its {what} are {error:.1e} off, {limit:.1e} is allowed"
@@ -166,6 +184,13 @@ def _exact_fp32(job: Job) -> Iterator[None]:
 def _wait(job: Job) -> None:
     if job.device.type == "cuda":
         torch.cuda.synchronize(job.device)
+
+
+def _release(job: Job) -> None:
+    """Give the device the memory back of networks that are gone: a graph's is kept by cycles of references."""
+    if job.device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def reason(error: Exception) -> str:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from convmixer.execution.batches import in_batches
 from convmixer.execution.job import Job
 from convmixer.model import ConvMixer
 from convmixer.runtime.devices import memory_format
 
-Kind = Literal["eager", "compile", "fused"]
+Kind = Literal["eager", "compile", "fused", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class Way:
     """`build(model, job)` makes a network that maps images to logits by the model's own parameters.
 
     It may change the memory layout of the model's parameters, never their names, shapes or values. A network for
-    inference may hold a copy of the weights as they are when it is built.
+    inference may hold a copy of the weights as they are when it is built. `holds_memory`: its network keeps the memory
+    of a whole pass from its first call on.
     """
 
     name: str
     kind: Kind
     applies: Callable[[Job], bool]
     build: Callable[[ConvMixer, Job], nn.Module]
+    holds_memory: bool = False
 
 
 def ways_for(job: Job) -> list[Way]:
@@ -72,15 +75,7 @@ class CompiledConvMixer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if not self.fixed:
             return self.compiled(images)
-        return torch.cat([self._filled(part) for part in images.split(self.batch_size)])
-
-    def _filled(self, images: Tensor) -> Tensor:
-        missing = self.batch_size - len(images)
-        if missing == 0:
-            # A copy, because the next call may write its answer into the same memory.
-            return self.compiled(images).clone()
-        filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
-        return self.compiled(filled)[: len(images)].clone()
+        return in_batches(self.compiled, images, self.batch_size)
 
 
 def _compile(name: str, layout: torch.memory_format, applies: Callable[[Job], bool]) -> Way:
@@ -102,6 +97,22 @@ def _packed_applies(job: Job) -> bool:
     has_onednn = torch.backends.mkldnn.is_available()
     known = job.dtype in (torch.float32, torch.bfloat16) and job.arch.kernel_size % 2 == 1
     return job.device.type == "cpu" and not job.training and has_onednn and known
+
+
+def _openvino(model: ConvMixer, job: Job) -> nn.Module:
+    from convmixer.execution.openvino_graph import OpenVinoConvMixer
+
+    return OpenVinoConvMixer(model, job.image_size, job.dtype)
+
+
+def _openvino_applies(job: Job) -> bool:
+    if job.device.type != "cpu" or job.training or importlib.util.find_spec("openvino") is None:
+        return False
+    if job.dtype != torch.bfloat16:
+        return job.dtype == torch.float32
+    from convmixer.runtime.openvino_engine import has_bf16
+
+    return has_bf16()
 
 
 class _FunctionOfModel(nn.Module):
@@ -127,6 +138,13 @@ def _kernels(model: ConvMixer, job: Job) -> nn.Module:
     return _FunctionOfModel(model, fused_forward)
 
 
+def _graphed_kernels(model: ConvMixer, job: Job) -> nn.Module:
+    from convmixer.execution.graphs import GraphedConvMixer
+    from convmixer.kernels.block import fused_forward
+
+    return GraphedConvMixer(model, fused_forward, job)
+
+
 def _cpu_training_applies(job: Job) -> bool:
     return job.device.type == "cpu" and job.training and job.arch.kernel_size % 2 == 1
 
@@ -135,12 +153,20 @@ def _kernels_apply(job: Job) -> bool:
     return job.device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
+def _graphs_apply(job: Job) -> bool:
+    # Several processes sum gradients while the backward pass goes on, which a graph of all of it would forbid.
+    alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
+    return _kernels_apply(job) and (not job.training or alone)
+
+
 WAYS = (
     _eager(torch.contiguous_format),
     _eager(torch.channels_last),
     Way("fused, oneDNN", "fused", _packed_applies, _packed),
     Way("fused, oneDNN", "fused", _cpu_training_applies, _cpu_training),
     Way("fused, Triton", "fused", _kernels_apply, _kernels),
+    Way("fused, Triton, CUDA graph", "fused", _graphs_apply, _graphed_kernels, holds_memory=True),
+    Way("OpenVINO", "openvino", _openvino_applies, _openvino),
     _compile("compile, channels_last", torch.channels_last, lambda job: True),
     _compile("compile, NCHW", torch.contiguous_format, lambda job: job.device.type == "cuda"),
 )

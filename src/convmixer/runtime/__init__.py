@@ -20,5 +20,5 @@ class Tunable(Protocol):
     """A runtime that has several ways of running its network."""
 
     def tune(self, images: int, batch_size: int, image_size: int, execution: str) -> None:
-        """Take the way that `execution` (auto, eager, compile or fused) asks for, for a job of so many images."""
+        """Take the way that `execution` (auto or a kind of `execution.ways`) asks for, for a job of so many images."""
         ...

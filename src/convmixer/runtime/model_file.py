@@ -21,11 +21,15 @@ class Chooser(Protocol):
 
 @dataclass(frozen=True)
 class DeviceWish:
-    """Where the user wants a model to run. `asked`: on the command line, so that it must not be something else."""
+    """Where the user wants a model to run. `asked`: on the command line, so that it must not be something else.
+
+    `engine`: what runs an ONNX file, onnxruntime or openvino.
+    """
 
     target: str | None = None
     index: int = 0
     asked: bool = False
+    engine: str = "onnxruntime"
 
 
 @dataclass(frozen=True)

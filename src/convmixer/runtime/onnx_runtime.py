@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ class OnnxRuntime:
         self.embedded = about is not None and about.embed_preprocess
         entry = session.get_inputs()[0]
         self.name, self.output = entry.name, session.get_outputs()[0].name
+        self.answer: Callable[[np.ndarray], object] = self._session_run
         shape = [side if isinstance(side, int) else None for side in entry.shape]
         if len(session.get_inputs()) != 1:
             raise UserError(
@@ -83,13 +85,16 @@ class OnnxRuntime:
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         try:
-            out = self.session.run([self.output], {self.name: batch})[0]
-        except Exception as error:  # ONNX Runtime has no base class of its errors
+            out = self.answer(batch)
+        except Exception as error:  # the engines have no base class of their errors
             raise UserError(f"{self.path}: does not run: {_first_line(error)}", exit_code=RUN_FAILED) from None
         if not isinstance(out, np.ndarray) or out.ndim != 2 or len(out) != len(batch):
             form = getattr(out, "shape", type(out).__name__)
             raise UserError(f"{self.path}: answers {len(batch)} images with {form}, not with [images, classes]")
         return out
+
+    def _session_run(self, batch: np.ndarray) -> object:
+        return self.session.run([self.output], {self.name: batch})[0]
 
 
 def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
@@ -97,7 +102,11 @@ def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
 
     What a file of others does not say is ImageNet's; see `opening.open_model`.
     """
-    session = open_session(path, wish)
+    other_engine = wish.engine == "openvino"
+    if other_engine and wish.asked and wish.target == "GPU":
+        raise UserError("--engine: openvino runs on the CPU; leave out GPU, or the engine")
+    # ONNX Runtime reads what the file says of itself in any case.
+    session = open_session(path, DeviceWish("CPU") if other_engine else wish)
     about = _about(path, session)
     runtime = OnnxRuntime(path, session, about)
     record = None if about is None else about.preprocessing
@@ -108,6 +117,8 @@ def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
     if runtime.embedded and record is not None and (chosen.mean, chosen.std) != (record.mean, record.std):
         raise UserError(f"{path}: normalises its images itself; --mean and --std cannot be changed")
     runtime.preprocessing = chosen
+    if other_engine:
+        runtime.answer = _openvino(path, about)
     count = _num_classes(runtime, chosen)
     classes = None if about is None else about.classes
     if classes is not None and len(classes) != count:
@@ -146,6 +157,24 @@ def _providers(wish: DeviceWish) -> list[str | tuple[str, dict[str, object]]]:
             raise UserError("GPU: this ONNX Runtime has none; install onnxruntime-gpu, or leave the option out")
         note("ONNX Runtime finds no GPU, running on the CPU")
     return ["CPUExecutionProvider"]
+
+
+def _openvino(path: str, about: About | None) -> Callable[[np.ndarray], object]:
+    """The file in OpenVINO; what it leaves in fp32 stays so, but for the rest of an int8 or fp16 one."""
+    try:
+        import openvino
+
+        from convmixer.runtime.openvino_engine import OpenVinoEngine, core, has_bf16, is_quantised
+    except ModuleNotFoundError as error:
+        raise UserError(f"--engine: openvino needs {error.name}, pip install 'convmixer[openvino]'") from None
+    try:
+        graph = core().read_model(path)
+    except RuntimeError as error:
+        raise UserError(f"{path}: OpenVINO does not know it: {_first_line(error)}") from None
+    lower = is_quantised(graph) or (about is not None and about.precision != "fp32")
+    precision = "bf16" if lower and has_bf16() else "f32"
+    note(f"OpenVINO {openvino.__version__.partition('-')[0]}, {'int8 and ' if is_quantised(graph) else ''}{precision}")
+    return OpenVinoEngine(graph, precision)
 
 
 def _about(path: str, session: onnxruntime.InferenceSession) -> About | None:

@@ -26,13 +26,14 @@ from convmixer.train.agenda import Agenda
 from convmixer.train.data import class_count, open_training_data, train_reader
 from convmixer.train.ema import Ema
 from convmixer.train.evaluation import Evaluation
-from convmixer.train.feed import Feed
+from convmixer.train.feed import Feed, LoaderFeed
 from convmixer.train.journal import Journal
 from convmixer.train.network import create_network, wrap
 from convmixer.train.optimizer import create_optimizer
 from convmixer.train.pictures import graph_text, sheet
 from convmixer.train.precision import Precision
 from convmixer.train.report import Report
+from convmixer.train.resident import ResidentFeed, whole_images
 from convmixer.train.resume import Resumed, find_resumable, identity_of
 from convmixer.train.saver import Saver, check_space
 from convmixer.train.schedulers import Schedule, peak_lr
@@ -70,16 +71,9 @@ class _Assembly:
         resumed = find_resumable(config)
         restored = resumed.restore(state, identity, force=config.force_resume) if resumed is not None else None
         agenda = self._agenda()
-        feed = Feed(
-            train_reader(config, self.data),
-            self.plan,
-            rank=self.processes.rank,
-            workers=config.num_parallel_workers,
-            pin=self.device.type == "cuda",
-            timeout=config.loader_timeout,
-        )
+        feed = self._feed()
         if self.processes.is_first:
-            self._tell(restored)
+            self._tell(restored, feed)
             check_space(Path(config.ckpt_root_dir), state)
         folders, journal = self._open_run(resumed)
         report = Report(
@@ -131,6 +125,21 @@ class _Assembly:
         first = config.start_epoch * self.plan.steps_per_epoch
         return TrainState(self.model, optimizer, self.precision.scaler, ema, step=first, evaluated_step=first)
 
+    def _feed(self) -> Feed:
+        config, rank = self.config, self.processes.rank
+        reader = train_reader(config, self.data)
+        images = whole_images(reader)
+        if images is not None:
+            return ResidentFeed(images, self.data.train.labels, self.plan, rank=rank, device=self.device)
+        return LoaderFeed(
+            reader,
+            self.plan,
+            rank=rank,
+            workers=config.num_parallel_workers,
+            pin=self.device.type == "cuda",
+            timeout=config.loader_timeout,
+        )
+
     def _schedule(self) -> Schedule:
         config = self.config
         return Schedule(
@@ -175,13 +184,15 @@ class _Assembly:
             on_first_images=(lambda images: report.picture(sheet(images, preprocessing))) if wants_picture else None,
         )
 
-    def _tell(self, restored: str | None) -> None:
+    def _tell(self, restored: str | None, feed: Feed) -> None:
         """Say what is about to run."""
         model, data, plan = self.model, self.data, self.plan
         count = sum(parameter.numel() for parameter in model.parameters())
         arch = model.arch
         note(f"{arch.name}: {count:,} parameters, {arch.activation}, {self.device}, {self.precision.description}")
         note(f"{len(data.train)} training and {len(data.val)} evaluation images of {len(data.classes)} classes")
+        if isinstance(feed, ResidentFeed):
+            note(f"the training images, {feed.images.nbytes / 1e6:.3g} MB, are kept on {self.device}")
         for split, source in (("training", data.train), ("evaluation", data.val)):
             ignored = getattr(source, "ignored", 0)
             if ignored:

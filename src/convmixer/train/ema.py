@@ -32,8 +32,12 @@ class Ema:
         return min(self.decay, (1 + t) / (10 + t))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """One step of the average towards the model's weights. Call it after every optimizer step that was made."""
+    def update(self, model: nn.Module, skip: torch.Tensor | None = None) -> None:
+        """One step of the average towards the model's weights. Call it after every optimizer step that was made.
+
+        `skip`, a scalar on the device: where it is 1 the averages stay as they are, whatever the model's weights are,
+        without waiting for the device (`updates` and the counts go on).
+        """
         averages: list[torch.Tensor] = []
         currents: list[torch.Tensor] = []
         for name, current in model.state_dict().items():
@@ -42,8 +46,17 @@ class Ema:
                 currents.append(current)
             else:
                 self._weights[name].copy_(current)
-        torch._foreach_lerp_(averages, currents, 1.0 - self.decay_of_update(self.updates))
+        share = 1.0 - self.decay_of_update(self.updates)
+        if skip is None:
+            torch._foreach_lerp_(averages, currents, share)
+        else:
+            _descend(averages, list(torch._foreach_sub(averages, currents)), share, skip)
         self.updates += 1
+
+    def take_layout(self, model: nn.Module) -> None:
+        """Lay the averages out in memory as the model's weights are: torch passes over lists of tensors only then."""
+        for name, current in model.state_dict().items():
+            self._weights[name] = torch.empty_like(current).copy_(self._weights[name])
 
     def copy_to(self, model: nn.Module) -> None:
         """Write the averaged weights into the model, in place."""
@@ -74,6 +87,26 @@ class Ema:
         for name, tensor in self._weights.items():
             tensor.copy_(weights[name])
         self.updates = updates
+
+
+def _descend(weights: list[torch.Tensor], slopes: list[torch.Tensor], lr: float, found_inf: torch.Tensor) -> None:
+    """weights -= lr * slopes, but where `found_inf` is 1: an average is gradient descent on half the squared distance.
+
+    The fused step of SGD, since a weight of 0 would not keep NaN out: 0 * NaN is NaN.
+    """
+    torch._fused_sgd_(
+        weights,
+        slopes,
+        [],
+        weight_decay=0.0,
+        momentum=0.0,
+        lr=lr,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+        found_inf=found_inf,
+    )
 
 
 def _clones(model: nn.Module) -> dict[str, torch.Tensor]:

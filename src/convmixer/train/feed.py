@@ -1,4 +1,7 @@
-"""Batches for training: uint8 crops made in loader processes, in an order that is a pure function of the step."""
+"""Batches for training: uint8 crops made in loader processes, in an order that is a pure function of the step.
+
+A small set whose crops never change is kept on the device instead: `resident`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +28,10 @@ SHARED_MEMORY = "/dev/shm"
 
 @dataclass
 class HostBatch:
-    """Images uint8 [N, size, size, channels], labels int64 [N], their indices [N] and epoch; `bad`: (index, reason)."""
+    """Images uint8 [N, size, size, channels], labels int64 [N], their indices [N] and epoch; `bad`: (index, reason).
+
+    In the host's memory, unless the whole set is kept on the device: then both tensors lie there already.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -37,6 +43,20 @@ class HostBatch:
         # DataLoader calls this by its name where batches go to a GPU.
         self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
         return self
+
+
+class Feed(Protocol):
+    """Where a run's batches come from."""
+
+    plan: BatchPlan
+
+    def batches(self, steps: range) -> Iterator[list[HostBatch]]:
+        """For each step its micro-batches."""
+        ...
+
+    def explain(self, error: RuntimeError) -> UserError | None:
+        """What a RuntimeError that came out of `batches` means to the user; None for another error."""
+        ...
 
 
 class _Batches(Dataset[HostBatch | UserError]):
@@ -94,7 +114,7 @@ def _default_signals(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class Feed:
+class LoaderFeed:
     """The micro-batches of process `rank`, read ahead by `workers` processes; `pin`: into page-locked memory."""
 
     def __init__(

@@ -3,27 +3,95 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from convmixer.errors import RUN_FAILED, UserError
 
+if TYPE_CHECKING:
+    from convmixer.train.feed import HostBatch
+
 
 class NonFinite(UserError):
-    """A loss or gradient norm that is no number; raised before the update, with what tells where it came from."""
+    """A loss or gradient norm of step `step` that is no number; its update was not made. `batches`: its images."""
 
-    def __init__(self, step: int, loss: float, grad_norm: float, indices: list[int]) -> None:
+    def __init__(self, step: int, loss: float, grad_norm: float, batches: Sequence[HostBatch]) -> None:
         super().__init__(
             f"step {step}: loss {loss:g}, gradient norm {grad_norm:g}; stopped before the update, "
             "the last checkpoint is untouched; lower --base_lr, set --use_clip_grad_norm, or look with --debug_nan",
             exit_code=RUN_FAILED,
         )
-        self.step, self.loss, self.grad_norm, self.indices = step, loss, grad_norm, indices
+        self.step, self.loss, self.grad_norm, self.batches = step, loss, grad_norm, list(batches)
+        self.indices = [int(index) for batch in batches for index in batch.indices]
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A step that was launched: its loss and gradient norm on their way to the host, [2], and the event of arrival."""
+
+    step: int
+    numbers: torch.Tensor
+    arrival: torch.cuda.Event | None
+    batches: Sequence[HostBatch]
+
+
+class FiniteCheck:
+    """Looks at each step's loss and gradient norm before the update, and raises NonFinite where one is no number.
+
+    * At once: waits for the device and raises, so that the update is never launched.
+    * `deferred`: nothing waits. The check stays on the device as a flag, 0 or 1 in fp32, which is 1 from the first bad
+      step on: it has the optimizer (`found_inf`) and the average leave out that step's update and every later one. The
+      host learns of a step from `settle`, which the caller calls when it has launched the next step, and before
+      anything of the state is saved, evaluated or shown.
+    """
+
+    def __init__(self, deferred: bool) -> None:
+        self.deferred = deferred
+        self._flag: torch.Tensor | None = None
+        self._pending: deque[_Pending] = deque()
+        self._free: list[torch.Tensor] = []
+
+    def __call__(
+        self, step: int, loss: torch.Tensor, grad_norm: torch.Tensor, batches: Sequence[HostBatch]
+    ) -> torch.Tensor | None:
+        """`loss` and `grad_norm`, scalars, of a step. Deferred, it returns the flag; at once None, or it raises."""
+        numbers = torch.stack((loss.detach().float(), grad_norm.detach().float()))
+        if not self.deferred:
+            _judge(step, numbers, batches)
+            return None
+        bad = numbers.isfinite().all().logical_not().float()
+        self._flag = bad if self._flag is None else torch.maximum(self._flag, bad)
+        on_gpu = numbers.is_cuda
+        host = self._free.pop() if self._free else torch.empty(2, pin_memory=on_gpu)
+        host.copy_(numbers, non_blocking=True)
+        arrival = torch.cuda.Event(blocking=True) if on_gpu else None
+        if arrival is not None:
+            arrival.record()
+        self._pending.append(_Pending(step, host, arrival, batches))
+        return self._flag
+
+    def settle(self, leave: int = 0) -> None:
+        """Wait for the numbers of all steps but the last `leave` ones. Raises NonFinite for the first that is bad."""
+        while len(self._pending) > leave:
+            one = self._pending.popleft()
+            if one.arrival is not None:
+                one.arrival.synchronize()
+            _judge(one.step, one.numbers, one.batches)
+            self._free.append(one.numbers)
+
+
+def _judge(step: int, numbers: torch.Tensor, batches: Sequence[HostBatch]) -> None:
+    loss, grad_norm = numbers.tolist()
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        raise NonFinite(step, loss, grad_norm, batches)
 
 
 def first_non_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:

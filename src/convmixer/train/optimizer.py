@@ -63,7 +63,25 @@ def create_optimizer(
         case "adam":
             return torch.optim.Adam(groups, lr=lr, betas=beta, eps=eps, fused=fused)
         case "sgd" | "momentum":
-            return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused)
+            sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused)
+            if momentum:
+                # Zeros give the same first step; torch's own beginning, where that step is skipped on the device, is
+                # uninitialised memory.
+                for parameter in (parameter for group in groups for parameter in group["params"]):
+                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return sgd
+
+
+def take_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the optimizer's moments out in memory as their parameters are.
+
+    A fused step takes both for granted to be laid out alike: on a CPU it otherwise updates an element by another's
+    moments. They differ after a resume in another way of running the network than the checkpoint's.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim() > 0:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

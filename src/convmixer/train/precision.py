@@ -86,14 +86,27 @@ class LossScaler:
             parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
             torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], 1.0 / self.value)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """The optimizer's step; False when it was skipped. With `dynamic` this waits for the device.
+    def step(self, optimizer: torch.optim.Optimizer, found_inf: torch.Tensor | None = None) -> bool:
+        """The optimizer's step; False when it was skipped.
 
-        Raises UserError when a dynamic scale has been halved until nothing is left of it.
+        `found_inf`, a scalar on the device, not for `dynamic`: where it is 1 a fused optimizer changes nothing; that is
+        not waited for, and counts as made. `dynamic` waits for the device: whether a step was skipped decides how the
+        average is warmed up from there on. Raises UserError when a dynamic scale has been halved until nothing is left
+        of it.
         """
         if self._grad_scaler is None:
-            optimizer.step()
+            if found_inf is None:
+                optimizer.step()
+                return True
+            # As GradScaler tells it, and for one step only.
+            told: Any = optimizer
+            told.found_inf = found_inf
+            try:
+                optimizer.step()
+            finally:
+                del told.found_inf
             return True
+        assert found_inf is None, "a dynamic scale finds out by itself"
         self._grad_scaler.step(optimizer)
         self._grad_scaler.update()
         before, self.value = self.value, self._grad_scaler.get_scale()

@@ -87,7 +87,10 @@ class Saver:
         self._write(lambda: write_weights(path, copies, **self.about, extra=extra))
 
     def save_non_finite(self, state: TrainState) -> None:
-        """Put the state of a step whose loss is not finite beside the run's record, for whoever looks into it."""
+        """Put the state of a step whose loss is not finite beside the run's record, for whoever looks into it.
+
+        It is the state before that step's update, but for BatchNorm's running statistics (`TrainStep`).
+        """
         if self.folders is not None:
             weights = {MODEL: state.model.state_dict()}
             save_checkpoint(self.folders.summary / "non_finite", state.step, weights, state.counters(), self.about)

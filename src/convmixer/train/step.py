@@ -14,10 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from convmixer.augment.pipeline import Augmentation
 from convmixer.train.criterion import soft_cross_entropy
 from convmixer.train.feed import HostBatch
-from convmixer.train.numerics import NonFinite, trace
-from convmixer.train.optimizer import set_lr
+from convmixer.train.numerics import FiniteCheck, NonFinite, trace
+from convmixer.train.optimizer import set_lr, take_layout
 from convmixer.train.precision import Precision
 from convmixer.train.state import TrainState
+
+# Where the host runs ahead of the device and must not wait for it: numbers are checked a step later there.
+DEFERRED_DEVICES = {"cuda"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,14 @@ class StepResult:
 
 
 class TrainStep:
-    """Calls `network` (the state's model, perhaps compiled or wrapped for several processes) on a step's batches."""
+    """Calls `network` (the state's model, perhaps compiled or wrapped for several processes) on a step's batches.
+
+    A step with a loss or gradient norm that is not finite raises NonFinite and leaves the state as before its update:
+    weights, optimizer, averages, `step`. Only BatchNorm's running statistics, which move in the forward pass, have seen
+    its images. On a GPU the host does not wait for the device: that error comes when the next step has been launched
+    (whose images the running statistics have then seen too), or from `settle`, which is to be called before the state
+    is saved, evaluated or shown.
+    """
 
     def __init__(
         self,
@@ -51,9 +61,14 @@ class TrainStep:
         self.clip_norm, self.frozen = clip_norm, frozen
         self._on_first_images = on_first_images
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
+        self._check = FiniteCheck(deferred=device.type in DEFERRED_DEVICES)
+        # The way that the network is run in may have laid its weights out anew.
+        take_layout(state.optimizer)
+        if state.ema is not None:
+            state.ema.take_layout(state.model)
 
     def __call__(self, batches: list[HostBatch]) -> StepResult:
-        """Train on the micro-batches of step `state.step`. Raises UserError on a non-finite loss or gradient."""
+        """Train on the micro-batches of step `state.step`. Raises NonFinite for this step or for the one before."""
         state = self.state
         self.training_mode()
         lr = self.schedule(state.step)
@@ -64,14 +79,23 @@ class TrainStep:
         state.scaler.unscale_(state.optimizer)
         limit = self.clip_norm if self.clip_norm is not None else float("inf")
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, limit)
-        if not state.scaler.skips_non_finite and not bool(torch.isfinite(loss) & torch.isfinite(grad_norm)):
-            indices = [int(index) for batch in batches for index in batch.indices]
-            raise NonFinite(state.step, loss.item(), grad_norm.item(), indices)
-        updated = state.scaler.step(state.optimizer)
+        skip = None if state.scaler.skips_non_finite else self._check(state.step, loss, grad_norm, batches)
+        updated = state.scaler.step(state.optimizer, skip)
         if state.ema is not None and updated:
-            state.ema.update(state.model)
+            state.ema.update(state.model, skip)
         state.step += 1
+        self.settle(leave=1)
         return StepResult(loss, grad_norm, lr, not updated)
+
+    def settle(self, leave: int = 0) -> None:
+        """Wait until the numbers of all steps but the last `leave` ones are known to be finite. Raises NonFinite."""
+        try:
+            self._check.settle(leave)
+        except NonFinite as error:
+            if self.state.ema is not None:
+                self.state.ema.updates -= self.state.step - error.step
+            self.state.step = error.step
+            raise
 
     def training_mode(self) -> None:
         """Put the network into training mode, all but what is frozen."""

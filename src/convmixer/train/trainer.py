@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from convmixer.distributed import Processes
@@ -16,7 +17,7 @@ from convmixer.train.numerics import NonFinite
 from convmixer.train.report import Report
 from convmixer.train.saver import Saver
 from convmixer.train.state import TrainState
-from convmixer.train.step import StepResult, TrainStep
+from convmixer.train.step import TrainStep
 from convmixer.train.stopping import Interrupted, Stopped, StopSignals
 
 
@@ -64,9 +65,16 @@ class Trainer:
         if self._owes_evaluation():
             self._evaluate(signals)
         for batches in self.feed.batches(range(self.state.step, self.agenda.last_step)):
-            result = self._train(batches)
+            with self._telling():
+                result = self.step(batches)
+            if self.agenda.prints(self.state.step) or self.agenda.summarises(self.state.step):
+                self._settle()
             self.report.step(self.state.step, result)
             stop, save = self._agree(signals, batches)
+            if stop or save or self._owes_evaluation():
+                self._settle()
+                # A process whose numbers are bad does not come this far, so that no other one saves either.
+                self.processes.any(False)
             if not stop and self._owes_evaluation():
                 self._evaluate(signals)
                 stop = self.processes.any(signals.received is not None)
@@ -76,12 +84,19 @@ class Trainer:
             if stop:
                 self._stop(signals)
 
-    def _train(self, batches: list[HostBatch]) -> StepResult:
+    def _settle(self) -> None:
+        """Know of every step so far that its numbers are finite, before something of the state is saved or shown."""
+        with self._telling():
+            self.step.settle()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Within the context, what is known of a step with numbers that are not finite is written down."""
         try:
-            return self.step(batches)
+            yield
         except NonFinite as error:
             self.saver.finish()
-            where = self.step.trace_non_finite(batches) if self.debug_nan else None
+            where = self.step.trace_non_finite(error.batches) if self.debug_nan else None
             self.report.non_finite(error, [self.image_name(index) for index in error.indices], where)
             self.saver.save_non_finite(self.state)
             raise

@@ -1,0 +1,122 @@
+"""The largest batch that trains on this GPU: the three published variants at 224 px under bf16 autocast, with AdamW.
+
+    python benchmarks/largest_batch.py [--variants ...] [--output benchmarks/results/largest_batch.json]
+
+For each variant and each of two ways, plain eager and our fused kernels, in a process of its own: the batch is doubled
+until a training step runs out of memory, and the gap is halved to a thirty-second of the answer. A trial is two steps,
+forward, backward and update. Prints a table; after each line the same as JSON, with hardware and versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import torch
+from torch import nn
+
+from convmixer.arch import VARIANTS, parse_arch
+from convmixer.execution import Job
+from convmixer.execution.measure import reason
+from convmixer.execution.ways import ways_for
+from convmixer.kernels.block import reason_against_fused
+from convmixer.model import ConvMixer
+
+SIZE, FIRST, PRECISION = 224, 16, 32
+KINDS = ("eager", "fused")
+
+
+def largest(fits: Callable[[int], bool]) -> int:
+    """The largest batch that fits, exact to 1 / PRECISION of it; 0 where not even one image does."""
+    low, high = 0, FIRST
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > max(1, low // PRECISION):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def train(variant: str, kind: str, batch: int) -> float:
+    """Two training steps; gives the peak of allocated memory in GB. Raises torch.OutOfMemoryError."""
+    device = torch.device("cuda")
+    torch.cuda.reset_peak_memory_stats()
+    model = ConvMixer(parse_arch(variant)).to(device).train()
+    job = Job(model.arch, SIZE, batch, torch.bfloat16, True, device)
+    way = next(way for way in ways_for(job) if way.kind == kind)
+    network = way.build(model, job)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    images = torch.randn(batch, 3, SIZE, SIZE, device=device)
+    labels = torch.randint(model.arch.num_classes, (batch,), device=device)
+    with job.autocast():
+        against = reason_against_fused(model, images) if kind == "fused" else None
+    if against is not None:
+        raise RuntimeError(f"not our kernels: {against}")
+    for _ in range(2):
+        optimizer.zero_grad(set_to_none=True)
+        with job.autocast():
+            logits = network(images)
+        nn.functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+def search(variant: str, kind: str) -> dict[str, Any]:
+    """In this process: the largest batch, its peak memory, and why the search ended where that was not for memory."""
+    peaks: dict[int, float] = {}
+    stopped: list[str] = []
+
+    def fits(batch: int) -> bool:
+        try:
+            peaks[batch] = train(variant, kind, batch)
+        except Exception as error:  # a kernel's own limit counts too, and is said
+            if not isinstance(error, torch.OutOfMemoryError):
+                stopped.append(f"at {batch}: {reason(error)}")
+            return False
+        finally:
+            gc.collect()
+            torch.cuda.empty_cache()
+        return True
+
+    batch = largest(fits)
+    return {"batch": batch, "peak_gb": round(peaks.get(batch, 0.0), 2), "stopped": stopped[0] if stopped else None}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--one", choices=KINDS, help="only this way of the first variant, in this process, as JSON")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("largest_batch: needs a CUDA GPU")
+    if options.one is not None:
+        print(json.dumps(search(options.variants[0], options.one)))
+        return
+    gpu, results = torch.cuda.get_device_properties(0), {}
+    record = {"gpu": gpu.name, "gb": gpu.total_memory / 1e9, "torch": torch.__version__, "size": SIZE, "dtype": "bf16"}
+    # Without it the allocator's pieces of one size may keep out those of the next.
+    environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    for variant in options.variants:
+        for kind in KINDS:
+            command = [sys.executable, __file__, "--one", kind, "--variants", variant]
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+            found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"exit": done.returncode}
+            results[f"{variant}, {kind}"] = found
+            print(f"{variant:20} {kind:6} {found}", flush=True)
+            if options.output is not None:
+                options.output.write_text(json.dumps(record | {"results": results}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

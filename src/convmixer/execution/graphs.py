@@ -1,0 +1,110 @@
+"""A pass of the network as a CUDA graph: all its kernels are started at once, instead of one by one from Python.
+
+A fused block has nine large kernels and some 25 small ones on a value a channel, which take longer to start than to
+run; a small network consists of nothing else. A graph has fixed shapes and fixed memory: it is recorded at the first
+batch of the job's size, and holds the memory of a whole pass from then on. Parameters and buffers are read and written
+where they lay when it was recorded, so that updates in place are seen, and replacing them is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convmixer.execution.batches import in_batches
+from convmixer.execution.job import Job
+from convmixer.model import ConvMixer
+
+
+class GraphedConvMixer(nn.Module):
+    """`function(model, images)` as a graph, for training one of the forward and one of the backward pass.
+
+    Where it does not apply, the function itself runs: in training for batches of another shape than the job's, in
+    evaluation for images of another size (batches are split and filled up), and in the other mode than the job's. In
+    training each forward pass must be followed by its backward pass before the next one. Raises what torch raises
+    where a pass cannot be recorded; the model is then as it was.
+    """
+
+    def __init__(self, model: ConvMixer, function: Callable[[ConvMixer, Tensor], Tensor], job: Job) -> None:
+        super().__init__()
+        self.model, self._function = model, function
+        self._training, self._shape = job.training, (job.batch_size, job.arch.in_chans, job.image_size, job.image_size)
+        self._graph: Callable[..., Tensor] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [N, in_chans, height, width] -> logits [N, num_classes]."""
+        fits = images.shape == self._shape if self._training else images.shape[1:] == self._shape[1:]
+        if not fits or self.model.training != self._training or torch.is_grad_enabled() != self._training:
+            return self._function(self.model, images)
+        if self._training:
+            return self._replay(images).clone()
+        return in_batches(self._replay, images, self._shape[0])
+
+    def _replay(self, images: Tensor) -> Tensor:
+        """The logits lie in memory that the next call writes to."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad] if self._training else []
+        aliases = _Apart.apply(*parameters) if parameters else ()
+        if self._graph is None:
+            self._graph = self._record(images, parameters)
+        return self._graph(images, *aliases)
+
+    def _record(self, images: Tensor, parameters: list[nn.Parameter]) -> Callable[..., Tensor]:
+        with torch.inference_mode(False):
+            # Not an inference tensor, to which only inference mode may write.
+            static = torch.empty_like(images)
+        static.copy_(images)
+
+        def run(images: Tensor, *_: Tensor) -> Tensor:
+            return self._function(self.model, images)
+
+        kind = images.device.type
+        autocast = torch.autocast(
+            kind,
+            dtype=torch.get_autocast_dtype(kind),
+            enabled=torch.is_autocast_enabled(kind),
+            # The casts of the weights must be in the graph, not remembered from before it.
+            cache_enabled=False,
+        )
+        # A recording that fails may leave its stream the current one; this context puts back ours.
+        stream = torch.cuda.current_stream(images.device) if images.is_cuda else None
+        with torch.cuda.stream(stream), _kept(self.model.buffers()), autocast:
+            # Other threads go on meanwhile, such as that which pins the next batch.
+            graph: Any = torch.cuda.make_graphed_callables(
+                run, (static, *parameters), capture_error_mode="thread_local"
+            )
+        recorded: Callable[..., Tensor] = graph
+        return recorded
+
+
+class _Apart(torch.autograd.Function):
+    """Parameters as they are; their gradients as copies.
+
+    A graph leaves its gradients in the same memory each time. autograd takes the first one over as `.grad` without a
+    copy, and the next micro-batch would write over what has been accumulated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *parameters: Tensor) -> tuple[Tensor, ...]:
+        return parameters
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        copies = [torch.empty_like(grad) for grad in grads]
+        torch._foreach_copy_(copies, list(grads))
+        return tuple(copies)
+
+
+@contextmanager
+def _kept(buffers: Iterable[Tensor]) -> Iterator[None]:
+    """Within the context BatchNorm's statistics may move; afterwards they are as before, in the same memory."""
+    before = [(buffer, buffer.clone()) for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)

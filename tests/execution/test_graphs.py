@@ -1,0 +1,299 @@
+"""CUDA graphs: the graph itself on a GPU; all around it, with a stand-in that has a graph's fixed memory, anywhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convmixer.execution import Job, choose_network, ways
+from convmixer.execution.graphs import GraphedConvMixer
+from convmixer.execution.measure import measure
+from convmixer.execution.ways import Way, ways_for
+from convmixer.model import ConvMixer
+
+Make = Callable[..., ConvMixer]
+MakeJob = Callable[..., Job]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+def plain(model: ConvMixer, images: Tensor) -> Tensor:
+    logits: Tensor = model(images)
+    return logits
+
+
+def fixed_memory(
+    run: Callable[..., Tensor], sample: tuple[Tensor, ...], capture_error_mode: str
+) -> Callable[..., Tensor]:
+    """What torch.cuda.make_graphed_callables makes, without the graph: warm-up, and static inputs, outputs, gradients.
+
+    After its source: arguments that are not at the sample's address are copied there; outputs and gradients are
+    detached tensors of the same memory each time.
+    """
+    assert not (torch.is_autocast_enabled("cpu") and torch.is_autocast_cache_enabled())
+    assert capture_error_mode == "thread_local"
+    wanted = [tensor for tensor in sample if tensor.requires_grad and torch.is_grad_enabled()]
+    for _ in range(3):
+        out = run(*sample)
+    with torch.inference_mode(False):
+        static_out = torch.empty_like(out)
+    static_grads = [torch.empty_like(tensor) for tensor in wanted]
+
+    class Fixed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Tensor) -> Tensor:
+            for static, given in zip(sample, arguments, strict=True):
+                if static.data_ptr() != given.data_ptr():
+                    static.copy_(given)
+            with torch.set_grad_enabled(bool(wanted)):
+                ctx.out = run(*sample)
+            static_out.copy_(ctx.out.detach())
+            return static_out.detach()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+            for static, new in zip(static_grads, torch.autograd.grad(ctx.out, wanted, grad), strict=True):
+                static.copy_(new)
+            found = iter(static_grads)
+            return tuple(next(found).detach() if tensor.requires_grad else None for tensor in sample)
+
+    return Fixed.apply
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Records the shapes of the images that graphs were made for."""
+    shapes: list[tuple[int, ...]] = []
+
+    def make(run: Callable[..., Tensor], sample: tuple[Tensor, ...], **options: Any) -> Callable[..., Tensor]:
+        shapes.append(tuple(sample[0].shape))
+        return fixed_memory(run, sample, **options)
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    return shapes
+
+
+def train(network: nn.Module, model: ConvMixer, images: Tensor, accumulate: int, autocast: Any) -> list[Tensor]:
+    """Some steps on ever new images, an update between; gives all losses, taken at the end."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    losses = []
+    for step in images.split(accumulate):
+        optimizer.zero_grad(set_to_none=True)
+        for batch in step:
+            with autocast():
+                logits = network(batch)
+            labels = torch.arange(len(batch), device=batch.device) % 7
+            loss = nn.functional.cross_entropy(logits.float(), labels) / accumulate
+            loss.backward()
+            losses.append(loss.detach())
+        optimizer.step()
+    return [*losses, logits.detach()]
+
+
+def assert_trains_alike(model: ConvMixer, job: Job, function: Any, other: Any, accumulate: int, rtol: float) -> None:
+    twin = copy.deepcopy(model)
+    torch.manual_seed(1)
+    images = torch.randn(4 * accumulate, *(job.batch_size, 3, 16, 16), device=job.device)
+    graphed = train(GraphedConvMixer(model, function, job), model, images, accumulate, job.autocast)
+    right = train(lambda batch: other(twin, batch), twin, images, accumulate, job.autocast)  # type: ignore[arg-type]
+    torch.testing.assert_close(graphed, right, rtol=rtol, atol=rtol)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, twin.state_dict()[name], rtol=rtol, atol=rtol, msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_trains_as_the_function(
+    small_model: Make,
+    job_of: MakeJob,
+    stand_in: list[tuple[int, ...]],
+    accumulate: int,
+    frozen: bool,
+    dtype: torch.dtype,
+) -> None:
+    model = small_model().train()
+    if frozen:
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+    assert_trains_alike(model, job_of(model, True, dtype), plain, plain, accumulate, rtol=0)
+    assert stand_in == [(4, 3, 16, 16)]
+
+
+def test_recording_leaves_the_model_as_it_was(
+    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
+) -> None:
+    model = small_model().train()
+    before = {name: (tensor.clone(), tensor.data_ptr()) for name, tensor in model.state_dict().items()}
+    network = GraphedConvMixer(model, plain, job_of(model, training=True))
+    network._record(torch.randn(4, 3, 16, 16), list(model.parameters()))
+    assert stand_in
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name][0]), name
+        assert tensor.data_ptr() == before[name][1]
+
+
+def test_other_shapes_and_the_other_mode_run_the_function(
+    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
+) -> None:
+    model = small_model().train()
+    network = GraphedConvMixer(model, plain, job_of(model, training=True))
+    network(torch.randn(3, 3, 16, 16)).sum().backward()
+    network(torch.randn(4, 3, 18, 18)).sum().backward()
+    with torch.no_grad():
+        network(torch.randn(4, 3, 16, 16))
+    network.eval()
+    network(torch.randn(4, 3, 16, 16))
+    assert stand_in == []
+
+
+def test_inference_takes_batches_of_any_size(
+    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
+) -> None:
+    model = small_model()
+    network = GraphedConvMixer(model, plain, job_of(model, batch=4)).eval()
+    images = torch.randn(10, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        right = model(images)
+        answers = [network(images), network(images[:1]), network(images.flip(0))]
+    with torch.no_grad():
+        again = network(images)
+    for answer, wanted in zip([*answers, again], [right, right[:1], right.flip(0), right], strict=True):
+        torch.testing.assert_close(answer, wanted)
+    assert stand_in == [(4, 3, 16, 16)]
+    # Another size of image, and a call that wants gradients, run the function.
+    network(images)
+    with torch.no_grad():
+        network(torch.randn(4, 3, 18, 18))
+    assert stand_in == [(4, 3, 16, 16)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here recording works")
+def test_a_recording_that_fails_falls_back(small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Way("graph", "fused", lambda job: True, lambda model, job: GraphedConvMixer(model, plain, job))
+    eager = Way("eager, channels_last", "eager", lambda job: True, lambda model, job: model)
+    monkeypatch.setattr(ways, "WAYS", (eager, graph))
+    model, said, images = small_model().train(), [], torch.randn(4, 3, 16, 16)
+    twin = copy.deepcopy(model)
+    network = choose_network(model, job_of(model, training=True), 1, "fused", said.append)
+    assert torch.equal(network(images), twin(images))
+    assert said[1].startswith("execution: graph failed (")
+    assert said[1].endswith("; running eager")
+    assert all(torch.equal(one, other) for one, other in zip(model.buffers(), twin.buffers(), strict=True))
+    found = measure([eager, graph], model, job_of(model, training=True), 0.0)
+    assert found["graph"].failure is not None
+
+
+class Counted(nn.Module):
+    """A network that counts how many of its kind are alive."""
+
+    alive = most = 0
+
+    def __init__(self, model: ConvMixer) -> None:
+        super().__init__()
+        self.model = model
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+
+    def __del__(self) -> None:
+        Counted.alive -= 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+
+def test_a_way_that_holds_memory_is_timed_alone(small_model: Make, job_of: MakeJob) -> None:
+    def counted(name: str, holds: bool) -> Way:
+        return Way(name, "fused", lambda job: True, lambda model, job: Counted(model), holds_memory=holds)
+
+    model = small_model()
+    eager = Way("eager", "eager", lambda job: True, lambda model, job: model)
+    found = measure([eager, *(counted(str(i), True) for i in range(3))], model, job_of(model), 0.0)
+    assert [found[str(i)].failure for i in range(3)] == [None] * 3
+    assert Counted.most == 1
+    measure([eager, *(counted(str(i), False) for i in range(3))], model, job_of(model), 0.0)
+    assert Counted.most > 1
+
+
+def test_running_out_of_memory_is_that_ways_failure(small_model: Make, job_of: MakeJob) -> None:
+    class Greedy(nn.Module):
+        """Fits in the check and in its first pass, but not in those that are timed."""
+
+        calls = 0
+
+        def __init__(self, model: ConvMixer, fits: int) -> None:
+            super().__init__()
+            self.model, self.fits = model, fits
+
+        def forward(self, images: Tensor) -> Tensor:
+            Greedy.calls += 1
+            if Greedy.calls > self.fits:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40 GiB")
+            return self.model(images)
+
+    model = small_model()
+    eager = Way("eager", "eager", lambda job: True, lambda model, job: model)
+    for fits in (0, 1, 2):
+        Greedy.calls = 0
+        greedy = Way("greedy", "fused", lambda job: True, lambda model, job: Greedy(model, fits))  # noqa: B023
+        found = measure([eager, greedy], model, job_of(model), 0.0)
+        assert found["greedy"].failure == "OutOfMemoryError: CUDA out of memory. Tried to allocate 40 GiB"
+        assert found["greedy"].total(1) == float("inf")
+        assert found["eager"].failure is None
+
+
+def test_where_the_way_applies(small_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "fused, Triton, CUDA graph"
+    arch = small_model().arch
+
+    def offered(device: str, training: bool) -> list[str]:
+        return [way.name for way in ways_for(Job(arch, 16, 4, torch.float32, training, torch.device(device)))]
+
+    monkeypatch.setattr(ways.importlib.util, "find_spec", lambda name: object())
+    assert name not in offered("cpu", training=True)
+    assert name in offered("cuda", training=True)
+    assert name in offered("cuda", training=False)
+    assert offered("cuda", training=True).index(name) > offered("cuda", training=True).index("fused, Triton")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert name not in offered("cuda", training=True)
+    assert name in offered("cuda", training=False)
+
+
+def on_gpu(model: ConvMixer, training: bool, dtype: torch.dtype) -> tuple[ConvMixer, Job]:
+    device = torch.device("cuda")
+    return model.to(device).train(training), Job(model.arch, 16, 4, dtype, training, device)
+
+
+@needs_gpu
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_graph_trains_as_the_function(small_model: Make, accumulate: int, dtype: torch.dtype, fused: bool) -> None:
+    from convmixer.kernels.block import fused_forward
+
+    model, job = on_gpu(small_model(), True, dtype)
+    function = fused_forward if fused else plain
+    # The same kernels; sums by atomic additions may fall in another order.
+    assert_trains_alike(model, job, function, function, accumulate, rtol=1e-3 if dtype == torch.float32 else 3e-2)
+
+
+@needs_gpu
+def test_a_graph_leaves_statistics_as_they_were(small_model: Make) -> None:
+    model, job = on_gpu(small_model(), True, torch.float32)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    network = GraphedConvMixer(model, plain, job)
+    network._record(torch.randn(4, 3, 16, 16, device="cuda"), list(model.parameters()))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@needs_gpu
+def test_a_graph_infers_as_the_function(small_model: Make) -> None:
+    model, job = on_gpu(small_model(), False, torch.float32)
+    network, images = GraphedConvMixer(model, plain, job), torch.randn(10, 3, 16, 16, device="cuda")
+    with torch.inference_mode():
+        for some in (images, images.flip(0), images[:1]):
+            torch.testing.assert_close(network(some), model(some), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,45 @@
+"""The search of benchmarks/largest_batch.py, against limits that are known."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "largest_batch.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("largest_batch", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("limit", [0, 1, 15, 16, 17, 100, 511, 512, 1000])
+def test_the_answer_fits_and_is_near_the_limit(script: ModuleType, limit: int) -> None:
+    tried: list[int] = []
+
+    def fits(batch: int) -> bool:
+        tried.append(batch)
+        return batch <= limit
+
+    answer = script.largest(fits)
+    assert answer <= limit
+    assert limit - answer <= max(0, limit // 32)
+    assert answer == 0 or answer in tried
+    assert len(tried) == len(set(tried)) <= 14
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would start to measure")
+def test_without_a_gpu_it_says_so_in_a_line() -> None:
+    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "largest_batch: needs a CUDA GPU\n")
