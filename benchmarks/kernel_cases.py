@@ -100,9 +100,10 @@ class Maps:
             "activation backwards", 3, lambda: block_launch.activation_grad(self.grad, self.h, self.slope, self.act)
         )
         yield Case(
-            "BatchNorm's sums, mix again",
-            4,
-            lambda: block_launch.mix_grad_sums(self.grad, self.x, self.h, self.of_x, self.of_h),
+            "pointwise data gradient, sums, mix again",
+            5,
+            lambda: block_launch.pointwise_grad(self.grad, self.matrix, self.x, self.h, self.of_x, self.of_h),
+            operations=product,
         )
         yield Case(
             "depthwise half backwards",
@@ -141,6 +142,16 @@ class Maps:
                 f"pointwise: {label}",
                 2,
                 lambda t=tile: block_launch.pointwise(self.x, self.matrix, self.bias, statistics=self.act, tiles=t),
+                operations=2.0 * self.arch.dim**2 * self.x[0].numel(),
+            )
+        for tile in tiling.POINTWISE_GRAD_CHOICES:
+            label = f"{tile.outputs} x {tile.positions} x {tile.inputs}, {tile.warps} warps, {tile.stages} stages"
+            yield Case(
+                f"pointwise gradient: {label}",
+                5,
+                lambda t=tile: block_launch.pointwise_grad(
+                    self.grad, self.matrix, self.x, self.h, self.of_x, self.of_h, tiles=t
+                ),
                 operations=2.0 * self.arch.dim**2 * self.x[0].numel(),
             )
 
@@ -189,7 +200,7 @@ def check(arch: Architecture, side: int, dtype: torch.dtype, device: torch.devic
         "mix": mixed,
         "pointwise, statistics": torch.einsum("oi,inhw->onhw", matrix, x) + bias[column],
         "activation backwards": grad + slope * (a + 2 * b * act(h)),
-        "BatchNorm's sums, mix again": mixed,
+        "pointwise data gradient, sums, mix again": torch.einsum("oi,onhw->inhw", matrix, grad),
         "depthwise half backwards": slope * (a * grad + b * act(h) + d),
     }
     return {case.name: error_of(case.ours(), expected[case.name].detach()) for case in maps.cases()}

@@ -34,7 +34,7 @@ def compiled(kernel: Any, dtype: str, warps: int, stages: int, **constants: obje
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    maps = MAPS | {"weight_ptr"} if kernel.__name__ == "pointwise_kernel" else MAPS
+    maps = MAPS | {"weight_ptr"} if kernel.__name__.startswith("pointwise") else MAPS
 
     def type_of(name: str) -> str:
         if name in constants:
@@ -90,6 +90,19 @@ def pointwise(dtype: str, *, statistics: bool, act: int) -> Any:
     return compiled(pointwise_kernel, dtype, tiles.warps, tiles.stages, STATISTICS=statistics, ACT=act, **constants)
 
 
+def pointwise_grad(dtype: str, *, act: int, tiles: tiling.PointwiseTiles | None = None) -> Any:
+    from convmixer.kernels.device.pointwise import pointwise_grad_kernel
+
+    tiles = tiles or tiling.pointwise_grad_tiles(768, 768, 1 << 18, TYPES[dtype])
+    constants = {
+        "BLOCK_OUTPUTS": tiles.outputs,
+        "BLOCK_POSITIONS": tiles.positions,
+        "BLOCK_INPUTS": tiles.inputs,
+        "PRECISION": tiles.precision,
+    }
+    return compiled(pointwise_grad_kernel, dtype, tiles.warps, tiles.stages, ACT=act, **constants)
+
+
 def planes(tiles: tiling.DepthwiseTiles) -> dict[str, object]:
     return {
         "BLOCK_IMAGES": tiles.images,
@@ -116,6 +129,16 @@ def test_depthwise_on_tensor_cores_and_without_spills(tmp_path: Path) -> None:
     assert resources(kernel, tmp_path)[1] == 0
 
 
+def test_three_pointwise_gradients_a_multiprocessor_and_no_spills(tmp_path: Path) -> None:
+    """While one program's epilogue waits for memory, another's product runs: 64 K registers, 227 KB shared."""
+    for act in (0, 1):
+        kernel = pointwise_grad("bf16", act=act)
+        registers, stack = resources(kernel, tmp_path)
+        assert stack == 0
+        assert 3 * registers * 32 * kernel.metadata.num_warps <= 65536
+        assert 3 * kernel.metadata.shared <= 227 * 1024
+
+
 def test_weight_gradient() -> None:
     assert "mma.sync" in weight_grad("bf16", 3, prologue=False, act=-1).asm["ptx"]
 
@@ -130,9 +153,10 @@ def test_a_block() -> None:
     depthwise("bf16", 3, prologue=True, epilogue="statistics", act=1)
     block_grad("bf16", 3, act=1)
     assert "wgmma.mma_async" in pointwise("bf16", statistics=True, act=0).asm["ptx"]
+    assert "wgmma.mma_async" in pointwise_grad("bf16", act=1).asm["ptx"]
 
 
-@pytest.mark.parametrize("name", ["mix_kernel", "activation_grad_kernel", "mix_grad_sums_kernel"])
+@pytest.mark.parametrize("name", ["mix_kernel", "activation_grad_kernel"])
 def test_elementwise(name: str) -> None:
     from convmixer.kernels.device import elementwise
 
@@ -153,6 +177,7 @@ def test_every_side_type_and_form(dtype: str, k: int) -> None:
         weight_grad(dtype, k, prologue=True, act=act)
         block_grad(dtype, k, act=act)
         pointwise(dtype, statistics=True, act=act)
+        pointwise_grad(dtype, act=act)
     pointwise(dtype, statistics=False, act=-1)
 
 

@@ -12,8 +12,8 @@ from convmixer.kernels import tiling
 from convmixer.kernels.depthwise_launch import Normalise
 from convmixer.kernels.device.activations import CODES, IDENTITY
 from convmixer.kernels.device.block_grad import depthwise_block_grad_kernel
-from convmixer.kernels.device.elementwise import activation_grad_kernel, mix_grad_sums_kernel, mix_kernel
-from convmixer.kernels.device.pointwise import pointwise_kernel
+from convmixer.kernels.device.elementwise import activation_grad_kernel, mix_kernel
+from convmixer.kernels.device.pointwise import pointwise_grad_kernel, pointwise_kernel
 from convmixer.kernels.tiling import DepthwiseTiles, PointwiseTiles
 
 
@@ -95,29 +95,50 @@ def activation_grad(
     return out, sums.sum(dim=-1)
 
 
-def mix_grad_sums(
-    grad: torch.Tensor, x: torch.Tensor, h: torch.Tensor, of_x: Normalise, of_h: Normalise
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`mix` again, and the sums, fp32 [2, C], of grad and of grad * act(h)."""
-    mixed = torch.empty_like(x)
-    grid, elements = _blocks(x)
-    sums = x.new_empty((2, *grid), dtype=torch.float32)
+def pointwise_grad(
+    grad: torch.Tensor,
+    weight: torch.Tensor,
+    x: torch.Tensor,
+    h: torch.Tensor,
+    of_x: Normalise,
+    of_h: Normalise,
+    *,
+    tiles: PointwiseTiles | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradient g of the pointwise convolution's input, that input again, and the sums, fp32 [2, I], of g, g * act(h).
+
+    From the gradient of its output, [O, N, H, W], and its weight, [O, I, 1, 1]; the input is of_x(x) + of_h(h).
+    """
+    inputs, outputs, positions = grad.shape[0], x.shape[0], x[0].numel()
+    tiles = tiles or tiling.pointwise_grad_tiles(outputs, inputs, positions, x.dtype)
+    out, mixed = torch.empty_like(x), torch.empty_like(x)
+    position_tiles = -(-positions // tiles.positions)
+    sums = x.new_empty((2, outputs, position_tiles), dtype=torch.float32)
     with torch.cuda.device_of(x):
-        mix_grad_sums_kernel[grid](
+        pointwise_grad_kernel[(-(-outputs // tiles.outputs) * position_tiles,)](
             grad,
+            weight.reshape(inputs, outputs).t().to(x.dtype).contiguous(),
             x,
             h,
             of_x.scale,
             of_x.shift,
             of_h.scale,
             of_h.shift,
+            out,
             mixed,
             sums,
-            x[0].numel(),
+            outputs,
+            inputs,
+            positions,
             ACT=CODES[of_x.activation],
-            ELEMENTS=elements,
+            BLOCK_OUTPUTS=tiles.outputs,
+            BLOCK_POSITIONS=tiles.positions,
+            BLOCK_INPUTS=tiles.inputs,
+            PRECISION=tiles.precision,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
         )
-    return mixed, sums.sum(dim=-1)
+    return out, mixed, sums.sum(dim=-1)
 
 
 def depthwise_block_grad(

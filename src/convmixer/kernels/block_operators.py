@@ -86,17 +86,15 @@ def block_backward(
     from convmixer.kernels import block_launch, depthwise_launch
     from convmixer.kernels.depthwise_launch import Normalise
 
-    channels, count = x.shape[0], x[0].numel()
+    count = x[0].numel()
     of_x = Normalise(scale, shift, activation)
     mean, var = moments
     h_scale, h_shift, deviation = affine(Moments(mean, var), norm_weight, norm_bias, eps)
     of_h = Normalise(h_scale, h_shift, activation)
 
     h2_grad, pointwise_bias_grad = block_launch.activation_grad(grad.contiguous(), h2, sums_grad, activation)
-    matrix, h2_rows = pointwise_weight.reshape(-1, channels).to(x.dtype), h2_grad.flatten(1)
-    mixed_grad = (matrix.t() @ h2_rows).view_as(x)
-    mixed, sums = block_launch.mix_grad_sums(mixed_grad, x, h1, of_x, of_h)
-    pointwise_weight_grad = h2_rows @ mixed.flatten(1).t()
+    mixed_grad, mixed, sums = block_launch.pointwise_grad(h2_grad, pointwise_weight, x, h1, of_x, of_h)
+    pointwise_weight_grad = h2_grad.flatten(1) @ mixed.flatten(1).t()
 
     # BatchNorm backwards, a value a channel: its result's gradient g enters as sum(g) and sum(g * act(h1)).
     norm_bias_grad, product = sums

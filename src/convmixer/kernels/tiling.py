@@ -1,8 +1,8 @@
 """Every choice of tile sizes, warps and pipeline stages.
 
 The defaults are those that compile for Hopper with tensor-core instructions and without spilling registers, or with the
-least of it; they were chosen from the compiler's report and have not been measured. `DEPTHWISE_CHOICES` and
-`POINTWISE_CHOICES` are what `benchmarks/gpu_kernels.py` times.
+least of it; they were chosen from the compiler's report and have not been measured. The `..._CHOICES` are
+what `benchmarks/gpu_kernels.py` times.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ POINTWISE_CHOICES = (
     PointwiseTiles(stages=4),
     PointwiseTiles(positions=128, warps=4, stages=4),
     PointwiseTiles(positions=128, warps=8, stages=3),
+)
+POINTWISE_GRAD_CHOICES = (
+    PointwiseTiles(outputs=64, positions=128, warps=4),
+    PointwiseTiles(positions=64, warps=4),
+    PointwiseTiles(positions=128, warps=8),
 )
 
 _SMALLEST = 16  # side of the smallest tile of a tensor core's product
@@ -94,6 +99,12 @@ def pointwise_tiles(outputs: int, inputs: int, positions: int, dtype: torch.dtyp
         inputs=min(tiles.inputs, max(_SMALLEST, _power_of_two(inputs))),
         warps=4,
     )
+
+
+def pointwise_grad_tiles(outputs: int, inputs: int, positions: int, dtype: torch.dtype) -> PointwiseTiles:
+    """For the data gradient. Small tiles: another program's product must run while this one's epilogue loads."""
+    tiles = pointwise_tiles(outputs, inputs, positions, dtype)
+    return replace(tiles, outputs=min(64, tiles.outputs), positions=min(128, tiles.positions), warps=4)
 
 
 def elements(positions: int) -> int:

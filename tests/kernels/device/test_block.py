@@ -13,7 +13,8 @@ from convmixer.kernels import block_launch, tiling
 from convmixer.kernels.batch_norm import affine, running_moments
 from convmixer.kernels.block import fused_forward, reason_against_fused
 from convmixer.kernels.block_operators import block, block_backward
-from convmixer.model import ConvMixer, create_model
+from convmixer.kernels.depthwise_launch import Normalise
+from convmixer.model import ConvMixer, create_model, make_activation
 
 Near = Callable[..., None]
 
@@ -178,6 +179,27 @@ def test_pointwise_over_several_tiles(device: torch.device, assert_near: Near) -
     assert_near(out, expected, torch.float32)
     activated = nn.functional.gelu(out.double())
     assert_near(sums, torch.stack((activated.sum((1, 2, 3)), activated.square().sum((1, 2, 3)))), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
+def test_pointwise_gradient_over_several_tiles(
+    activation: str, dtype: torch.dtype, device: torch.device, assert_near: Near
+) -> None:
+    """Sizes that no tile divides; the sums are of the gradient as it is stored, and leave out what lies beyond."""
+    grad, x, h = (torch.randn(c, 3, 5, 7, device=device).to(dtype) for c in (35, 19, 19))
+    weight, vectors = torch.randn(35, 19, 1, 1, device=device), torch.randn(4, 19, device=device)
+    of_x, of_h = Normalise(vectors[0], vectors[1], activation), Normalise(vectors[2], vectors[3], activation)
+    tiles = tiling.PointwiseTiles(outputs=16, positions=32, inputs=16, warps=4, stages=2)
+    found, mixed, sums = block_launch.pointwise_grad(grad, weight, x, h, of_x, of_h, tiles=tiles)
+    act = make_activation(activation)
+    active_x, active_h = act(x.double()), act(h.double())
+    x_scale, x_shift, h_scale, h_shift = vectors.double()[:, :, None, None, None]
+    assert_near(found, torch.einsum("oi,onhw->inhw", weight[:, :, 0, 0].double(), grad.double()), dtype)
+    assert_near(mixed, x_scale * active_x + x_shift + h_scale * active_h + h_shift, dtype)
+    stored = found.double()
+    expected = torch.stack((stored.sum((1, 2, 3)), (stored * active_h).sum((1, 2, 3))))
+    assert_near(sums, expected, torch.float32)
 
 
 def test_the_operator_is_well_formed(device: torch.device) -> None:

@@ -62,31 +62,3 @@ def activation_grad_kernel(
     out = tl.where(inside, grad + activation_slope(h, ACT) * statistics, 0.0)
     tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
     tl.store(sums_ptr + channel * tl.num_programs(1) + tl.program_id(1), tl.sum(out, axis=0))
-
-
-@triton.jit
-def mix_grad_sums_kernel(
-    grad_ptr,
-    x_ptr,
-    h_ptr,
-    x_scale_ptr,
-    x_shift_ptr,
-    h_scale_ptr,
-    h_shift_ptr,
-    mixed_ptr,
-    sums_ptr,
-    positions,
-    ACT: tl.constexpr,
-    ELEMENTS: tl.constexpr,
-):
-    """sums, [2, channels, blocks], of grad and of grad * act(h); and `mix_kernel` again, into mixed, on the way."""
-    channel, places, inside = block_places(positions, ELEMENTS)
-    grad = tl.load(grad_ptr + places, mask=inside, other=0.0).to(tl.float32)
-    x = activate(tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
-    h = activate(tl.load(h_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
-    shift = tl.load(x_shift_ptr + channel) + tl.load(h_shift_ptr + channel)
-    mixed = tl.load(x_scale_ptr + channel) * x + tl.load(h_scale_ptr + channel) * h + shift
-    tl.store(mixed_ptr + places, mixed.to(mixed_ptr.dtype.element_ty), mask=inside)
-    part = channel * tl.num_programs(1) + tl.program_id(1)
-    tl.store(sums_ptr + part, tl.sum(grad, axis=0))
-    tl.store(sums_ptr + tl.num_programs(0) * tl.num_programs(1) + part, tl.sum(grad * h, axis=0))

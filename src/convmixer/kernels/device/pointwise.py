@@ -1,4 +1,4 @@
-"""The pointwise convolution: one matrix product over all positions of all images."""
+"""The pointwise convolution and its data gradient: one matrix product over all positions of all images each."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -7,6 +7,30 @@ import triton
 import triton.language as tl
 
 from convmixer.kernels.device.activations import activate
+
+
+@triton.jit
+def product_tile(
+    x_ptr, weight_ptr, output, position, outputs, inputs, positions,
+    BLOCK_OUTPUTS: tl.constexpr, BLOCK_POSITIONS: tl.constexpr, BLOCK_INPUTS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """weight x at these outputs and positions, in fp32; 0 beyond the last of either."""
+    channel = tl.arange(0, BLOCK_INPUTS)
+    total = tl.zeros((BLOCK_OUTPUTS, BLOCK_POSITIONS), tl.float32)
+    for start in range(0, inputs, BLOCK_INPUTS):
+        there = start + channel < inputs
+        weight = tl.load(
+            weight_ptr + output[:, None] * inputs + (start + channel)[None, :],
+            mask=(output[:, None] < outputs) & there[None, :],
+            other=0.0,
+        )
+        x = tl.load(
+            x_ptr + (start + channel).to(tl.int64)[:, None] * positions + position[None, :],
+            mask=there[:, None] & (position[None, :] < positions),
+            other=0.0,
+        )
+        total = tl.dot(weight, x, total, input_precision=PRECISION)
+    return total
 
 
 @triton.jit
@@ -35,22 +59,10 @@ def pointwise_kernel(
     position_tile = tl.program_id(0) // output_tiles
     output = (tl.program_id(0) % output_tiles) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     position = position_tile * BLOCK_POSITIONS + tl.arange(0, BLOCK_POSITIONS)
-    channel = tl.arange(0, BLOCK_INPUTS)
-    total = tl.zeros((BLOCK_OUTPUTS, BLOCK_POSITIONS), tl.float32)
-    for start in range(0, inputs, BLOCK_INPUTS):
-        there = start + channel < inputs
-        weight = tl.load(
-            weight_ptr + output[:, None] * inputs + (start + channel)[None, :],
-            mask=(output[:, None] < outputs) & there[None, :],
-            other=0.0,
-        )
-        x = tl.load(
-            x_ptr + (start + channel).to(tl.int64)[:, None] * positions + position[None, :],
-            mask=there[:, None] & (position[None, :] < positions),
-            other=0.0,
-        )
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
-
+    total = product_tile(
+        x_ptr, weight_ptr, output, position, outputs, inputs, positions,
+        BLOCK_OUTPUTS, BLOCK_POSITIONS, BLOCK_INPUTS, PRECISION,
+    )  # fmt: skip
     inside = (output[:, None] < outputs) & (position[None, :] < positions)
     bias = tl.load(bias_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
     out = (total + bias[:, None]).to(out_ptr.dtype.element_ty)
@@ -62,3 +74,45 @@ def pointwise_kernel(
         tl.store(sums_ptr + place, tl.sum(activated, axis=1), mask=output < outputs)
         squares = tl.sum(activated * activated, axis=1)
         tl.store(sums_ptr + outputs * tiles + place, squares, mask=output < outputs)
+
+
+@triton.jit
+def pointwise_grad_kernel(
+    grad_ptr, weight_ptr, x_ptr, h_ptr, x_scale_ptr, x_shift_ptr, h_scale_ptr, h_shift_ptr,
+    out_ptr, mixed_ptr, sums_ptr, outputs, inputs, positions,
+    ACT: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr, BLOCK_POSITIONS: tl.constexpr, BLOCK_INPUTS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """out[outputs, positions] = weight[outputs, inputs] grad[inputs, positions], and what BatchNorm's gradient needs.
+
+    weight is the convolution's transposed, so `outputs` are its input channels. mixed gets the convolution's input,
+    made again: x_scale * act(x) + x_shift + h_scale * act(h) + h_shift. sums, [2, outputs, position tiles], gets the
+    sums of out, as it is stored, and of out * act(h). Grid as `pointwise_kernel`'s.
+    """
+    output_tiles = tl.cdiv(outputs, BLOCK_OUTPUTS)
+    position_tile = tl.program_id(0) // output_tiles
+    output = (tl.program_id(0) % output_tiles) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    position = position_tile * BLOCK_POSITIONS + tl.arange(0, BLOCK_POSITIONS)
+    total = product_tile(
+        grad_ptr, weight_ptr, output, position, outputs, inputs, positions,
+        BLOCK_OUTPUTS, BLOCK_POSITIONS, BLOCK_INPUTS, PRECISION,
+    )  # fmt: skip
+    there = output < outputs
+    inside = there[:, None] & (position[None, :] < positions)
+    places = output.to(tl.int64)[:, None] * positions + position[None, :]
+    out = total.to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + places, out, mask=inside)
+
+    h = activate(tl.load(h_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
+    out = out.to(tl.float32)
+    tiles = tl.cdiv(positions, BLOCK_POSITIONS)
+    place = output * tiles + position_tile
+    tl.store(sums_ptr + place, tl.sum(out, axis=1), mask=there)
+    tl.store(sums_ptr + outputs * tiles + place, tl.sum(out * h, axis=1), mask=there)
+
+    x_scale = tl.load(x_scale_ptr + output, mask=there, other=0.0)
+    h_scale = tl.load(h_scale_ptr + output, mask=there, other=0.0)
+    shift = tl.load(x_shift_ptr + output, mask=there, other=0.0) + tl.load(h_shift_ptr + output, mask=there, other=0.0)
+    x = activate(tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
+    mixed = x_scale[:, None] * x + h_scale[:, None] * h + shift[:, None]
+    tl.store(mixed_ptr + places, mixed.to(mixed_ptr.dtype.element_ty), mask=inside)
