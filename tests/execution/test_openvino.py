@@ -69,8 +69,8 @@ def test_not_for_training(small_model: Callable[..., ConvMixer], job_of: Callabl
     model, said = small_model(), list[str]()
     choose_way(model, job_of(model, training=True), 1, "openvino", said.append)
     assert said == [
-        "execution: nothing openvino for this network on cpu (it is for inference on a CPU: "
-        "pip install 'convmixer[openvino]'); running eager"
+        "execution: nothing openvino for this network on cpu (OpenVINO is for inference on a CPU "
+        "in fp32 or bf16: pip install 'convmixer[openvino]'); running eager"
     ]
 
 
