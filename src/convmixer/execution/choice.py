@@ -57,11 +57,9 @@ def choose_way(
     if execution == "eager":
         return default.name
     if not wanted:
-        hint = (
-            ""
-            if execution != "openvino"
-            else " (OpenVINO is for inference on a CPU in fp32 or bf16: pip install 'convmixer[openvino]')"
-        )
+        hint = ""
+        if execution == "openvino":
+            hint = " (OpenVINO is for inference on a CPU in fp32 or bf16: pip install 'convmixer[openvino]')"
         say(f"execution: nothing {execution} for this network on {job.device.type}{hint}; running eager")
         return default.name
     seconds = job.nominal_seconds(images)
