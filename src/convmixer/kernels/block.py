@@ -44,8 +44,9 @@ def fused_forward(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
         logits = model(images)
         return logits
     features = _training_features if model.training else _inference_features
+    images = images.to(_dtype(images))  # before autocast is off, which tells the type
     with torch.autocast(images.device.type, enabled=False):
-        pooled = features(model, images.to(_dtype(images)))
+        pooled = features(model, images)
     logits = model.head(pooled.to(model.head.weight.dtype))
     return logits
 
