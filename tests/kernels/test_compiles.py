@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 # Pointers to maps, which have the type under test; all other tensors are fp32.
-MAPS = {"x_ptr", "grad_ptr", "h_ptr", "out_ptr", "h_grad_ptr", "x_grad_ptr", "mixed_ptr"}
+MAPS = {"x_ptr", "grad_ptr", "h_ptr", "out_ptr", "x_grad_ptr", "mixed_ptr"}
 # As at 224 px: Triton specialises integers that 16 divides.
 DIVISIBLE = ("stride", "height", "width", "positions", "inputs", "outputs")
 
@@ -62,18 +62,17 @@ def depthwise(
     return compiled(depthwise_kernel, dtype, tiles.warps, tiles.stages, FLIP=not prologue, HAS_BIAS=True, **constants)
 
 
-def weight_grad(dtype: str, k: int, *, prologue: bool, act: int, images: int = 256, width: int = 32) -> Any:
+def weight_grad(dtype: str, k: int, *, images: int = 256, width: int = 32) -> Any:
     from convmixer.kernels.device.depthwise import depthwise_weight_grad_kernel
 
     tiles = tiling.weight_grad_tiles(images, width, TYPES[dtype])
-    constants = {**planes(tiles), "K": k, "PROLOGUE": prologue, "ACT": act}
-    return compiled(depthwise_weight_grad_kernel, dtype, tiles.warps, tiles.stages, **constants)
+    return compiled(depthwise_weight_grad_kernel, dtype, tiles.warps, tiles.stages, **planes(tiles), K=k)
 
 
 def block_grad(dtype: str, k: int, *, act: int, images: int = 256, width: int = 32) -> Any:
     from convmixer.kernels.device.block_grad import depthwise_block_grad_kernel
 
-    tiles = tiling.block_grad_tiles(images, width, TYPES[dtype])
+    tiles = tiling.block_grad_tiles(images, width, TYPES[dtype], k)
     return compiled(depthwise_block_grad_kernel, dtype, tiles.warps, tiles.stages, **planes(tiles), K=k, ACT=act)
 
 
@@ -139,14 +138,28 @@ def test_three_pointwise_gradients_a_multiprocessor_and_no_spills(tmp_path: Path
         assert 3 * kernel.metadata.shared <= 227 * 1024
 
 
+def test_block_gradient_twice_a_multiprocessor_and_no_product_done_twice(tmp_path: Path) -> None:
+    """A product [32, 64] x [64, 32] is 32 instructions, 8 for each of four warps, and k = 7 rows have one each."""
+    for k, act in ((7, 0), (9, 1)):
+        kernel = block_grad("bf16", k, act=act)
+        registers, stack = resources(kernel, tmp_path)
+        assert stack <= 128
+        assert 2 * registers * 32 * kernel.metadata.num_warps <= 65536
+        assert 2 * kernel.metadata.shared <= 227 * 1024
+    ptx = block_grad("bf16", 7, act=0).asm["ptx"]
+    assert "wgmma.mma_async" in ptx
+    assert len(re.findall(r"mma\.sync", ptx)) == 7 * 8
+
+
 def test_weight_gradient() -> None:
-    assert "mma.sync" in weight_grad("bf16", 3, prologue=False, act=-1).asm["ptx"]
+    """On tensor cores, no product done twice: 4 instructions for each of four warps and each of k = 3 rows."""
+    assert len(re.findall(r"mma\.sync", weight_grad("bf16", 3).asm["ptx"])) == 3 * 4
 
 
 def test_diagonal_sums() -> None:
     from convmixer.kernels.device.depthwise import diagonal_sums_kernel
 
-    compiled(diagonal_sums_kernel, "fp32", 4, 1, K=9, COLUMNS=32, WINDOW=64)
+    compiled(diagonal_sums_kernel, "fp32", 4, 1, K=9, FLIP=True, COLUMNS=32, WINDOW=64)
 
 
 def test_a_block() -> None:
@@ -170,11 +183,11 @@ def test_every_side_type_and_form(dtype: str, k: int) -> None:
     for images, width in ((256, 32), (256, 16), (1, 41)):
         size = {"images": images, "width": width}
         depthwise(dtype, k, prologue=False, epilogue="none", act=-1, **size)
-        weight_grad(dtype, k, prologue=False, act=-1, **size)
+        weight_grad(dtype, k, **size)
+        block_grad(dtype, k, act=1, **size)
     for act in (0, 1, 2):
         depthwise(dtype, k, prologue=True, epilogue="statistics", act=act)
         depthwise(dtype, k, prologue=True, epilogue="mix", act=act)
-        weight_grad(dtype, k, prologue=True, act=act)
         block_grad(dtype, k, act=act)
         pointwise(dtype, statistics=True, act=act)
         pointwise_grad(dtype, act=act)
@@ -189,7 +202,7 @@ def test_spills_stay_small(k: int, act: int, most: int, tmp_path: Path) -> None:
     for kernel in (
         depthwise("bf16", k, prologue=True, epilogue="statistics", act=act),
         depthwise("bf16", k, prologue=True, epilogue="mix", act=act),
-        weight_grad("bf16", k, prologue=True, act=act),
+        weight_grad("bf16", k),
         block_grad("bf16", k, act=act),
     ):
         assert resources(kernel, tmp_path)[1] <= most

@@ -12,6 +12,7 @@ from convmixer.kernels import tiling
 from convmixer.kernels.depthwise_launch import Normalise
 from convmixer.kernels.device.activations import CODES, IDENTITY
 from convmixer.kernels.device.block_grad import depthwise_block_grad_kernel
+from convmixer.kernels.device.depthwise import diagonal_sums_kernel
 from convmixer.kernels.device.elementwise import activation_grad_kernel, mix_kernel
 from convmixer.kernels.device.pointwise import pointwise_grad_kernel, pointwise_kernel
 from convmixer.kernels.tiling import DepthwiseTiles, PointwiseTiles
@@ -151,15 +152,20 @@ def depthwise_block_grad(
     *,
     tiles: DepthwiseTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of h and of x, and the sums, fp32 [3, C], that are those of the bias, of_x.shift and of_x.scale.
+    """Gradients of x and, fp32 [C, 1, k, k], of the filter; and fp32 [3, C] those of the bias, of_x.shift, of_x.scale.
 
     From the gradient of the mixed map and slope, fp32 [3, C]; see `device.block_grad`.
     """
     channels, images, height, width = x.shape
-    tiles = tiles or tiling.block_grad_tiles(images, width, x.dtype)
-    h_grad, x_grad = torch.empty_like(h), torch.empty_like(x)
-    grid = (channels, -(-images // tiles.images), -(-width // tiles.columns))
-    sums = x.new_empty((3, channels, grid[1] * grid[2]), dtype=torch.float32)
+    k = weight.shape[-1]
+    tiles = tiles or tiling.block_grad_tiles(images, width, x.dtype, k)
+    columns = -(-width // tiles.columns)
+    grid = (channels, tiling.weight_grad_splits(channels * columns, -(-images // tiles.images)), columns)
+    parts = grid[1] * grid[2]
+    x_grad, weight_grad = torch.empty_like(x), x.new_empty((channels, 1, k, k), dtype=torch.float32)
+    sums = x.new_empty((3, channels, parts), dtype=torch.float32)
+    products = x.new_empty((channels, k, parts, tiles.window, tiles.columns), dtype=torch.float32)
+    shape = {"K": k, "COLUMNS": tiles.columns, "WINDOW": tiles.window}
     with torch.cuda.device_of(x):
         depthwise_block_grad_kernel[grid](
             grad,
@@ -168,24 +174,24 @@ def depthwise_block_grad(
             weight.contiguous(),
             slope,
             of_x.scale,
-            h_grad,
+            of_x.shift,
             x_grad,
             sums,
+            products,
             images,
             height,
             width,
             height * width,
             images * height * width,
-            K=weight.shape[-1],
+            **shape,
             ACT=CODES[of_x.activation],
             BLOCK_IMAGES=tiles.images,
-            COLUMNS=tiles.columns,
-            WINDOW=tiles.window,
             PRECISION=tiles.precision,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
         )
-    return h_grad, x_grad, sums.sum(dim=-1)
+        diagonal_sums_kernel[(channels, k)](products, weight_grad, parts, FLIP=True, **shape)
+    return x_grad, weight_grad, sums.sum(dim=-1)
 
 
 def _blocks(x: torch.Tensor) -> tuple[tuple[int, int], int]:

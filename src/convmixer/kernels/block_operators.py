@@ -83,7 +83,7 @@ def block_backward(
     activation: str,
 ) -> tuple[torch.Tensor, ...]:
     """Gradients of x, scale, shift and the six parameters, from those of h2 and its sums."""
-    from convmixer.kernels import block_launch, depthwise_launch
+    from convmixer.kernels import block_launch
     from convmixer.kernels.depthwise_launch import Normalise
 
     count = x[0].numel()
@@ -95,15 +95,15 @@ def block_backward(
     h2_grad, pointwise_bias_grad = block_launch.activation_grad(grad.contiguous(), h2, sums_grad, activation)
     mixed_grad, mixed, sums = block_launch.pointwise_grad(h2_grad, pointwise_weight, x, h1, of_x, of_h)
     pointwise_weight_grad = h2_grad.flatten(1) @ mixed.flatten(1).t()
+    del h2_grad, mixed  # maps of which the next pass makes another
 
     # BatchNorm backwards, a value a channel: its result's gradient g enters as sum(g) and sum(g * act(h1)).
     norm_bias_grad, product = sums
     centred = product - mean * norm_bias_grad
     var_grad = norm_weight.float() * centred * -0.5 * deviation**3
     slope = torch.stack((h_scale, 2 * var_grad / count, (-h_scale * norm_bias_grad - 2 * var_grad * mean) / count))
-    h1_grad, x_grad, sums = block_launch.depthwise_block_grad(mixed_grad, h1, x, depthwise_weight, slope, of_x)
-    depthwise_weight_grad = depthwise_launch.depthwise_weight_grad(
-        x.transpose(0, 1), h1_grad.transpose(0, 1), depthwise_weight.shape[-1], prologue=of_x
+    x_grad, depthwise_weight_grad, sums = block_launch.depthwise_block_grad(
+        mixed_grad, h1, x, depthwise_weight, slope, of_x
     )
     # Copies, since results of an operator must not share memory.
     depthwise_bias_grad, shift_grad, scale_grad = (row.clone() for row in sums)

@@ -86,10 +86,9 @@ def depthwise_weight_grad(
     grad: torch.Tensor,
     kernel_size: int,
     *,
-    prologue: Normalise | None = None,
     tiles: DepthwiseTiles | None = None,
 ) -> torch.Tensor:
-    """Gradient of the filter, fp32 [C, 1, k, k], from the input x (before `prologue`) and the output's gradient."""
+    """Gradient of the filter, fp32 [C, 1, k, k], from the input x and the output's gradient."""
     images, channels, height, width = x.shape
     tiles = tiles or tiling.weight_grad_tiles(images, width, x.dtype)
     columns = -(-width // tiles.columns)
@@ -102,8 +101,6 @@ def depthwise_weight_grad(
         depthwise_weight_grad_kernel[(channels, splits, columns)](
             x,
             grad,
-            x if prologue is None else prologue.scale,
-            x if prologue is None else prologue.shift,
             products,
             images,
             height,
@@ -113,12 +110,10 @@ def depthwise_weight_grad(
             grad.stride(0),
             grad.stride(1),
             **shape,
-            PROLOGUE=prologue is not None,
-            ACT=IDENTITY if prologue is None else CODES[prologue.activation],
             BLOCK_IMAGES=tiles.images,
             PRECISION=tiles.precision,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
         )
-        diagonal_sums_kernel[(channels, kernel_size)](products, weight_grad, parts, **shape)
+        diagonal_sums_kernel[(channels, kernel_size)](products, weight_grad, parts, FLIP=False, **shape)
     return weight_grad

@@ -70,9 +70,11 @@ def depthwise_tiles(images: int, width: int, dtype: torch.dtype, *, fused: bool 
     return fit_depthwise(DepthwiseTiles(stages=1 if fused else 2), images, width, dtype)
 
 
-def block_grad_tiles(images: int, width: int, dtype: torch.dtype) -> DepthwiseTiles:
-    """For the fused first half of a block backwards."""
-    return fit_depthwise(DepthwiseTiles(stages=1), images, width, dtype)
+def block_grad_tiles(images: int, width: int, dtype: torch.dtype, kernel_size: int) -> DepthwiseTiles:
+    """For the depthwise half of a block backwards: as many images as leave registers for k rows and k products."""
+    window = fit_depthwise(DepthwiseTiles(), images, width, dtype).window
+    most = 64 if kernel_size * window <= 7 * 32 else 32 if kernel_size * window <= 9 * 32 else 16
+    return fit_depthwise(DepthwiseTiles(images=most, stages=1), images, width, dtype)
 
 
 def weight_grad_tiles(images: int, width: int, dtype: torch.dtype) -> DepthwiseTiles:

@@ -17,6 +17,7 @@ from convmixer.kernels.device.planes import (
     normalised,
     row_places,
     store_partial_sum,
+    store_products,
     tap_of,
     toeplitz_bands,
     zero_tiles,
@@ -56,7 +57,7 @@ def depthwise_kernel(
 
     total = tl.zeros((BLOCK_IMAGES,), tl.float32)
     squares = tl.zeros((BLOCK_IMAGES,), tl.float32)
-    rows = zero_tiles(K, BLOCK_IMAGES, COLUMNS)
+    rows = zero_tiles(K, BLOCK_IMAGES, COLUMNS, tl.float32)
     for base in range(0, height + K // 2, K):
         for step in tl.static_range(K):
             row = base + step
@@ -67,7 +68,7 @@ def depthwise_kernel(
             rows = correlate_row(x, bands, rows, K, PRECISION)
             done = row - K // 2
             out = rows[0] + bias
-            rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS)
+            rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS, tl.float32)
             places, inside = row_places(done, image, columns, images, height, width, out_image_stride)
             if EPILOGUE == "mix":
                 own, _ = row_places(done, image, columns, images, height, width, x_image_stride)
@@ -88,56 +89,54 @@ def depthwise_kernel(
 
 @triton.jit(do_not_specialize=["images", "height"])
 def depthwise_weight_grad_kernel(
-    x_ptr, grad_ptr, scale_ptr, shift_ptr, products_ptr,
+    x_ptr, grad_ptr, products_ptr,
     images, height, width, x_image_stride, x_channel_stride, grad_image_stride, grad_channel_stride,
-    K: tl.constexpr, PROLOGUE: tl.constexpr, ACT: tl.constexpr,
+    K: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Products of input and gradient columns, [channels, K, splits * tiles, WINDOW, COLUMNS] in fp32.
 
     Over grid (channels, splits, tiles); a split takes each splits-th group of images. Product i belongs to row i of
-    the filter, see `diagonal_sums_kernel`. PROLOGUE: the convolution's input is scale * act(x) + shift.
+    the filter, see `diagonal_sums_kernel`.
     """
     channel = tl.program_id(0)
     first = tl.program_id(2) * COLUMNS
     columns = first + tl.arange(0, COLUMNS)
     window = first - (WINDOW - COLUMNS) // 2 + tl.arange(0, WINDOW)
-    dtype = x_ptr.dtype.element_ty
     x_ptr += channel.to(tl.int64) * x_channel_stride
     grad_ptr += channel.to(tl.int64) * grad_channel_stride
-    scale, shift = 1.0, 0.0
-    if PROLOGUE:
-        scale, shift = tl.load(scale_ptr + channel), tl.load(shift_ptr + channel)
 
-    products = zero_tiles(K, WINDOW, COLUMNS)
+    products = zero_tiles(K, WINDOW, COLUMNS, tl.float32)
     stride = tl.num_programs(1) * BLOCK_IMAGES
     for group in range(tl.program_id(1) * BLOCK_IMAGES, images, stride):
         image = group + tl.arange(0, BLOCK_IMAGES)
         for row in range(height):
             places, inside = row_places(row, image, window, images, height, width, x_image_stride)
-            x = tl.load(x_ptr + places, mask=inside, other=0.0)
-            if PROLOGUE:
-                x = normalised(x, inside, scale, shift, ACT).to(dtype)
-            x = tl.trans(x)
+            x = tl.trans(tl.load(x_ptr + places, mask=inside, other=0.0))
             updated = ()
             for i in tl.static_range(K):
                 reached = row + K // 2 - i
                 places, inside = row_places(reached, image, columns, images, height, width, grad_image_stride)
                 grad = tl.load(grad_ptr + places, mask=inside, other=0.0)
-                updated = updated + (tl.dot(x, grad, products[i], input_precision=PRECISION),)  # noqa: RUF005
+                product = products[i]
+                # A branch for each, as in `device.block_grad`.
+                if (reached >= 0) & (reached < height):
+                    product = tl.dot(x, grad, product, input_precision=PRECISION)
+                updated = updated + (product,)  # noqa: RUF005
             products = updated
 
-    part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
-    parts = tl.num_programs(1) * tl.num_programs(2)
-    tile = tl.arange(0, WINDOW)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    for i in tl.static_range(K):
-        place = ((channel * K + i).to(tl.int64) * parts + part) * (WINDOW * COLUMNS)
-        tl.store(products_ptr + place + tile, products[i])
+    store_products(products_ptr, products, K, COLUMNS, WINDOW)
 
 
 @triton.jit
-def diagonal_sums_kernel(products_ptr, out_ptr, parts, K: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr):
-    """Gradient of one row of a channel's filter, over grid (channels, K), from the sum of its products' parts."""
+def diagonal_sums_kernel(
+    products_ptr, out_ptr, parts,
+    K: tl.constexpr, FLIP: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    """Gradient of one row of a channel's filter, over grid (channels, K), from the sum of its products' parts.
+
+    FLIP: the products are those of the filter rotated by 180 degrees.
+    """
     row = tl.program_id(0) * K + tl.program_id(1)
     tile = tl.arange(0, WINDOW)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     total = tl.zeros((WINDOW, COLUMNS), tl.float32)
@@ -145,4 +144,7 @@ def diagonal_sums_kernel(products_ptr, out_ptr, parts, K: tl.constexpr, COLUMNS:
         total += tl.load(products_ptr + (row.to(tl.int64) * parts + part) * (WINDOW * COLUMNS) + tile)
     tap = tap_of(K, COLUMNS, WINDOW)
     for j in tl.static_range(K):
-        tl.store(out_ptr + row * K + j, tl.sum(tl.where(tap == j, total, 0.0)))
+        place = tl.program_id(1) * K + j
+        if FLIP:
+            place = K * K - 1 - place
+        tl.store(out_ptr + tl.program_id(0) * K * K + place, tl.sum(tl.where(tap == j, total, 0.0)))

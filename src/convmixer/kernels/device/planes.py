@@ -40,11 +40,11 @@ def toeplitz_bands(
 
 
 @triton.jit
-def zero_tiles(COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """COUNT accumulators [ROWS, COLUMNS]."""
+def zero_tiles(COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, dtype):
+    """COUNT tiles [ROWS, COLUMNS] of zeros."""
     tiles = ()
     for _ in tl.static_range(COUNT):
-        tiles = tiles + (tl.zeros((ROWS, COLUMNS), tl.float32),)  # noqa: RUF005
+        tiles = tiles + (tl.zeros((ROWS, COLUMNS), dtype),)  # noqa: RUF005
     return tiles
 
 
@@ -78,3 +78,14 @@ def store_partial_sum(sums_ptr, row, values):
     part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
     place = (row * tl.num_programs(0) + tl.program_id(0)) * parts + part
     tl.store(sums_ptr + place, tl.sum(values, axis=0))
+
+
+@triton.jit
+def store_products(products_ptr, products, K: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr):
+    """This program's K products into products[channel, i, part], over grid (channels, splits, tiles)."""
+    part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
+    parts = tl.num_programs(1) * tl.num_programs(2)
+    tile = tl.arange(0, WINDOW)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    for i in tl.static_range(K):
+        place = ((tl.program_id(0) * K + i).to(tl.int64) * parts + part) * (WINDOW * COLUMNS)
+        tl.store(products_ptr + place + tile, products[i])
