@@ -14,6 +14,28 @@ from convmixer.kernels.device.activations import activate, activation_slope
 from convmixer.kernels.device.planes import row_places, store_partial_sum, store_products, toeplitz_bands, zero_tiles
 
 
+@triton.jit
+def gradient_of_h(grad_ptrs, h_ptrs, inside, a, b, d, ACT: tl.constexpr):
+    """act'(h) (a grad + b act(h) + d) in fp32, 0 where not `inside`."""
+    grad = tl.load(grad_ptrs, mask=inside, other=0.0).to(tl.float32)
+    h = tl.load(h_ptrs, mask=inside, other=0.0).to(tl.float32)
+    return tl.where(inside, activation_slope(h, ACT) * (a * grad + b * activate(h, ACT) + d), 0.0)
+
+
+@triton.jit
+def filter_products(kept, z, products, row, K: tl.constexpr, PRECISION: tl.constexpr):
+    """The products with those of the last K rows of h's gradient and a row of z added; `row` is the last of them."""
+    updated = ()
+    for i in tl.static_range(K):
+        product = products[i]
+        # Rows before the map's first are 0. And Triton spreads products that it sees side by side over the warps along
+        # one side, of which two would do the same here: so each has a branch of its own.
+        if row >= K - 1 - i:
+            product = tl.dot(tl.trans(kept[i]), z, product, input_precision=PRECISION)
+        updated = updated + (product,)  # noqa: RUF005
+    return updated
+
+
 @triton.jit(do_not_specialize=["images", "height"])
 def depthwise_block_grad_kernel(
     grad_ptr, h_ptr, x_ptr, weight_ptr, slope_ptr, x_scale_ptr, x_shift_ptr, x_grad_ptr, sums_ptr, products_ptr,
@@ -29,8 +51,7 @@ def depthwise_block_grad_kernel(
     WINDOW, COLUMNS] in fp32, whose diagonals are the rotated filter's gradient (`diagonal_sums_kernel`). All maps have
     the same strides. Grid (channels, splits, column tiles); a split takes each splits-th group of images.
     """
-    channel = tl.program_id(0)
-    channels = tl.num_programs(0)
+    channel, channels = tl.program_id(0), tl.num_programs(0)
     first = tl.program_id(2) * COLUMNS
     columns = first + tl.arange(0, COLUMNS)
     window = first - (WINDOW - COLUMNS) // 2 + tl.arange(0, WINDOW)
@@ -38,14 +59,12 @@ def depthwise_block_grad_kernel(
     dtype = grad_ptr.dtype.element_ty
     start = channel.to(tl.int64) * channel_stride
     bands = toeplitz_bands(weight_ptr, channel, dtype, K, True, COLUMNS, WINDOW)
-    a = tl.load(slope_ptr + channel)
-    b = tl.load(slope_ptr + channels + channel)
-    d = tl.load(slope_ptr + 2 * channels + channel)
+    slope_ptr += channel
+    a, b, d = tl.load(slope_ptr), tl.load(slope_ptr + channels), tl.load(slope_ptr + 2 * channels)
     x_scale, x_shift = tl.load(x_scale_ptr + channel), tl.load(x_shift_ptr + channel)
 
-    bias_sum = tl.zeros((BLOCK_IMAGES,), tl.float32)
-    shift_sum = tl.zeros((BLOCK_IMAGES,), tl.float32)
-    scale_sum = tl.zeros((BLOCK_IMAGES,), tl.float32)
+    zero = tl.zeros((BLOCK_IMAGES,), tl.float32)
+    bias_sum, shift_sum, scale_sum = zero, zero, zero
     products = zero_tiles(K, WINDOW, COLUMNS, tl.float32)
     stride = tl.num_programs(1) * BLOCK_IMAGES
     for group in range(tl.program_id(1) * BLOCK_IMAGES, images, stride):
@@ -53,10 +72,7 @@ def depthwise_block_grad_kernel(
         kept = zero_tiles(K, BLOCK_IMAGES, WINDOW, dtype)
         for row in range(height + K // 2):
             places, inside = row_places(row, image, window, images, height, width, image_stride)
-            grad = tl.load(grad_ptr + start + places, mask=inside, other=0.0).to(tl.float32)
-            h = tl.load(h_ptr + start + places, mask=inside, other=0.0).to(tl.float32)
-            h_grad = activation_slope(h, ACT) * (a * grad + b * activate(h, ACT) + d)
-            h_grad = tl.where(inside, h_grad, 0.0)
+            h_grad = gradient_of_h(grad_ptr + start + places, h_ptr + start + places, inside, a, b, d, ACT)
             bias_sum += tl.sum(tl.where(own[None, :], h_grad, 0.0), axis=1)
             kept = kept[1:] + (h_grad.to(dtype),)  # noqa: RUF005
 
@@ -70,15 +86,7 @@ def depthwise_block_grad_kernel(
             z_grad = tl.load(grad_ptr + start + places, mask=inside, other=0.0).to(tl.float32)
             for i in tl.static_range(K):
                 z_grad = tl.dot(kept[i], bands[i], z_grad, input_precision=PRECISION)
-            updated = ()
-            for i in tl.static_range(K):
-                product = products[i]
-                # Rows before the map's first are 0. And Triton spreads products that it sees side by side over the
-                # warps along one side, of which two would do the same here: so each has a branch of its own.
-                if row >= K - 1 - i:
-                    product = tl.dot(tl.trans(kept[i]), z, product, input_precision=PRECISION)
-                updated = updated + (product,)  # noqa: RUF005
-            products = updated
+            products = filter_products(kept, z, products, row, K, PRECISION)
             z_grad = tl.where(inside, z_grad, 0.0)
             shift_sum += tl.sum(z_grad, axis=1)
             scale_sum += tl.sum(z_grad * active, axis=1)
