@@ -38,7 +38,12 @@ def main(argv: Sequence[str]) -> int:
         return launch(wanted, ["train", *argv], max_restarts=resolved.options.max_restarts)
     if processes.count != wanted and resolved.origins["device_num"] != DEFAULT:
         raise UserError(f"device_num: is {wanted}, but {processes.count} processes were started; leave it out")
-    return _train(resolved, processes)
+    code = _train(resolved, processes)
+    if processes.count > 1:
+        from convmixer.distributed import leave
+
+        leave(code)
+    return code
 
 
 def _train(resolved: Resolved[Config], processes: Any) -> int:
