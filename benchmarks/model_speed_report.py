@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,24 @@ PACKAGES = ("torch", "timm", "triton", "onnxruntime", "openvino", "numpy")
 
 def write_report(result: dict[str, Any], folder: Path, name: str) -> None:
     """`<name>.json`, `<name>.md` and, with matplotlib, `<name>.png`, from what has been measured so far."""
-    folder.mkdir(parents=True, exist_ok=True)
     result["hardware"], result["versions"] = hardware(), versions()
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_files(result, folder, name, json.dumps(result, indent=1), chart, table)
+
+
+def write_files(
+    result: dict[str, Any],
+    folder: Path,
+    name: str,
+    record: str,
+    chart: Callable[[dict[str, Any], Path], None],
+    table: Callable[[dict[str, Any], str | None], str],
+) -> None:
+    """The result as `<name>.json` (`record`), as `<name>.png` unless `chart` raises ImportError, and as `<name>.md`.
+
+    `chart(result, path)` draws; `table(result, picture)` makes Markdown, with the picture's name where there is one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(record + "\n", encoding="utf-8")
     try:
         chart(result, folder / f"{name}.png")
     except ImportError as error:

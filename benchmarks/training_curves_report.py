@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from model_speed_report import hardware, versions
+from model_speed_report import hardware, versions, write_files
 
 COLOURS = ("#7f8fa6", "#d95f02", "#1b9e77", "#7570b3")
 
 
 def write_report(result: dict[str, Any], folder: Path, name: str) -> None:
     """`<name>.json`, `<name>.md` and, with matplotlib, `<name>.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
     result = result | {"hardware": hardware(), "versions": versions()}
-    (folder / f"{name}.json").write_text(json.dumps(_rounded(result), indent=1) + "\n", encoding="utf-8")
-    try:
-        chart(result, folder / f"{name}.png")
-    except ImportError as error:
-        print(f"no chart: {error}", file=sys.stderr)
-    has_chart = (folder / f"{name}.png").is_file()
-    (folder / f"{name}.md").write_text(table(result, f"{name}.png" if has_chart else None), encoding="utf-8")
+    write_files(result, folder, name, json.dumps(_rounded(result), indent=1), chart, table)
 
 
 def _rounded(value: Any) -> Any:

@@ -44,12 +44,7 @@ def pointwise(
             positions,
             STATISTICS=statistics is not None,
             ACT=CODES[statistics] if statistics else IDENTITY,
-            BLOCK_OUTPUTS=tiles.outputs,
-            BLOCK_POSITIONS=tiles.positions,
-            BLOCK_INPUTS=tiles.inputs,
-            PRECISION=tiles.precision,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **tiles.launch_options(),
         )
     return out, sums.sum(dim=-1) if statistics else sums
 
@@ -132,12 +127,7 @@ def pointwise_grad(
             inputs,
             positions,
             ACT=CODES[of_x.activation],
-            BLOCK_OUTPUTS=tiles.outputs,
-            BLOCK_POSITIONS=tiles.positions,
-            BLOCK_INPUTS=tiles.inputs,
-            PRECISION=tiles.precision,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **tiles.launch_options(),
         )
     return out, mixed, sums.sum(dim=-1)
 

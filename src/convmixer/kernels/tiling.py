@@ -35,6 +35,17 @@ class PointwiseTiles:
     stages: int = 3
     precision: str = "ieee"
 
+    def launch_options(self) -> dict[str, int | str]:
+        """What the kernels of `device.pointwise` are launched with."""
+        return {
+            "BLOCK_OUTPUTS": self.outputs,
+            "BLOCK_POSITIONS": self.positions,
+            "BLOCK_INPUTS": self.inputs,
+            "PRECISION": self.precision,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
+
 
 DEPTHWISE_CHOICES = tuple(
     DepthwiseTiles(images=images, warps=warps, stages=stages)
