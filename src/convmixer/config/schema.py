@@ -24,7 +24,7 @@ class ModelOptions(Options):
     patch_size: int | None = option(None, "side of a patch in pixels; left out: the variant's", ge=1, le=99)
     activation: Activation | None = option(None, "activation; left out: the variant's")
     in_chans: int = option(3, "image channels: 3 colour, 1 grey", ge=1, le=64)
-    pretrained: str | None = option(None, "weight file or checkpoint folder to start from (weights only)")
+    pretrained: str | None = option(None, "weight file or checkpoint folder to start from (weights only)", path=True)
     exclude_epoch_state: bool = option(True, "with pretrained the epoch is never taken over; kept for old YAML files")
     freeze: bool = option(False, "train the head only; the rest keeps its weights and statistics")
 
@@ -38,33 +38,51 @@ class DataOptions(Options):
     """Data"""
 
     set: Literal["ImageNet", "cifar10", "digits"] = option("ImageNet", "kind of data; ImageNet is any image folder")
-    data_url: str | None = option(None, "folder of the data set")
-    train_dir: str = option("train", "folder of the training images, below data_url")
-    val_dir: str = option("val", "folder of the evaluation images, below data_url")
+    data_url: str | None = option(None, "folder of the data set", path=True)
+    train_dir: str = option("train", "folder of the training images, below data_url", path=True)
+    val_dir: str = option("val", "folder of the evaluation images, below data_url", path=True)
     train_num_samples: int | None = option(None, "use this many training images, chosen by seed", ge=1)
     val_num_samples: int | None = option(None, "use this many evaluation images, chosen by seed", ge=1)
     batch_size: int = option(128, "images a process and (micro-)batch", ge=1)
     num_parallel_workers: int = option(4, "loader processes or decoding threads; 0: none", flags=("-j",), ge=0, le=256)
 
-    @field_validator("set", mode="before")
-    @classmethod
-    def _set_in_any_case(cls, value: Any) -> Any:
-        return {"imagenet": "ImageNet"}.get(value.lower(), value.lower()) if isinstance(value, str) else value
 
-
-class PreprocessingOptions(Options):
+class InputOptions(Options):
     """Preprocessing"""
 
-    image_size: int = option(224, "side of the network's input in pixels", ge=1, le=4096)
-    crop_pct: float = option(0.96, "share of the resized image that the evaluation's centre crop keeps", ge=0.01, le=1)
+    # None: as the weights say, else as `data.preprocessing.Preprocessing` has it, the one place of these defaults.
+    image_size: int | None = option(
+        None, "side of the network's input in pixels; left out: the weights', else 224", ge=1, le=4096
+    )
+    crop_pct: float | None = option(
+        None, "share of the resized image that the centre crop keeps; left out: the weights', else .96", ge=0.01, le=1
+    )
+    mean: tuple[float, ...] | None = option(
+        None, "mean of each channel, pixels in 0..1; left out: the weights', else ImageNet's"
+    )
+    std: tuple[float, ...] | None = option(
+        None, "deviation of each channel, pixels in 0..1; left out: the weights', else ImageNet's"
+    )
+    exif: bool | None = option(
+        None, "turn images as their EXIF orientation says; left out: as the weights say, else not"
+    )
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _pixels_are_fractions(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value and max(value) > 1:
+            raise ValueError(f"is {' '.join(f'{part:g}' for part in value)}, of pixels in 0..255; divide by 255")
+        return value
+
+
+class PreprocessingOptions(InputOptions):
+    """Preprocessing of training"""
+
     interpolation: RandomInterpolation = option(
-        "random", "resampling of training crops; evaluation takes it too, for random bicubic"
+        "random", "resampling of training crops, and of evaluation where weights do not say (random: bicubic)"
     )
     min_crop: float = option(0.08, "least area of a training crop, as a share of the image", gt=0, le=1)
     crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "least and greatest width / height of a training crop")
-    mean: tuple[float, ...] | None = option(None, "mean of each channel, pixels in 0..1; left out: ImageNet's")
-    std: tuple[float, ...] | None = option(None, "deviation of each channel, pixels in 0..1; left out: ImageNet's")
-    exif: bool = option(True, "turn images as their EXIF orientation says")
 
 
 class AugmentOptions(Options):
@@ -127,10 +145,15 @@ class OptimizerOptions(Options):
 class RunOptions(Options):
     """Run"""
 
+    defaults: Literal["ours", "model_zoo"] = option(
+        "ours", "whose defaults hold where neither YAML nor command line says: ours or the MindSpore model zoo's"
+    )
     epochs: int = option(300, "epochs of the whole run", ge=1)
     start_epoch: int = option(0, "start the schedule and the order at this epoch", ge=0)
     seed: int = option(0, "seed of every random choice", ge=0, lt=2**32)
-    resume: str | None = option(None, "checkpoint or run folder to continue, or auto for the newest of a like run")
+    resume: str | None = option(
+        None, "checkpoint or run folder to continue, or auto for the newest of a like run", path=True
+    )
     force_resume: bool = option(False, "go on in spite of other data, classes or options than the run was started with")
     accumulate: int = option(1, "micro-batches a step", ge=1)
     eval_every: int = option(1, "epochs between evaluations; the last epoch is always evaluated", ge=1)
@@ -176,9 +199,9 @@ class DeviceOptions(Options):
 class OutputOptions(Options):
     """Output"""
 
-    summary_root_dir: str = option("./runs/summary", "folder of run summaries: options, metrics, events")
-    ckpt_root_dir: str = option("./runs/checkpoints", "folder of checkpoints")
-    best_ckpt_root_dir: str = option("./runs/best", "folder of best weights")
+    summary_root_dir: str = option("./runs/summary", "folder of run summaries: options, metrics, events", path=True)
+    ckpt_root_dir: str = option("./runs/checkpoints", "folder of checkpoints", path=True)
+    best_ckpt_root_dir: str = option("./runs/best", "folder of best weights", path=True)
     ckpt_keep_num: int = option(10, "checkpoints kept", ge=1)
     ckpt_save_every_step: int = option(0, "steps between checkpoints; 0: at the end of an epoch only", ge=0)
     ckpt_save_every_sec: float = option(

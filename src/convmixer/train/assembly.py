@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from convmixer.arch import parse_arch
 from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
-from convmixer.config.loading import Resolved
+from convmixer.config.loading import DEFAULT, Resolved
 from convmixer.config.schema import Config
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes, run_time
 from convmixer.errors import UserError
+from convmixer.inputs import settled
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 from convmixer.runs import TIME_FORMAT, RunFolders, create_run, write_provenance
 from convmixer.runtime.devices import memory_format
 from convmixer.train.agenda import Agenda
-from convmixer.train.data import class_count, open_training_data, train_reader
+from convmixer.train.data import check_class_count, open_training_data, train_reader
 from convmixer.train.ema import Ema
 from convmixer.train.evaluation import Evaluation
 from convmixer.train.feed import Feed, LoaderFeed
 from convmixer.train.journal import Journal
-from convmixer.train.network import create_network, wrap
+from convmixer.train.network import create_network, read_start, wrap
 from convmixer.train.optimizer import create_optimizer
 from convmixer.train.pictures import graph_text, sheet
 from convmixer.train.precision import Precision
@@ -41,6 +40,7 @@ from convmixer.train.state import TrainState
 from convmixer.train.step import TrainStep
 from convmixer.train.sync_batchnorm import synchronise
 from convmixer.train.trainer import Trainer
+from convmixer.weights.read import WeightFile
 
 
 def build_trainer(resolved: Resolved[Config], device: torch.device, processes: Processes) -> Trainer:
@@ -54,16 +54,18 @@ class _Assembly:
     def __init__(self, resolved: Resolved[Config], device: torch.device, processes: Processes) -> None:
         self.resolved, self.config = resolved, resolved.options
         self.device, self.processes = device, processes
-        self.data = open_training_data(self.config)
+        self.say = note if processes.is_first else lambda _: None
+        weights = read_start(self.config)
+        self.data = open_training_data(resolved, weights, self.say)
         world, accumulate = processes.count, self.config.accumulate
         self.plan = BatchPlan(len(self.data.train), self.config.batch_size, self.config.seed, world, accumulate)
         self.precision = Precision.of(self.config, device)
         self.schedule = self._schedule()
-        self.model = self._model()
+        self.model = self._model(weights)
         # The weights that a run starts from may have said more than the options did.
-        if parse_arch(self.config.arch).name != self.model.arch.name:
-            self.config = self.config.model_copy(update={"arch": self.model.arch.name})
-            self.resolved = replace(resolved, options=self.config)
+        source = DEFAULT if weights is None else str(weights.path)
+        self.resolved = settled(resolved, self.model.arch, self.data.preprocessing, source)
+        self.config = self.resolved.options
 
     def trainer(self) -> Trainer:
         config, state = self.config, self.state
@@ -100,11 +102,9 @@ class _Assembly:
             debug_nan=config.debug_nan,
         )
 
-    def _model(self) -> ConvMixer:
-        model = create_network(self.resolved, class_count(self.resolved, self.data.classes))
-        takes, given = model.arch.in_chans, self.data.preprocessing.channels
-        if takes != given:
-            raise UserError(f"in_chans: the weights take {takes} channels, the options say {given}")
+    def _model(self, weights: WeightFile | None) -> ConvMixer:
+        check_class_count(self.resolved, self.data.classes)
+        model = create_network(self.resolved, weights, self.data.classes, self.say)
         if self.config.sync_bn and self.processes.count > 1:
             synchronise(model, self.device)
         return model.to(self.device).to(memory_format=memory_format(model.arch.kernel_size, self.device))
@@ -221,6 +221,8 @@ class _Assembly:
         argv = [Path(sys.argv[0]).name, *self.resolved.argv]
         write_provenance(folders.summary, self.resolved, argv, self.data.classes.names, facts)
         if config.dump_graph:
-            (folders.summary / "graph.txt").write_text(graph_text(self.model, config.image_size), encoding="utf-8")
+            (folders.summary / "graph.txt").write_text(
+                graph_text(self.model, self.data.preprocessing.size), encoding="utf-8"
+            )
         note(f"run {folders.name}: {folders.summary}")
         return folders, journal
