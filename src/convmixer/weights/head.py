@@ -51,8 +51,8 @@ def _told(old: ClassMap, new: ClassMap, kept: set[int]) -> str:
     if not kept:
         return f"its head of {len(old)} classes is left out; none is a class of the data, the new one has {len(new)}"
     names = ", ".join(fresh[:_NAMES_SHOWN]) + (" ..." if len(fresh) > _NAMES_SHOWN else "")
-    said = f"its head keeps {len(kept)} of {len(old)} rows, by the names of their classes; {len(fresh)} rows are new"
-    return f"{said} ({names})" if fresh else said
+    said = f"its head keeps {len(kept)} of {len(old)} rows, by the names of their classes"
+    return f"{said}; {len(fresh)} new: {names}" if fresh else said
 
 
 def _normal(name: str) -> str:
