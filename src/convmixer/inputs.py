@@ -82,15 +82,20 @@ def overruled(resolved: Resolved[Any], chosen: Preprocessing) -> list[str]:
     return [said] if in_vain else []
 
 
-def settled(resolved: Resolved[Config], arch: Architecture, chosen: Preprocessing, source: str) -> Resolved[Config]:
-    """The options of a run with the network and the preprocessing that it has, so that they are recorded with it.
+def as_options(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The options that say it, but for `interpolation`, which in training is that of the crops."""
+    return {name: getattr(preprocessing, field) for name, field in _FIELDS.items() if name != "interpolation"}
 
-    `source`: where values come from that the options say otherwise or not at all, as the path of a weight file.
-    `interpolation` stays: in training it is that of the crops.
+
+def settled(
+    resolved: Resolved[Config], arch: Architecture, chosen: Preprocessing | None, source: str
+) -> Resolved[Config]:
+    """The options of a run that starts from the weights `source`, with what these said, so that it is recorded.
+
+    `arch`: the network; `chosen`: the preprocessing, None where the weights say none.
     """
     options = resolved.options
-    values = {name: getattr(chosen, field) for name, field in _FIELDS.items() if name != "interpolation"}
-    values["in_chans"] = chosen.channels
+    values = {"in_chans": arch.in_chans} | ({} if chosen is None else as_options(chosen))
     if parse_arch(options.arch).name != arch.name:
         values["arch"] = arch.name
     changed = {name: source for name, value in values.items() if getattr(options, name) != value}

@@ -11,7 +11,7 @@ import torch
 
 from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
-from convmixer.config.loading import DEFAULT, Resolved
+from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes, run_time
@@ -63,9 +63,10 @@ class _Assembly:
         self.schedule = self._schedule()
         self.model = self._model(weights)
         # The weights that a run starts from may have said more than the options did.
-        source = DEFAULT if weights is None else str(weights.path)
-        self.resolved = settled(resolved, self.model.arch, self.data.preprocessing, source)
-        self.config = self.resolved.options
+        if weights is not None:
+            inputs = None if weights.preprocessing is None else self.data.preprocessing
+            self.resolved = settled(resolved, self.model.arch, inputs, str(weights.path))
+            self.config = self.resolved.options
 
     def trainer(self) -> Trainer:
         config, state = self.config, self.state
@@ -172,13 +173,14 @@ class _Assembly:
         config, preprocessing = self.config, self.data.preprocessing
         settings = AugmentSettings(**{name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__})
         wants_picture = config.collect_input_data and self.processes.is_first
+        size, dtype, device = preprocessing.size, self.precision.dtype, self.device
         return TrainStep(
-            wrap(self.state, config, self.plan, self.precision.dtype, self.device, self.processes),
+            wrap(self.state, config, size, self.plan, dtype, device, self.processes),
             self.state,
             Augmentation(settings, preprocessing, len(self.data.classes), config.seed, self.processes.rank),
             self.precision,
             self.schedule,
-            device=self.device,
+            device=device,
             clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
             frozen=config.freeze,
             on_first_images=(lambda images: report.picture(sheet(images, preprocessing))) if wants_picture else None,

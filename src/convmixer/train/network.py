@@ -69,15 +69,20 @@ def _architecture(
 
 
 def wrap(
-    state: TrainState, config: Config, plan: BatchPlan, dtype: torch.dtype, device: torch.device, processes: Processes
+    state: TrainState,
+    config: Config,
+    image_size: int,
+    plan: BatchPlan,
+    dtype: torch.dtype,
+    device: torch.device,
+    processes: Processes,
 ) -> nn.Module:
     """What the step calls: the model run the way that `execution` asks for, in DDP where there are processes.
 
     Under `auto` a resumed run keeps the way of its checkpoint, where this machine has it. Notes the way in the state.
     """
     model = state.model
-    assert config.image_size is not None  # settled: see train.assembly
-    job = Job(model.arch, config.image_size, config.batch_size, dtype, True, device)
+    job = Job(model.arch, image_size, config.batch_size, dtype, True, device)
     execution: Execution = "compile" if config.compile else config.execution
     # Of the whole run, so that it and one that resumes it choose alike.
     images = config.epochs * plan.steps_per_epoch * config.accumulate * config.batch_size

@@ -10,6 +10,7 @@ from typing import Any
 from convmixer.config.schema import Config
 from convmixer.distributed import restarted_run
 from convmixer.errors import UserError
+from convmixer.inputs import as_options
 from convmixer.progress import note
 from convmixer.runs import RunFolders, run_suffix
 from convmixer.train.checkpoint import MANIFEST, checkpoints, fault_of, load_checkpoint, run_of
@@ -31,8 +32,10 @@ FREE = frozenset(
 def identity_of(config: Config, data: TrainingData, global_batch: int) -> dict[str, Any]:
     """What makes a run this run: a resumed one must agree in every entry."""
     options = {name: value for name, value in config.model_dump(mode="json").items() if name not in FREE}
+    inputs = as_options(data.preprocessing)
     return {
         **options,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in inputs.items()},
         "global batch": global_batch,
         "classes": data.classes.fingerprint[:16],
         "images": len(data.train),
