@@ -73,9 +73,13 @@ class AugmentOptions(Options):
     hflip: float = option(0.5, "probability of a horizontal flip", ge=0, le=1)
     vflip: float = option(0.0, "probability of a vertical flip", ge=0, le=1)
     auto_augment: str | None = option(
-        None, "policy in timm's words, as rand-m9-mstd0.5-inc1, original, v0", flags=("--aa",)
+        None,
+        "policy of timm (rand-m9-mstd0.5-inc1, v0) or of torchvision (randaugment-n2-m9, augmix-m3)",
+        flags=("--aa",),
     )
-    aa_interpolation: Literal["random", "bilinear", "bicubic"] = option("random", "resampling of the policy's turns")
+    aa_interpolation: Literal["random", "nearest", "bilinear", "bicubic"] | None = option(
+        None, "resampling of the policy's turns; left out: as interpolation where it is one of these"
+    )
     re_prob: float = option(0.0, "probability of random erasing", ge=0, le=1)
     re_mode: Literal["const", "rand", "pixel"] = option("const", "erased with zeros, one colour, or noise")
     re_count: int = option(1, "most erased areas an image", ge=1, le=100)
@@ -111,6 +115,7 @@ class OptimizerOptions(Options):
     eps: float = option(1e-8, "term in AdamW's and Adam's denominator", gt=0)
     momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
     weight_decay: float = option(0.0, "decay of convolution and head weights", flags=("--wd",), ge=0)
+    decay_all: bool = option(False, "decay biases and BatchNorm's parameters too")
     use_clip_grad_norm: bool = option(False, "clip the norm of the gradient")
     clip_grad_norm: float = option(1.0, "greatest norm of the gradient", gt=0)
     with_ema: bool = option(False, "keep an average of the weights and evaluate, save and export it")
@@ -205,6 +210,14 @@ class Config(
     ModelOptions,
 ):
     """Options of `train`, `eval` and `export`, all groups in one flat name space."""
+
+    @property
+    def policy_interpolation(self) -> Literal["random", "nearest", "bilinear", "bicubic"]:
+        """What `auto_augment` resamples with: `aa_interpolation`, or, as timm has it, that of the training crops."""
+        if self.aa_interpolation is not None:
+            return self.aa_interpolation
+        # The others are of a resize only: Pillow turns images by these three.
+        return self.interpolation if self.interpolation in ("nearest", "bilinear", "bicubic") else "random"
 
 
 def _as_value_error(check: Any, value: str) -> str:

@@ -33,6 +33,7 @@ def identity_of(config: Config, data: TrainingData, global_batch: int) -> dict[s
     options = {name: value for name, value in config.model_dump(mode="json").items() if name not in FREE}
     return {
         **options,
+        "aa_interpolation": config.policy_interpolation,
         "global batch": global_batch,
         "classes": data.classes.fingerprint[:16],
         "images": len(data.train),
