@@ -91,6 +91,7 @@ def test_what_differs_is_said(mine: Callable[..., Resolved[Config]]) -> None:
     assert line is not None
     for part in ("warmup_lr 5e-07 (7e-06)", "weight_decay 0.05 (0.0)", "amp_level O2 (O0)", "batch_size 256 (128)"):
         assert part in line
+    assert "aa_interpolation" not in str(difference(mine({"interpolation": "bilinear"})))
     assert "base_lr" not in line
     assert "label_smoothing" not in line
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from convmixer.arch import Activation
-from convmixer.config import schema
+from convmixer.config import preprocessing
 from convmixer.config.options import Options, option
-from convmixer.config.schema import DeviceOptions, ExecutionOptions, Interpolation
+from convmixer.config.preprocessing import Interpolation
+from convmixer.config.schema import DeviceOptions, ExecutionOptions
 
 
 class ImageOptions(Options):
@@ -19,7 +20,7 @@ class ImageOptions(Options):
     num_parallel_workers: int = option(4, "decoding threads; 0: none", flags=("-j",), ge=0, le=256)
 
 
-class InputOptions(schema.InputOptions):
+class InputOptions(preprocessing.InputOptions):
     """Preprocessing"""
 
     interpolation: Interpolation | None = option(None, "resampling; left out: the weights', else bicubic")

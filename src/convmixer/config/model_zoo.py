@@ -54,6 +54,8 @@ def difference(resolved: Resolved[Config]) -> str | None:
     if resolved.recipe is None or is_shipped(Path(resolved.recipe)) or not resolved.is_default("defaults"):
         return None
     ours = {name: getattr(resolved.options, name) for name in _LEARNING if resolved.is_default(name)}
+    if "aa_interpolation" in ours:
+        ours["aa_interpolation"] = resolved.options.policy_interpolation
     others = [f"{name} {_LEARNING[name]} ({value})" for name, value in ours.items() if value != _LEARNING[name]]
     if not others:
         return None

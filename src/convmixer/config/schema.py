@@ -9,10 +9,8 @@ from pydantic import field_validator
 from convmixer.arch import Activation, parse_arch
 from convmixer.augment.spec import parse_policy
 from convmixer.config.options import Options, option
+from convmixer.config.preprocessing import PreprocessingOptions
 from convmixer.errors import UserError
-
-Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
-RandomInterpolation = Literal["random", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
 class ModelOptions(Options):
@@ -47,53 +45,19 @@ class DataOptions(Options):
     num_parallel_workers: int = option(4, "loader processes or decoding threads; 0: none", flags=("-j",), ge=0, le=256)
 
 
-class InputOptions(Options):
-    """Preprocessing"""
-
-    # None: as the weights say, else as `data.preprocessing.Preprocessing` has it, the one place of these defaults.
-    image_size: int | None = option(
-        None, "side of the network's input in pixels; left out: the weights', else 224", ge=1, le=4096
-    )
-    crop_pct: float | None = option(
-        None, "share of the resized image that the centre crop keeps; left out: the weights', else .96", ge=0.01, le=1
-    )
-    mean: tuple[float, ...] | None = option(
-        None, "mean of each channel, pixels in 0..1; left out: the weights', else ImageNet's"
-    )
-    std: tuple[float, ...] | None = option(
-        None, "deviation of each channel, pixels in 0..1; left out: the weights', else ImageNet's"
-    )
-    exif: bool | None = option(
-        None, "turn images as their EXIF orientation says; left out: as the weights say, else not"
-    )
-
-    @field_validator("mean", "std")
-    @classmethod
-    def _pixels_are_fractions(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value and max(value) > 1:
-            raise ValueError(f"is {' '.join(f'{part:g}' for part in value)}, of pixels in 0..255; divide by 255")
-        return value
-
-
-class PreprocessingOptions(InputOptions):
-    """Preprocessing of training"""
-
-    interpolation: RandomInterpolation = option(
-        "random", "resampling of training crops, and of evaluation where weights do not say (random: bicubic)"
-    )
-    min_crop: float = option(0.08, "least area of a training crop, as a share of the image", gt=0, le=1)
-    crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "least and greatest width / height of a training crop")
-
-
 class AugmentOptions(Options):
     """Augmentation"""
 
     hflip: float = option(0.5, "probability of a horizontal flip", ge=0, le=1)
     vflip: float = option(0.0, "probability of a vertical flip", ge=0, le=1)
     auto_augment: str | None = option(
-        None, "policy in timm's words, as rand-m9-mstd0.5-inc1, original, v0", flags=("--aa",)
+        None,
+        "policy of timm (rand-m9-mstd0.5-inc1, v0) or of torchvision (randaugment-n2-m9, augmix-m3)",
+        flags=("--aa",),
     )
-    aa_interpolation: Literal["random", "bilinear", "bicubic"] = option("random", "resampling of the policy's turns")
+    aa_interpolation: Literal["random", "nearest", "bilinear", "bicubic"] | None = option(
+        None, "resampling of the policy's turns; left out: as interpolation where it is one of these"
+    )
     re_prob: float = option(0.0, "probability of random erasing", ge=0, le=1)
     re_mode: Literal["const", "rand", "pixel"] = option("const", "erased with zeros, one colour, or noise")
     re_count: int = option(1, "most erased areas an image", ge=1, le=100)
@@ -129,6 +93,7 @@ class OptimizerOptions(Options):
     eps: float = option(1e-8, "term in AdamW's and Adam's denominator", gt=0)
     momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
     weight_decay: float = option(0.0, "decay of convolution and head weights", flags=("--wd",), ge=0)
+    decay_all: bool = option(False, "decay biases and BatchNorm's parameters too")
     use_clip_grad_norm: bool = option(False, "clip the norm of the gradient")
     clip_grad_norm: float = option(1.0, "greatest norm of the gradient", gt=0)
     with_ema: bool = option(False, "keep an average of the weights and evaluate, save and export it")
@@ -228,6 +193,14 @@ class Config(
     ModelOptions,
 ):
     """Options of `train`, `eval` and `export`, all groups in one flat name space."""
+
+    @property
+    def policy_interpolation(self) -> Literal["random", "nearest", "bilinear", "bicubic"]:
+        """What `auto_augment` resamples with: `aa_interpolation`, or, as timm has it, that of the training crops."""
+        if self.aa_interpolation is not None:
+            return self.aa_interpolation
+        # The others are of a resize only: Pillow turns images by these three.
+        return self.interpolation if self.interpolation in ("nearest", "bilinear", "bicubic") else "random"
 
 
 def _as_value_error(check: Any, value: str) -> str:

@@ -121,6 +121,7 @@ class _Assembly:
             eps=config.eps,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            decay_all=config.decay_all,
         )
         ema = Ema(self.model, config.ema_decay) if config.with_ema else None
         first = config.start_epoch * self.plan.steps_per_epoch
@@ -171,7 +172,8 @@ class _Assembly:
 
     def _step(self, report: Report) -> TrainStep:
         config, preprocessing = self.config, self.data.preprocessing
-        settings = AugmentSettings(**{name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__})
+        named = {name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__}
+        settings = AugmentSettings(**(named | {"aa_interpolation": config.policy_interpolation}))
         wants_picture = config.collect_input_data and self.processes.is_first
         size, dtype, device = preprocessing.size, self.precision.dtype, self.device
         return TrainStep(

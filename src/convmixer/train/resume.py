@@ -36,6 +36,7 @@ def identity_of(config: Config, data: TrainingData, global_batch: int) -> dict[s
     return {
         **options,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in inputs.items()},
+        "aa_interpolation": config.policy_interpolation,
         "global batch": global_batch,
         "classes": data.classes.fingerprint[:16],
         "images": len(data.train),
