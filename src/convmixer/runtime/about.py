@@ -46,7 +46,10 @@ class About:
 
 def decode(text: str) -> About:
     """The record that `encode` wrote. Raises ValueError for one that is malformed."""
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("its record is malformed") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"its record is not of format {FORMAT}; a newer convmixer may have written it")
     try:
