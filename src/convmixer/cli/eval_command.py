@@ -17,7 +17,7 @@ from convmixer.evaluate import evaluate
 from convmixer.inputs import preprocessing_for
 from convmixer.metrics import Score
 from convmixer.progress import Progress, note
-from convmixer.runtime import Tunable
+from convmixer.runtime import tune
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +47,9 @@ def main(argv: Sequence[str]) -> int:
         activation=resolved.said("activation"),
     )
     source = open_evaluation_split(resolved, model.classes, model.num_classes)
-    if isinstance(model.runtime, Tunable):
-        way = "compile" if config.compile else config.execution
-        model.runtime.tune(len(source), config.batch_size, model.preprocessing.size, way)
+    way = "compile" if config.compile else config.execution
+    asked = resolved.asked("execution") or resolved.asked("compile")
+    tune(model.runtime, len(source), config.batch_size, model.preprocessing.size, way, asked=asked)
     score = score_of(model, source, config.batch_size, config.num_parallel_workers)
     print(f"eval results: {score.results()}")
     return name_bad_images(score, source)

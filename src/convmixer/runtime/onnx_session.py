@@ -20,8 +20,8 @@ from convmixer.runtime.onnx_graph import OnnxGraph, read_graph
 
 CPU = "CPUExecutionProvider"
 SILENT = 4  # ONNX Runtime's log level: fatal errors only, the others are raised
-# What an image may take: a fixed part, and more for large inputs and files, as honest networks need it. Of the
-# networks measured, VGG-16 takes most: 35 times its input.
+# What an image may take: a fixed part, and more for large inputs and files, as honest networks need it. ConvMixer
+# 768/32 takes 8 MB at 224 px; of known networks VGG-16 has the largest maps, of 64 channels, each 21 times its input.
 GROWTH, GROWTH_PER_INPUT, GROWTH_PER_WEIGHTS = 512 * 2**20, 64, 4
 SECONDS, SECONDS_PER_MEGAPIXEL, SECONDS_PER_MEGABYTE = 7.0, 20.0, 0.5
 _OUT_OF_MEMORY = re.compile("bad_alloc|[Ff]ailed to allocate memory|MemoryError")

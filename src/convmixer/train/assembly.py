@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from convmixer.arch import parse_arch
 from convmixer.augment.pipeline import Augmentation
@@ -75,6 +76,7 @@ class _Assembly:
         if self.processes.is_first:
             self._tell(restored, feed)
             check_space(Path(config.ckpt_root_dir), state)
+        network = wrap(state, config, self.plan, self.precision.dtype, self.device, self.processes)
         folders, journal = self._open_run(resumed)
         report = Report(
             agenda, self.processes, journal, first_step=state.step, step_images=self.plan.global_batch, folders=folders
@@ -88,7 +90,7 @@ class _Assembly:
         saver = Saver(folders, about, identity, config.ckpt_keep_num, journal, latest)
         return Trainer(
             state,
-            self._step(report),
+            self._step(network, report),
             feed,
             Evaluation(config, self.data, state, self.precision, self.device, self.processes),
             agenda,
@@ -168,12 +170,12 @@ class _Assembly:
             config.ckpt_save_every_sec,
         )
 
-    def _step(self, report: Report) -> TrainStep:
+    def _step(self, network: nn.Module, report: Report) -> TrainStep:
         config, preprocessing = self.config, self.data.preprocessing
         settings = AugmentSettings(**{name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__})
         wants_picture = config.collect_input_data and self.processes.is_first
         return TrainStep(
-            wrap(self.state, config, self.plan, self.precision.dtype, self.device, self.processes),
+            network,
             self.state,
             Augmentation(settings, preprocessing, len(self.data.classes), config.seed, self.processes.rank),
             self.precision,
