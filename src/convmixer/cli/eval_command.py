@@ -108,7 +108,8 @@ def name_bad_images(score: Score, source: Any) -> int:
     """Name the images that could not be read, and return the exit code."""
     for index, reason in score.bad:
         note(f"not evaluated: {source.name(index)}: {reason}")
+    if score.not_finite:
+        note(f"{score.not_finite} of {score.count} images got logits that are no numbers; they count as wrong")
     if score.bad:
         note(f"{len(score.bad)} of {len(score.bad) + score.count} images could not be read and are not in the results")
-        return RUN_FAILED
-    return 0
+    return RUN_FAILED if score.bad or score.not_finite else 0

@@ -67,7 +67,10 @@ def build_network(
 
 
 def ways_asked_for(job: Job, execution: Execution) -> list[Way]:
-    """The ways of a job that `execution` allows, plain eager first. Raises UserError where it names what is not there."""
+    """The ways of a job that `execution` allows, plain eager first.
+
+    Raises UserError where it names what is not there.
+    """
     ways = ways_for(job)
     wanted = [way for way in ways if execution in ("auto", way.kind)]
     if not wanted:

@@ -47,11 +47,11 @@ def write_onnx(
     calibration: Callable[[], Iterator[np.ndarray]] | None = None,
     opset: int = OPSET,
 ) -> None:
-    """Write one ONNX file without external data, of operators of this opset and the lowest IR version that holds it.
+    """Write one ONNX file without external data, of this opset and the lowest IR version that holds it.
 
     Input `input`, float [batch, channels, size, size], normalised; with the preprocessing in the graph `images`, uint8
     [batch, height, width, channels]. Output `logits`, float [batch, classes]. `calibration()` yields crops uint8
-    [N, size, size, channels] for int8. Raises UserError for a preprocessing or a network that ONNX, or this opset, does not have.
+    [N, size, size, channels] for int8. Raises UserError for what ONNX, or this opset, does not have.
     """
     front = preprocessing_graph(about.preprocessing, opset) if about.embed_preprocess else None
     proto = network_graph(model, about, opset)

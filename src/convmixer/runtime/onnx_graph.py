@@ -25,7 +25,7 @@ _OF_SHAPES = {"Shape", "Size"}
 _REPEATING = {"Loop", "Scan", "SequenceMap"}
 
 
-@dataclass
+@dataclass(slots=True)
 class Node:
     """`operator`: its name, with the domain before it where that is not ONNX's own. `inner`: nodes of its graphs."""
 
@@ -116,7 +116,7 @@ class _Reader:
     """Raises ValueError or IndexError for bytes that are no message, OverflowError for too many."""
 
     def __init__(self, content: mmap.mmap) -> None:
-        self.content, self.fields_left = content, MOST_FIELDS
+        self.content, self.fields_left, self.nodes_left = content, MOST_FIELDS, MOST_NODES
 
     def model(self) -> OnnxGraph:
         graph = OnnxGraph()
@@ -140,6 +140,9 @@ class _Reader:
                 graph.inputs += self._texts(first, last, 1)
 
     def _node(self, start: int, end: int, depth: int) -> Node:
+        if self.nodes_left == 0:
+            raise OverflowError(f"holds more than {MOST_NODES:,} operators")
+        self.nodes_left -= 1
         node, domain = Node(), ""
         for number, first, last in self._fields(start, end):
             if number == 1:

@@ -30,7 +30,7 @@ from convmixer.runtime.onnx_session import (
     providers_for,
     too_large,
 )
-from convmixer.runtime.probabilities import Undo, are_probabilities, from_sigmoid, from_softmax
+from convmixer.runtime.probabilities import Undo, random_image, undo_for
 
 
 class OnnxRuntime:
@@ -67,16 +67,15 @@ class OnnxRuntime:
 
         `growth`: bytes that it may take. Raises UserError for a file that needs more of either, or does not run.
         """
-        chosen, settings = self.preprocessing, onnxruntime.RunOptions()
+        settings = onnxruntime.RunOptions()
         settings.log_severity_level = SILENT
-        image = np.random.default_rng(0).integers(0, 256, (1, chosen.size, chosen.size, chosen.channels), np.uint8)
         bell = Timer(seconds, setattr, (settings, "terminate", True))
         bell.daemon = True
         self.answer = lambda batch: self.session.run([self.output], {self.form.name: batch}, settings)[0]
         bell.start()
         try:
             with memory_growth(growth):
-                answers = self.logits(image)
+                answers = self.logits(random_image(self.preprocessing))
         except MemoryError:
             raise too_large(self.path, growth) from None
         except UserError as error:
@@ -135,7 +134,7 @@ def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
     chosen = _choose(runtime, choose)
     runtime.preprocessing = chosen
     answers = runtime.prove(*file.bounds(chosen, runtime.form.batch or 1))
-    runtime.undo = _undo(path, answers, file.graph.last_operator(runtime.output))
+    runtime.undo = undo_for(path, answers, file.graph.last_operator(runtime.output))
     runtime.num_classes = count = answers.shape[1]
     classes = None if about is None else about.classes
     if count < 1 or (classes is not None and len(classes) != count):
@@ -182,17 +181,6 @@ def _output(path: str, session: onnxruntime.InferenceSession, wanted: str | None
     if len(names) > 1:
         note(f"{path}: has the outputs {printable(', '.join(names))}; {printable(chosen)} is taken, see --onnx_output")
     return chosen
-
-
-def _undo(path: str, answers: np.ndarray, last_operator: str | None) -> Undo | None:
-    """What makes logits of the answers, None where they are logits."""
-    if last_operator == "Sigmoid":
-        note(f"{path}: ends in a Sigmoid, which is undone: log(p / (1 - p)) of its answers are the logits")
-        return from_sigmoid
-    if answers.shape[1] > 1 and are_probabilities(answers):
-        note(f"{path}: answers with probabilities, as of a Softmax; their logarithms are the logits")
-        return from_softmax
-    return None
 
 
 def _openvino(path: str, about: About | None, output: int) -> Callable[[np.ndarray], object]:

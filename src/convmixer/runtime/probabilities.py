@@ -6,12 +6,35 @@ from collections.abc import Callable
 
 import numpy as np
 
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.progress import note
+
 # The sum of a thousand probabilities in half precision may be off by as much.
 _SUM_TOLERANCE = 1e-2
 # The least that float32 tells from zero: a probability of zero gets a finite logit, about -103.
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
 Undo = Callable[[np.ndarray], np.ndarray]
+
+
+def random_image(preprocessing: Preprocessing) -> np.ndarray:
+    """The same each time, uint8 [1, size, size, channels]: what a file is tried on before its first image."""
+    size, channels = preprocessing.size, preprocessing.channels
+    return np.random.default_rng(0).integers(0, 256, (1, size, size, channels), np.uint8)
+
+
+def undo_for(path: str, answers: np.ndarray, last_operator: str | None = None) -> Undo | None:
+    """What makes logits of a file's answers, as `answers` [N, classes] to some image show it; None: they are logits.
+
+    `last_operator`: the one that they come from, where that is known. What is undone is said.
+    """
+    if last_operator == "Sigmoid":
+        note(f"{path}: ends in a Sigmoid, which is undone: log(p / (1 - p)) of its answers are the logits")
+        return from_sigmoid
+    if answers.shape[1] > 1 and are_probabilities(answers):
+        note(f"{path}: answers with probabilities, as of a Softmax; their logarithms are the logits")
+        return from_softmax
+    return None
 
 
 def are_probabilities(answers: np.ndarray) -> bool:
