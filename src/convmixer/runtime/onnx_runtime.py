@@ -137,8 +137,10 @@ def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
     runtime.undo = undo_for(path, answers, file.graph.last_operator(runtime.output))
     runtime.num_classes = count = answers.shape[1]
     classes = None if about is None else about.classes
-    if count < 1 or (classes is not None and len(classes) != count):
-        raise UserError(f"{path}: names {len(classes or ())} classes, but answers in {count}")
+    if count < 1:
+        raise UserError(f"{path}: answers in {count} classes")
+    if classes is not None and len(classes) != count:
+        raise UserError(f"{path}: names {len(classes)} classes, but answers in {count}")
     if other_engine:
         index = [entry.name for entry in session.get_outputs()].index(runtime.output)
         runtime.answer = _openvino(path, about, index)
