@@ -118,8 +118,13 @@ def test_networks_of_other_forms(tmp_path: Path, options: dict[str, Any]) -> Non
 IR_VERSIONS = {13: 7, 14: 7, 15: 8, 17: 8, 18: 8, 19: 8, 21: 8, 23: 8}
 
 
-@pytest.mark.parametrize("opset", [13, 17, 18, 23])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(
+    ("opset", "precision"),
+    [(13, "int8"), (17, "fp16"), (18, "fp32")]
+    + [
+        pytest.param(opset, kind, marks=pytest.mark.slow) for opset in (13, 17, 23) for kind in ("fp32", "fp16", "int8")
+    ],
+)
 def test_opsets_and_the_lowest_version_of_the_format(
     tmp_path: Path, small: ConvMixer, opset: int, precision: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +143,7 @@ def test_opsets_and_the_lowest_version_of_the_format(
     assert relative(found, torch_logits(small, about, images)) < {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.1}[precision]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"activation": "gelu_tanh"}, {"activation": "relu", "kernel_size": 4}])
 def test_the_oldest_opset_holds_every_network(tmp_path: Path, options: dict[str, Any]) -> None:
     model = lively_model("convmixer_8_2", **{"kernel_size": 3, "patch_size": 2, "num_classes": 4, **options})

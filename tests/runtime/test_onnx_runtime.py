@@ -278,6 +278,15 @@ def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
     assert len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", [b"data", b"out"])
+def test_names_that_are_no_text_are_refused(write_model: Write, name: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_model()
+    path.write_bytes(path.read_bytes().replace(name, name[:-1] + b"\xf3"))
+    with pytest.raises(UserError, match=r"m\.onnx: a broken ONNX file"):
+        opened(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_truncated_file_is_refused(write_model: Write) -> None:
     path = write_model()
     path.write_bytes(path.read_bytes()[:-9])

@@ -60,9 +60,14 @@ class OnnxFile:
             if providers != [CPU]:
                 return onnxruntime.InferenceSession(self.path, settings, providers=providers)
             with memory_growth(growth):
-                return onnxruntime.InferenceSession(
-                    self.path, settings, providers=providers, disabled_optimizers=left_out
+                # Its own fallback would try the very same again, and say so on stdout.
+                session = onnxruntime.InferenceSession(
+                    self.path, settings, providers=providers, disabled_optimizers=left_out, enable_fallback=0
                 )
+            # Names that are no text are found here, not when they are used.
+            for entry in (*session.get_inputs(), *session.get_outputs()):
+                _ = entry.name, entry.shape
+            return session
         except Exception as error:  # ONNX Runtime has no base class of its errors
             if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
                 raise too_large(self.path, growth) from None
