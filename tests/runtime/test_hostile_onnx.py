@@ -223,9 +223,9 @@ def test_the_bound_of_memory_ends_with_its_block() -> None:
 
 
 def damaged() -> Iterator[bytes]:
-    """A small file cut and changed at every byte."""
+    """A small file cut and changed at every third byte."""
     content = model("y = Softmax(means)")
-    for position in range(len(content)):
+    for position in range(0, len(content), 3):
         yield content[:position]
         yield content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
 
@@ -238,7 +238,7 @@ def test_damaged_bytes_are_read_or_refused(tmp_path: Path) -> None:
             read_graph(path)
         except UserError:
             refused += 1
-    assert refused > 100
+    assert refused > 40
 
 
 def test_a_last_operator_is_found_behind_what_passes_it_on(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ _STATM = Path("/proc/self/statm")
 def memory_growth(limit: int) -> Iterator[None]:
     """Within it this process may take `limit` bytes more; what asks for more fails. On Linux only.
 
-    It counts memory that can be written (RLIMIT_DATA), not mapped files, and not address space that is only set aside.
+    It counts memory that can be written (RLIMIT_DATA), not mapped files, and not address space that is only set aside;
+    that of all threads, which therefore should not load anything meanwhile.
     """
     if resource is None or not _STATM.exists():
         yield
