@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
@@ -78,6 +79,8 @@ class _Assembly:
         if self.processes.is_first:
             self._tell(restored, feed)
             check_space(Path(config.ckpt_root_dir), state)
+        size, dtype = self.data.preprocessing.size, self.precision.dtype
+        network = wrap(state, config, size, self.plan, dtype, self.device, self.processes)
         folders, journal = self._open_run(resumed)
         report = Report(
             agenda, self.processes, journal, first_step=state.step, step_images=self.plan.global_batch, folders=folders
@@ -91,7 +94,7 @@ class _Assembly:
         saver = Saver(folders, about, identity, config.ckpt_keep_num, journal, latest)
         return Trainer(
             state,
-            self._step(report),
+            self._step(network, report),
             feed,
             Evaluation(config, self.data, state, self.precision, self.device, self.processes),
             agenda,
@@ -170,19 +173,18 @@ class _Assembly:
             config.ckpt_save_every_sec,
         )
 
-    def _step(self, report: Report) -> TrainStep:
+    def _step(self, network: nn.Module, report: Report) -> TrainStep:
         config, preprocessing = self.config, self.data.preprocessing
         named = {name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__}
         settings = AugmentSettings(**(named | {"aa_interpolation": config.policy_interpolation}))
         wants_picture = config.collect_input_data and self.processes.is_first
-        size, dtype, device = preprocessing.size, self.precision.dtype, self.device
         return TrainStep(
-            wrap(self.state, config, size, self.plan, dtype, device, self.processes),
+            network,
             self.state,
             Augmentation(settings, preprocessing, len(self.data.classes), config.seed, self.processes.rank),
             self.precision,
             self.schedule,
-            device=device,
+            device=self.device,
             clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
             frozen=config.freeze,
             on_first_images=(lambda images: report.picture(sheet(images, preprocessing))) if wants_picture else None,
