@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from convmixer.data import decode as decoding
 from convmixer.data.decode import BadImage, decode
+from convmixer.data.formats import jpeg
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 
@@ -33,8 +33,8 @@ def photo(width: int = 61, height: int = 47) -> Image.Image:
 @pytest.fixture(params=["simplejpeg", "pillow"])
 def jpeg_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "pillow":
-        monkeypatch.setattr(decoding, "simplejpeg", None)
-    elif decoding.simplejpeg is None:
+        monkeypatch.setattr(jpeg, "simplejpeg", None)
+    elif jpeg.simplejpeg is None:
         pytest.skip("simplejpeg is not installed")
     return str(request.param)
 
@@ -150,7 +150,7 @@ def test_truncated_files_are_refused(jpeg_reader: str, format: str, share: float
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_cut_and_closed_with_an_end_marker_is_found(progressive: bool) -> None:
-    if decoding.simplejpeg is None:
+    if jpeg.simplejpeg is None:
         pytest.skip("simplejpeg is not installed")
     encoded = encode(photo(200, 150), "JPEG", progressive=progressive)
     with pytest.raises(BadImage, match="premature end"):

@@ -6,13 +6,13 @@ from typing import Literal
 
 from convmixer.arch import Activation
 from convmixer.config.options import Options, option
-from convmixer.config.schema import DeviceOptions, ExecutionOptions, Interpolation
+from convmixer.config.schema import DecodingOptions, DeviceOptions, ExecutionOptions, Interpolation
 
 
 class ImageOptions(Options):
     """Images"""
 
-    data: str | None = option(None, "an image, or a folder of png, jpg and jpeg files")
+    data: str | None = option(None, "an image, or a folder of images")
     recursive: bool = option(False, "look for images below the folder too")
     batch_size: int = option(32, "images at once", ge=1)
     num_parallel_workers: int = option(4, "decoding threads; 0: none", flags=("-j",), ge=0, le=256)
@@ -45,5 +45,7 @@ class WeightOptions(Options):
     activation: Activation | None = option(None, "activation, where neither file nor arch says")
 
 
-class InferOptions(DeviceOptions, ExecutionOptions, InputOptions, AnswerOptions, WeightOptions, ImageOptions):
+class InferOptions(
+    DeviceOptions, ExecutionOptions, DecodingOptions, InputOptions, AnswerOptions, WeightOptions, ImageOptions
+):
     """Options of `infer`."""

@@ -67,6 +67,16 @@ class PreprocessingOptions(Options):
     exif: bool = option(True, "turn images as their EXIF orientation says")
 
 
+class DecodingOptions(Options):
+    """Decoding"""
+
+    max_pixels: int = option(
+        89_478_485,
+        "most pixels of an image; JPEG files of up to four times as many are decoded at half their width and height",
+        ge=1,
+    )
+
+
 class AugmentOptions(Options):
     """Augmentation"""
 
@@ -200,6 +210,7 @@ class Config(
     RunOptions,
     OptimizerOptions,
     AugmentOptions,
+    DecodingOptions,
     PreprocessingOptions,
     DataOptions,
     ModelOptions,

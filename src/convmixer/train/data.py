@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
+from convmixer.data.folders import refuse_nested
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
 from convmixer.data.sources import Source, open_split
@@ -39,6 +41,8 @@ class TrainingData:
 
 def open_training_data(config: Config) -> TrainingData:
     """Open both splits. Raises UserError where one is missing or they do not fit."""
+    if config.set == "ImageNet" and config.data_url is not None:
+        refuse_nested(Path(config.data_url) / config.train_dir, Path(config.data_url) / config.val_dir)
     train = open_split(
         config.set, config.data_url, config.train_dir, train=True, limit=config.train_num_samples, seed=config.seed
     )
@@ -74,4 +78,5 @@ def train_reader(config: Config, data: TrainingData) -> TrainReader:
         min_crop=config.min_crop,
         ratio=config.crop_ratio,
         interpolation=config.interpolation,
+        max_pixels=config.max_pixels,
     )
