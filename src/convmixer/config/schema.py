@@ -72,7 +72,7 @@ class DecodingOptions(Options):
 
     max_pixels: int = option(
         89_478_485,
-        "most pixels of an image; JPEG files of up to four times as many are decoded at half their width and height",
+        "most pixels of an image; a JPEG file of up to four times as many is decoded at half its size",
         ge=1,
     )
 

@@ -34,10 +34,10 @@ def _read(path: str) -> bytes:
         raise BadImage("not a regular file")
     if about.st_size > MAX_BYTES:
         raise BadImage(f"larger than {MAX_BYTES >> 20} MiB")
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:  # a buffer would be joined with the rest: twice the file in memory
         if about.st_size > _SMALL:
             head = file.read(HEAD)
             if not format_at(head)[0]:
                 raise BadImage(what_it_is(head))
             file.seek(0)
-        return file.read()
+        return file.readall()

@@ -13,7 +13,7 @@ from convmixer.data.limits import BadImage, check_size
 # Their decoders hold two to four images at once.
 _COSTLY = 2
 # Pillow's reader of run lengths is a loop in Python over bytes and pixels.
-_RUN_LENGTHS = 1 << 24
+_RUN_LENGTHS = 1 << 22
 
 
 def open_bmp(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image, int]:
