@@ -246,7 +246,7 @@ def test_the_folders_of_runs_are_no_class(root: Path) -> None:
         for _ in range(2):  # the second is called ...-2
             run = create_run(Config(arch="convmixer_256_8", model_postfix="x", **roots), "26-11-27_001122")
             write(run.summary / "first_batch.png")
-    write(create_run(Config(summary_root_dir=str(train)), "26-11-27_001122").summary / "x.png")
+    write(train / run.name / "x.png")
     source = train_split(root)
     assert source.classes.names == ("a", "b")
     assert names(source, root) == before

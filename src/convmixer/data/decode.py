@@ -79,7 +79,7 @@ def load_frame(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Imag
     except (BadImage, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise errors of a dozen classes on damaged files
-        raise BadImage(str(error) or type(error).__name__) from error
+        raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
     return image, orientation
 
 

@@ -69,7 +69,7 @@ def load_jpeg(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image,
     header = _read_header(encoded, start)
     reduced = _check_cost(encoded, header, max_pixels)
     mode = _MODES[len(header.components)]
-    closed = encoded.find(_END, header.scan) >= 0
+    closed = encoded.endswith(_END) or encoded.find(_END, header.scan) >= 0
     if not closed and not _carries_all(encoded, header):
         raise BadImage("Premature end of JPEG file")
     whole = closed and start == 0 and not header.stray
