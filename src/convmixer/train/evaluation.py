@@ -57,5 +57,6 @@ class Evaluation:
                 threads=self.config.num_parallel_workers,
                 part=processes.part,
                 on_batch=count,
+                max_pixels=self.config.max_pixels,
             )
         return Score.merged(processes.gather(score))
