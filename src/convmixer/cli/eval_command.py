@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
         kernel_size=resolved.said("kernel_size"),
         patch_size=resolved.said("patch_size"),
         activation=resolved.said("activation"),
+        entry=config.entry,
     )
     source = open_evaluation_split(resolved, model.classes, model.num_classes)
     if isinstance(model.runtime, Tunable):

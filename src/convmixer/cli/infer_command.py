@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         arch=options.arch,
         autocast=partial(_autocast, options),
         activation=options.activation,
+        entry=options.entry,
     )
     if isinstance(model.runtime, Tunable):
         model.runtime.tune(len(files), options.batch_size, model.preprocessing.size, options.execution)

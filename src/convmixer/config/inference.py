@@ -6,7 +6,7 @@ from typing import Literal
 
 from convmixer.arch import Activation
 from convmixer.config.options import Options, option
-from convmixer.config.schema import DeviceOptions, ExecutionOptions, Interpolation
+from convmixer.config.schema import DeviceOptions, EntryOptions, ExecutionOptions, Interpolation
 
 
 class ImageOptions(Options):
@@ -37,7 +37,7 @@ class AnswerOptions(Options):
     topk: int = option(5, "classes an answer names with --format full", ge=1)
 
 
-class WeightOptions(Options):
+class WeightOptions(EntryOptions):
     """Weights"""
 
     checkpoint: str | None = option(None, "weight file or checkpoint folder")

@@ -15,6 +15,14 @@ Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lan
 RandomInterpolation = Literal["random", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
+class EntryOptions(Options):
+    """Weights"""
+
+    entry: str | None = option(
+        None, "which network of a weight file that holds several, as state_dict, teacher or network"
+    )
+
+
 class ModelOptions(Options):
     """Model"""
 
@@ -202,6 +210,7 @@ class Config(
     AugmentOptions,
     PreprocessingOptions,
     DataOptions,
+    EntryOptions,
     ModelOptions,
 ):
     """Options of `train`, `eval` and `export`, all groups in one flat name space."""

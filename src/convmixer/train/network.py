@@ -18,7 +18,7 @@ from convmixer.execution.ways import ways_for
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 from convmixer.train.state import TrainState
-from convmixer.weights.load import complete, load_into
+from convmixer.weights.load import check, complete, load_into
 from convmixer.weights.read import WeightFile, read_weights
 
 
@@ -29,10 +29,13 @@ def create_network(resolved: Resolved[Config], num_classes: int) -> ConvMixer:
     not fit.
     """
     config = resolved.options
-    weights = read_weights(config.pretrained) if config.pretrained else None
+    weights = read_weights(config.pretrained, config.entry) if config.pretrained else None
+    shape = _architecture(resolved, weights, num_classes)
+    if weights is not None:
+        check(weights, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = ConvMixer(_architecture(resolved, weights, num_classes))
+        model = ConvMixer(shape)
     if weights is not None:
         if not config.exclude_epoch_state:
             note("exclude_epoch_state: pretrained takes over weights only; --resume continues a run")
