@@ -15,7 +15,7 @@ import torch
 from convmixer.errors import UserError
 from convmixer.weights.entries import mappings_of
 from convmixer.weights.pickles import PickleError, is_of_tensors, make_fit
-from convmixer.weights.stand_ins import stand_in, stand_ins
+from convmixer.weights.stand_ins import Opaque, stand_in, stand_ins
 
 # The number that the files before torch 1.6 begin with, as a pickle has it.
 _LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -165,7 +165,8 @@ def read_torch_file(path: Path, *, zipped: bool) -> tuple[dict[str, Any], dict[s
     """
     content = load_plain(path, zipped=zipped)
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a state_dict; no weights are in it.")
+        kind = "value of another program" if isinstance(content, Opaque) else type(content).__name__
+        raise UserError(f"{path}: holds a {kind}, not a state_dict; no weights are in it.")
     tensors = {".".join((*place, name)): t for place, held in mappings_of(content) for name, t in held.items()}
     _check_tensors(path, tensors)
     named = {str(name): value for name, value in content.items()}
