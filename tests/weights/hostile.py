@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import struct
 import sys
 import time
@@ -51,6 +50,22 @@ def _tensors_of_one_storage(count: int) -> bytes:
     return _archive(b"\x80\x02}(" + entries + b"u.")
 
 
+def _long(value: int) -> bytes:
+    """All of them have the same hash."""
+    return b"\x8a" + bytes([16]) + value.to_bytes(16, "little")
+
+
+def _storages() -> bytes:
+    """As pickle.dump keeps the memory of tensors, the same one over and over."""
+    return (
+        b"\x80\x02](ctorch.storage\n_load_from_bytes\nq\x01c_codecs\nencode\nX\x40\x42\x0f\0"
+        + (b"\x80\x02](" + b"]" * 300_000 + b"e.").ljust(10**6, b"x").decode("latin-1").encode()[: 10**6]
+        + b"X\x06\0\0\0latin1\x86Rq\x00"
+        + b"h\x01h\0\x85R" * 10_000
+        + b"e."
+    )
+
+
 def _names(count: int) -> list[bytes]:
     return [f"blocks.{i}.0.fn.0.weight".encode() for i in range(count)]
 
@@ -88,7 +103,7 @@ _DEEP = {"stem.0.weight": [1, 1, 1, 1], "head.weight": [1, 1]}
 
 def write_all(folder: Path) -> None:
     """Each kind of hostile file, by the name of what is wrong with it."""
-    text = b"\x80\x02(" + b"X" + struct.pack("<I", 10**6) + b"x" * 10**6 + b"q\x000"
+    text = b"\x80\x02](" + b"X" + struct.pack("<I", 10**6) + b"x" * 10**6 + b"q\x00"
     encode = b"c_codecs\nencode\nh\0X\x06\0\0\0latin1\x86R"
     files = {
         "members.pth": _archive_of_many(COUNT),
@@ -101,8 +116,20 @@ def write_all(folder: Path) -> None:
         "dims.ckpt": _checkpoint([b"w"], b"\x0a" + _varint(20_000_000) + b"\x7f" * 20_000_000, b"\0" * 4),
         "parts.ckpt": _checkpoint([b"w"], b"\x12\0" * 10_000_000, b"\0" * 4),
         "bytearray.pth": _archive(b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R."),
-        "encoded.pth": _archive(text + encode * 30_000 + b"l."),
-        "lists.pth": _archive(b"\x80\x02(" + b"]" * 20_000_000 + b"l."),
+        "encoded.pth": _archive(text + encode * 30_000 + b"e."),
+        "paths.pth": _archive(text + b"cpathlib\nPosixPath\nq\x01" + b"h\x01h\0\x85R" * 10_000 + b"e."),
+        "sets.pth": _archive(
+            b"\x80\x02](](" + b"K\0" * 9_000 + b"eq\x00c__builtin__\nset\nq\x01" + b"h\x01h\0\x85R" * 10_000 + b"e."
+        ),
+        "dictionaries.pth": _archive(
+            b"\x80\x02](ccollections\nOrderedDict\nq\x01](" + b"K\0K\0\x86" * 9_000 + b"eq\x00"
+            b"" + b"h\x01h\0\x85R" * 10_000 + b"e."
+        ),
+        "storages.pickle": _storages(),
+        "numbers.pth": _archive(
+            b"\x80\x02}(" + b"".join(_long((2**61 - 1) * k) + b"K\0" for k in range(1, 100_000)) + b"u."
+        ),
+        "lists.pth": _archive(b"\x80\x02](" + b"]" * 20_000_000 + b"e."),
         "copies.pth": _archive(
             b"\x80\x02ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n"
             b"(ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK"
@@ -111,7 +138,6 @@ def write_all(folder: Path) -> None:
         "index/model.safetensors.index.json": json.dumps({"weight_map": {f"w{i}": f"{i}.bin" for i in range(COUNT)}}),
         "nested/config.json": b'{"a":' * 10**6,
         "nested/model.safetensors": _safetensors(_WIDE),
-        "numbers.pickle": pickle.dumps({f"k{i}": i for i in range(COUNT)}, 4),
     }
     for name, content in files.items():
         path = folder / name

@@ -190,17 +190,16 @@ class Payload:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
-def test_nothing_is_run_in_any_protocol(
-    tmp_path: Path, monkeypatch, read, one: State, kind: str, protocol: int
-) -> None:
+def test_nothing_is_run_in_any_protocol(tmp_path: Path, monkeypatch, one: State, kind: str, protocol: int) -> None:
     monkeypatch.chdir(tmp_path)
     content = {"state_dict": timm(one), "value": np.float64(1), "args": argparse.Namespace(x=Payload())}
+    path = tmp_path / "w"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol))
+    else:
+        torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=kind == "zip")
     with pytest.raises(UserError, match=f"asks to run or build {os.mkdir.__module__}.mkdir"):
-        if kind == "pickle":
-            (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol))
-            read_weights(tmp_path / "w.pkl")
-        else:
-            read(content, pickle_protocol=protocol, _use_new_zipfile_serialization=kind == "zip")
+        read_weights(path)
     assert not Path("payload_ran").exists()
 
 

@@ -87,12 +87,18 @@ def test_transformers_wrapper(hub: Path, state: dict[str, torch.Tensor]) -> None
         ("{", "config.json: not used: no valid JSON"),
         ("[" * 100_000, "config.json: not used: no valid JSON"),
         ("[]", "config.json: not used: no JSON object"),
-        (json.dumps({**CONFIG, "pretrained_cfg": {"input_size": [3, 64, 32]}}), "preprocessing is not used: input_size"),
+        (
+            json.dumps({**CONFIG, "pretrained_cfg": {"input_size": [3, 64, 32]}}),
+            "preprocessing is not used: input_size",
+        ),
         (json.dumps({**CONFIG, "pretrained_cfg": {"mean": "0.5"}}), "its preprocessing is not used"),
         (json.dumps({**CONFIG, "pretrained_cfg": {"mean": [0.5], "std": [0.5]}}), "it is for 1 channels"),
         (json.dumps({**CONFIG, "pretrained_cfg": {"crop_pct": 1e-9}}), "out of bounds"),
         (json.dumps({**CONFIG, "pretrained_cfg": {"interpolation": "random"}}), "interpolation or std"),
-        (json.dumps({**CONFIG, "label_names": ["a", "b"]}), "class names are not used: there are 2, the weights have 3"),
+        (
+            json.dumps({**CONFIG, "label_names": ["a", "b"]}),
+            "class names are not used: there are 2, the weights have 3",
+        ),
         (json.dumps({**CONFIG, "label_names": ["a", "b", "a"]}), "some are there twice"),
         (json.dumps({**CONFIG, "label_names": [1, 2, 3]}), "they are no list of texts"),
     ],
@@ -149,7 +155,10 @@ def test_weights_in_several_files(hub: Path, state: dict[str, torch.Tensor], kin
     [
         (lambda index, places: places.update({"head.weight": "../other.safetensors"}), "names files of other folders"),
         (lambda index, places: places.update({"head.weight": "/etc/passwd"}), "names files of other folders"),
-        (lambda index, places: places.update({"head.weight": "absent.safetensors"}), "absent.safetensors: no such file"),
+        (
+            lambda index, places: places.update({"head.weight": "absent.safetensors"}),
+            "absent.safetensors: no such file",
+        ),
         (lambda index, places: places.update({"extra": "model-00001-of-00002.safetensors"}), "extra is not in model-0"),
         (lambda index, places: places.update({"head.weight": ["a"]}), "it has no weight_map"),
         (lambda index, places: places.update({f"w{i}": f"{i}.bin" for i in range(300)}), "names 302 files"),

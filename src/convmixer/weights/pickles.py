@@ -15,15 +15,21 @@ from typing import IO, cast
 # About 25 a tensor: a ConvMixer of 200 blocks with Adam's moments and averages has 11,000 tensors.
 OPERATIONS_MAX = 400_000
 _NAME_MAX = 200
-_ENCODED_MAX = 512 * 2**20  # bytes
+_ENCODED_MAX = 256 * 2**20  # bytes
 
-# What tensors are made of. Functions of torch's own list that convert or allocate are left out.
+_LONGS_MAX = 10_000  # a thousand are a generator's state; many of one hash make a dictionary slow
+
+# What dense tensors are made of. All else of torch's own list is left out: it converts, copies or allocates, and a
+# pickle may ask for the same thing a hundred thousand times.
 _OF_TENSORS = re.compile(
-    r"collections\.(?:OrderedDict|Counter)|_codecs\.encode|builtins\.(?:set|complex)"
-    r"|torch\.(?:\w+Storage|storage\.(?:Typed|Untyped)Storage|Size|Tensor|device|bool|[a-z]+\d\w*)"
-    r"|torch\._utils\._rebuild_(?:tensor|tensor_v2|parameter|parameter_with_state|sparse_tensor)"
-    r"|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout|torch\._tensor\._rebuild_from_type_v2"
+    r"collections\.OrderedDict|_codecs\.encode|builtins\.complex"
+    r"|torch\.(?:\w+Storage|device|bool|[a-z]+\d\w*)|torch\.nn\.parameter\.Parameter"
+    r"|torch\._utils\._rebuild_(?:tensor|tensor_v2|parameter|parameter_with_state)"
 )
+# Plain values that torch would make as large and as often as it is told to; they become one that is left out.
+_LEFT_OUT = ("builtins.bytearray", "builtins.set", "collections.Counter", "torch.Size")
+_NOTHING = ("builtins", "frozenset")
+_ORDERED = "collections.OrderedDict"
 
 
 class PickleError(ValueError):
@@ -107,9 +113,15 @@ class _Rewriter:
     _lost: set[int] = field(default_factory=set)
     """Texts in the memo whose pushing was taken back for a GLOBAL."""
     _copy_from: int | None = None
+    _ordered: bool = False
+    """Whether OrderedDict was pushed last."""
+    _ordered_at: set[int] = field(default_factory=set)
+    """Where it was put."""
+    _longs: int = 0
 
     def take(self, name: str, argument: object, position: int) -> None:
         self.finish(position)
+        self._watch(name)
         handler = getattr(self, f"_{name.lower()}", None)
         if isinstance(argument, str) and name.endswith(("UNICODE", "UNICODE8")):
             self._text(str(argument))
@@ -123,6 +135,16 @@ class _Rewriter:
             self.calls += name == "REDUCE"
             self._texts.clear()
             self._copy_from = position
+
+    def _watch(self, name: str) -> None:
+        """Refuse what only a hostile pickle does. An OrderedDict is made empty and filled then, never from another."""
+        self._longs += name == "LONG1"
+        if self._longs > _LONGS_MAX:
+            raise PickleError("its pickle has more large numbers than any weights")
+        if self._ordered and name not in ("EMPTY_TUPLE", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME"):
+            raise PickleError("its pickle makes dictionaries as torch.save never does; save the state_dict again")
+        if name == "EMPTY_TUPLE":
+            self._ordered = False
 
     def finish(self, position: int) -> None:
         """Copy the operation before `position`, where it stays what it is."""
@@ -152,11 +174,13 @@ class _Rewriter:
         if self._texts:
             self._texts[-1][2].append(index)
         self._lost.discard(index)
+        (self._ordered_at.add if self._ordered else self._ordered_at.discard)(index)
         self.out += b"r" + struct.pack("<I", index)
 
     def _binget(self, argument: object) -> None:
         assert isinstance(argument, int)
         text = self._memo.get(argument)
+        self._ordered = argument in self._ordered_at
         if text is None:
             self._texts.clear()
         elif argument in self._lost:
@@ -204,9 +228,9 @@ class _Rewriter:
             raise PickleError("a damaged or unknown pickle; fetch or save it again")
         self._texts.clear()
         module = module.replace("__builtin__", "builtins")
-        if f"{module}.{name}" == "builtins.bytearray":
-            # torch would make one of whatever size is asked for; as a set it is one of the values left out.
-            name, self.changed = "frozenset", True
+        if f"{module}.{name}" in _LEFT_OUT:
+            (module, name), self.changed = _NOTHING, True
+        self._ordered = f"{module}.{name}" == _ORDERED
         self.names[f"{module}.{name}"] = None
         self.out += f"c{module}\n{name}\n".encode("utf-8", "surrogatepass")
 

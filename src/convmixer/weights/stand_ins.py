@@ -26,6 +26,9 @@ _FORMATS = {
 }
 
 
+_TEXT_MAX = 4096  # a pickle may ask for the same text a hundred thousand times
+
+
 class Opaque:
     """An object of which nothing is kept."""
 
@@ -43,7 +46,7 @@ class Dtype:
     """The letters and the byte order of a NumPy dtype."""
 
     def __init__(self, code: object = "", *_: object) -> None:
-        self.code, self.order = str(code), "<"
+        self.code, self.order = code if isinstance(code, str) else "", "<"
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
@@ -52,7 +55,7 @@ class Dtype:
 
 def numpy_scalar(dtype: object, content: object = None) -> Any:
     """The number or text of a NumPy scalar, or None for one of another kind."""
-    if not isinstance(dtype, Dtype) or not isinstance(content, bytes):
+    if not isinstance(dtype, Dtype) or not isinstance(content, bytes) or len(content) > _TEXT_MAX:
         return None
     if dtype.code.startswith("U"):
         return content.decode("utf-32-le" if dtype.order == "<" else "utf-32-be", errors="replace").rstrip("\0")
@@ -61,8 +64,11 @@ def numpy_scalar(dtype: object, content: object = None) -> Any:
 
 
 def path_text(*parts: object) -> str:
-    """A path of pathlib as text."""
-    first, rest = str(parts[0]) if parts else "", [str(part) for part in parts[1:]]
+    """A path of pathlib as text; empty for one that no system has."""
+    texts = [part for part in parts[:_TEXT_MAX] if isinstance(part, str)]
+    if not texts or sum(map(len, texts)) > _TEXT_MAX:
+        return ""
+    first, *rest = texts
     return first + ("" if not rest or first.endswith(("/", "\\")) else "/") + "/".join(rest)
 
 

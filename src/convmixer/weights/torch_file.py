@@ -136,12 +136,26 @@ def _load(file: Path | io.BytesIO, names: list[str]) -> Any:
             raise _ForeignError(name)
     allowed: list[tuple[Callable[..., Any], str]] = stand_ins(names)
     if _FROM_BYTES in names:
-        allowed.append((_load_pickles, _FROM_BYTES))
+        allowed.append((_within(file), _FROM_BYTES))
     if isinstance(file, io.BytesIO):
         file.seek(0)
     with torch.serialization.safe_globals(allowed), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.simplefilter("ignore")  # on storages of older versions
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _within(file: Path | io.BytesIO) -> Callable[[bytes], Any]:
+    """A reader of what pickle.dump makes of tensors' memory, for as many bytes in all as the file has."""
+    left = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else file.stat().st_size
+
+    def from_bytes(content: bytes) -> Any:
+        nonlocal left
+        left -= len(content)
+        if left < 0:
+            raise PickleError("its pickle unpacks to more than it holds, which no weights do")
+        return _load_pickles(content)
+
+    return from_bytes
 
 
 def _check_tensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
