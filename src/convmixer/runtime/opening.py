@@ -63,6 +63,8 @@ def open_model(
         from convmixer.runtime.torch_runtime import open_weights
 
         return open_weights(path, arch, choose, device, autocast, entry, **options)
+    if entry is not None:
+        raise UserError(f"--entry: names a network of a weight file; {path} is none")
     if kind == "onnx":
         try:
             from convmixer.runtime.onnx_runtime import open_onnx
