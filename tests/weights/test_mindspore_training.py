@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from convmixer.arch import architecture
 from convmixer.weights.load import load_model
@@ -19,7 +20,7 @@ from convmixer.weights.read import read_weights
 
 pytestmark = pytest.mark.mindspore
 CLASSES = 3
-KINDS = ("WithLossCell", "model", "_backbone", "momentum", "ema of the zoo", "ema of all")
+KINDS = ("WithLossCell", "model", "_backbone", "momentum", "safetensors", "ema of the zoo", "ema of all")
 
 
 @dataclass
@@ -102,11 +103,13 @@ def _train(kind: str, folder: Path) -> Trained:
         step = _step_with_averages(cell, optimizer, kind == "ema of all")
     else:
         step = nn.TrainOneStepCell(cell, optimizer)
-    config = CheckpointConfig(save_checkpoint_steps=2, keep_checkpoint_max=1, append_info=["epoch_num", "step_num"])
+    form = "safetensors" if kind == "safetensors" else "ckpt"
+    numbers = ["epoch_num", "step_num"]
+    config = CheckpointConfig(2, keep_checkpoint_max=1, append_info=numbers, format=form)
     saver = ModelCheckpoint(prefix="net", directory=str(folder), config=config)
     data = dataset.NumpySlicesDataset((images, labels), ["images", "labels"], shuffle=False).batch(8)
     Model(step).train(2, data, callbacks=[saver], dataset_sink_mode=False)
-    (path,) = folder.glob("*.ckpt")
+    (path,) = folder.glob(f"*.{form}")
 
     network.set_train(False)
     logits = network(ms.Tensor(images)).asnumpy()
@@ -146,7 +149,7 @@ def _assert_near(found: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_logits_are_mindspores(training: Callable[[str], Trained], kind: str, capsys) -> None:
     run = training(kind)
-    entries = read_checkpoint(run.path)
+    entries = load_file(run.path) if kind == "safetensors" else read_checkpoint(run.path)
     # What a training run leaves beside the weights is in the file, or it tests nothing.
     assert {f"{run.wrapper}0.weight", "learning_rate", "epoch_num"} <= entries.keys()
     assert any(name.startswith(("moments.", "adam_v.")) for name in entries)
