@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         kernel_size=resolved.said("kernel_size"),
         patch_size=resolved.said("patch_size"),
         activation=resolved.said("activation"),
+        entry=config.entry,
     )
     for line in overruled(resolved, model.preprocessing):
         note(line)

@@ -52,18 +52,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
     """The network on the CPU, and what the exported file will say of itself."""
-    from convmixer.model import ConvMixer
     from convmixer.runtime.about import About
-    from convmixer.weights.load import complete, load_into
+    from convmixer.weights.load import build, complete
     from convmixer.weights.read import read_weights
 
     config = resolved.options
-    weights = read_weights(str(config.pretrained))
+    weights = read_weights(str(config.pretrained), config.entry)
     options = {name: resolved.said(name) for name in ("kernel_size", "patch_size", "activation", "num_classes")}
     architecture, notes = complete(weights, resolved.said("arch"), **options)
     preprocessing = preprocessing_for(resolved, weights.preprocessing, architecture.in_chans)
-    model = ConvMixer(architecture).eval()
-    for line in notes + load_into(model, weights) + overruled(resolved, preprocessing):
+    model = build(weights, architecture)
+    for line in notes + overruled(resolved, preprocessing):
         note(line)
     with weights.path.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()

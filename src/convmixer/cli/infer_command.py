@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         arch=options.arch,
         autocast=partial(_autocast, options),
         activation=options.activation,
+        entry=options.entry,
     )
     way, asked = options.execution, resolved.asked("execution")
     tune(model.runtime, len(files), options.batch_size, model.preprocessing.size, way, asked=asked)

@@ -13,6 +13,14 @@ from convmixer.config.preprocessing import PreprocessingOptions
 from convmixer.errors import UserError
 
 
+class EntryOptions(Options):
+    """Weights"""
+
+    entry: str | None = option(
+        None, "which network of a weight file that holds several, as state_dict, teacher or network"
+    )
+
+
 class ModelOptions(Options):
     """Model"""
 
@@ -201,6 +209,7 @@ class Config(
     DecodingOptions,
     PreprocessingOptions,
     DataOptions,
+    EntryOptions,
     ModelOptions,
 ):
     """Options of `train`, `eval` and `export`, all groups in one flat name space."""
