@@ -150,10 +150,13 @@ def main(folder: Path) -> None:
     import os
     import resource
 
+    from tests.fuzz.guard import peak
+
     from convmixer.cli.train_command import COMMAND
     from convmixer.config.loading import parse
+    from convmixer.data.classes import ClassMap
     from convmixer.errors import UserError
-    from convmixer.train.network import create_network
+    from convmixer.train.network import create_network, read_start
     from convmixer.weights.load import load_model
 
     now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -162,18 +165,18 @@ def main(folder: Path) -> None:
         if path.is_dir() or path.name == "config.json":
             continue
         for use in ("load_model", "create_network") if "wide" in path.name else ("load_model",):
-            start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            start, before = time.monotonic(), peak()
             try:
                 if use == "load_model":
                     load_model(path, activation="relu")
                 else:
-                    create_network(parse(COMMAND, ["--pretrained", str(path), "--activation", "relu"]), 2)
+                    resolved = parse(COMMAND, ["--pretrained", str(path), "--activation", "relu"])
+                    create_network(resolved, read_start(resolved.options), ClassMap(("a", "b")))
                 said = "accepted"
             except UserError as error:
                 said = str(error)
-            growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            seconds = time.monotonic() - start
-            print(json.dumps({"file": path.name, "use": use, "said": said, "seconds": seconds, "growth": growth << 10}))
+            seconds, growth = time.monotonic() - start, peak() - before
+            print(json.dumps({"file": path.name, "use": use, "said": said, "seconds": seconds, "growth": growth}))
 
 
 if __name__ == "__main__":
