@@ -23,8 +23,8 @@ from convmixer.signals import LAUNCHER, STOP_SIGNALS, heeded
 PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 ADDRESS = "127.0.0.1"
 POLL_SECONDS = 0.1
-# What the processes have to end by themselves once one of them has failed. One that was told to stop is not pressed:
-# a step, a batch of an evaluation and a save take what they take, and a process that hangs fails within dist_timeout.
+# What the others have once one process has failed, or has ended since the run is saved. Before that nobody is pressed:
+# a step, a batch of an evaluation and a save take what they take, and where one hangs another fails in dist_timeout.
 GRACE_SECONDS = 30.0
 _STOPPED = {128 + number for number in STOP_SIGNALS}
 
@@ -84,16 +84,17 @@ class _Group:
 
     def wait(self, sent: list[int]) -> None:
         """Wait for the end of all, and hand on what comes into `sent` meanwhile."""
-        handed, pressed = 0, None
+        handed, first_end = 0, None
         while any(self._running()):
             for number in sent[handed:]:
                 self._signal(number)
             handed = len(sent)
-            self._look()
-            if self._failed and pressed is None:
-                pressed = time.monotonic()
-                self._signal(signal.SIGTERM)
-            if pressed is not None and time.monotonic() - pressed > GRACE_SECONDS:
+            ended = self._look()
+            if ended and first_end is None:
+                first_end = time.monotonic()
+                if self._failed:
+                    self._signal(signal.SIGTERM)
+            if first_end is not None and time.monotonic() - first_end > GRACE_SECONDS:
                 self.kill()
             time.sleep(POLL_SECONDS)
         self._look()
@@ -140,12 +141,15 @@ class _Group:
     def _running(self) -> list[subprocess.Popen[bytes]]:
         return [process for process in self._processes if process.poll() is None]
 
-    def _look(self) -> None:
-        """Take down who has failed; of those found at once a killed one first, of which the others are the victims."""
-        codes = {rank: process.poll() for rank, process in enumerate(self._processes)}
-        failed = {rank: code for rank, code in codes.items() if code is not None and code not in {0, *_STOPPED}}
-        new = [rank for rank in failed if rank not in self._failed]
-        self._failed += sorted(new, key=lambda rank: failed[rank] > 0)
+    def _look(self) -> bool:
+        """Take down who has failed; of those found at once a killed one first, of which the others are the victims.
+
+        True once a process has ended otherwise than with 0: then the run is over for all.
+        """
+        ended = {rank: process.returncode for rank, process in enumerate(self._processes) if process.poll()}
+        new = [rank for rank, code in ended.items() if code not in _STOPPED and rank not in self._failed]
+        self._failed += sorted(new, key=lambda rank: ended[rank] > 0)
+        return bool(ended)
 
     def _signal(self, number: int) -> None:
         for process in self._running():
