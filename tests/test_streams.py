@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from tests.conftest import Train
 from tqdm import tqdm
 
 from convmixer.errors import UserError
@@ -99,6 +101,15 @@ def test_hostile_text_is_shown_escaped_whoever_writes_it(monkeypatch: pytest.Mon
     assert first == f"skipped {HARMLESS}\\nconvmixer: forged"
     assert logged == HARMLESS
     assert warned == f"file.py:1: UserWarning: {HARMLESS}"
+
+
+def test_names_of_images_in_trainings_messages(train: Train, own_toy: Path) -> None:
+    name = "\x1b]0;owned\x07\x1b[2J\n\u202e.jpg"
+    (own_toy / "train/red" / name).write_bytes(b"\xff\xd8\xff")
+    run = train("--max_bad_share=0.2", folder=own_toy, epochs=1)
+    assert set(re.findall(r"[^\n -~]", run.done.err)) == set()
+    (line,) = (line for line in run.done.err.splitlines() if "skipped " in line)
+    assert r"train/red/\x1b]0;owned\x07\x1b[2J\n\u202e.jpg: " in line
 
 
 def test_bars_can_still_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
