@@ -92,6 +92,12 @@ def test_a_process_that_hangs_after_anothers_failure_is_killed(
     assert launched(hangs) == 3
 
 
+def test_a_second_interrupt_ends_who_cannot_hear_it(launched: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
+    with pytest.raises(UserError, match="stopped by SIGINT, but not saved: process 0 was killed by SIGKILL"):
+        launched(trains(signal.SIGINT, signal.SIGINT, last="time.sleep(600)", saving=600))
+
+
 def test_a_killed_process_is_said(launched: Launch) -> None:
     with pytest.raises(UserError, match="process 1 was killed by SIGKILL; the run has ended") as caught:
         launched("if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)")

@@ -125,7 +125,7 @@ def _key(word: str) -> str:
 def _number(name: str, default: int, least: int) -> int:
     """An environment variable that is a whole number."""
     text = os.environ.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
+    if not (re.fullmatch("[0-9]{1,9}", text) and int(text) >= least):
         raise UserError(f"{name}: {text!r} is no whole number from {least} on; {_TOGETHER}")
     return int(text)
 

@@ -90,7 +90,8 @@ class _Group:
                 self._signal(number)
             handed = len(sent)
             ended = self._look()
-            if ended and first_end is None:
+            # A second Ctrl-C quits, also where a process hangs in a library and cannot hear it.
+            if (ended or sent.count(signal.SIGINT) > 1) and first_end is None:
                 first_end = time.monotonic()
                 if self._failed:
                     self._signal(signal.SIGTERM)

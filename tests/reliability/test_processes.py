@@ -186,12 +186,11 @@ def test_warnings_of_clusters_and_closed_connections(
 def test_processes_end_with_their_agent(
     agent: str, start: Start, here: Path, toy: Path, toy_options: ToyOptions
 ) -> None:
-    changes: dict[str, object] = {"epochs": 1000, "eval_every": 1000, "num_parallel_workers": 1}
+    options = toy_options(toy, **PAIR | {"epochs": 1000, "eval_every": 1000, "num_parallel_workers": 1})
     if agent == "convmixer":
-        process = start("train", *toy_options(toy, **PAIR | changes))
+        process = start("train", *options)
     else:
         words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py"))
-        options = toy_options(toy, **PAIR | changes | {"device_num": 1})
         process = start(*options, command=(sys.executable, *words))
     wait_for(lambda: steps_saved(here) >= 2)
     below = ranks(process.pid)

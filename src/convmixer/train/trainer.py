@@ -64,6 +64,7 @@ class Trainer:
         # A run that was stopped between a step and its evaluation makes up for it first.
         if self._owes_evaluation():
             self._evaluate(signals)
+            self.saver.save_checkpoint(self.state)
         for batches in self.feed.batches(range(self.state.step, self.agenda.last_step)):
             with self._telling():
                 result = self.step(batches)
