@@ -68,3 +68,13 @@ def test_a_run_with_half_of_them_ends_in_a_line(convmixer: Command, monkeypatch:
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert done.err.startswith("convmixer: WORLD_SIZE is 2, but RANK, LOCAL_RANK, ")
+
+
+def test_of_processes_that_know_each_other_only_by_their_agent_the_first_speaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    assert [Processes(rank, rank, 2).tell("error") for rank in range(2)] == [True, False]
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    assert Processes(1, 1, 2).tell("error")
+    assert not Processes(1, 1, 2).told("error")

@@ -89,13 +89,15 @@ class Processes:
         return box[0]
 
     def tell(self, word: str) -> bool:
-        """Leave a word for all processes without waiting for any; True for the first that leaves it."""
-        if _store is None:
-            return self.count == 1 or self.local_rank == 0
-        try:
-            return bool(_store.add(_key(word), 1) == 1)
-        except RuntimeError:  # the process that keeps the store is gone
-            return self.local_rank == 0
+        """Leave a word for all processes without waiting for any; True for the first that leaves it.
+
+        Without a store, or where the process that keeps it is gone: for the first of a machine where an agent started
+        all of them, else for each.
+        """
+        with contextlib.suppress(RuntimeError):
+            if _store is not None:
+                return bool(_store.add(_key(word), 1) == 1)
+        return self.local_rank == 0 or not has_agent()
 
     def told(self, word: str) -> bool:
         """Whether a process left the word; False where who keeps the words is gone, which the next collective tells."""
