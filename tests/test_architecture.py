@@ -30,6 +30,8 @@ TORCH_FREE = (
     "predict",
     "progress",
     "randomness",
+    "signals",
+    "streams",
 )
 
 

@@ -102,7 +102,8 @@ def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, abo
         return
     tolerance = config.tolerance or TOLERANCES[about.precision]
     parity = _parity(model, about, path, list(crops(shown, inputs, threads, config.max_pixels)))
-    note(table(path.name, parity, tolerance))
+    for line in table(path.name, parity, tolerance).splitlines():
+        note(line)
     facts: dict[str, Any] = {"file": path.name, "precision": about.precision, "source_sha256": about.source_sha256}
     facts |= {"tolerance": tolerance, **parity.to_dict()}
     if about.embed_preprocess:

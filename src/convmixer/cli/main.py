@@ -11,6 +11,8 @@ from importlib import import_module
 
 from convmixer import __version__
 from convmixer.errors import WRONG_USE, UserError
+from convmixer.signals import has_agent
+from convmixer.streams import standard_streams
 
 COMMANDS = {
     "train": "train a network on a folder of images",
@@ -27,20 +29,32 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line, without the program's name, and return its exit code (0, 1, 2, 130 or 143)."""
+    """Run a command line, without the program's name, and return its exit code.
+
+    0, 1 or 2; 128 + n where signal n ended it: 129, 130, 138, 143 of a stopped run, 141 where nobody reads the results.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _run(words)
-    except UserError as error:
-        print(f"convmixer: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("convmixer: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of stdout has gone (`convmixer infer ... | head`); the interpreter must not flush into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    with standard_streams():
+        try:
+            code = _run(words)
+            sys.stdout.flush()
+            return code
+        except UserError as error:
+            if _speaks():
+                print(f"convmixer: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            if _speaks():
+                print("convmixer: interrupted", file=sys.stderr)
+            return 128 + signal.SIGINT
+        except BrokenPipeError:
+            # The reader of stdout has gone: `convmixer infer ... | head`.
+            return 128 + signal.SIGPIPE
+
+
+def _speaks() -> bool:
+    """Of the processes that an agent started on this machine, the first says what all of them meet."""
+    return not has_agent() or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _run(words: list[str]) -> int:

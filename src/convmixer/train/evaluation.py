@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import torch
 
@@ -35,7 +35,7 @@ class Evaluation:
         self.runtime = TorchRuntime(state.model, data.preprocessing, device, precision.autocast)
 
     def __call__(self, interrupted: Callable[[], bool]) -> Score:
-        """The score over all processes. Raises Interrupted soon after `interrupted()` is true."""
+        """The score over all processes. Raises Interrupted, on all, soon after `interrupted()` is true on one."""
         state, processes, val = self.state, self.processes, self.data.val
         with (
             nullcontext() if state.ema is None else state.ema.applied(state.model),
@@ -49,14 +49,19 @@ class Evaluation:
                 if interrupted():
                     raise Interrupted
 
-            score = evaluate(
-                self.runtime,
-                val,
-                self.data.preprocessing,
-                batch_size=self.config.batch_size,
-                threads=self.config.num_parallel_workers,
-                part=processes.part,
-                on_batch=count,
-                max_pixels=self.config.max_pixels,
-            )
-        return Score.merged(processes.gather(score))
+            score: Score | None = None
+            with suppress(Interrupted):
+                score = evaluate(
+                    self.runtime,
+                    val,
+                    self.data.preprocessing,
+                    batch_size=self.config.batch_size,
+                    threads=self.config.num_parallel_workers,
+                    part=processes.part,
+                    on_batch=count,
+                    max_pixels=self.config.max_pixels,
+                )
+        parts = processes.gather(score)
+        if None in parts:
+            raise Interrupted
+        return Score.merged(parts)
