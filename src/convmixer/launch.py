@@ -16,7 +16,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from convmixer.distributed import RUN_TIME
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.runs import TIME_FORMAT
+from convmixer.runs import COMMAND, TIME_FORMAT, typed_command
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +31,7 @@ def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> 
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     # Each process would warn that DDP was told of unused parameters and found none (see train.network.wrap).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ[COMMAND] = typed_command(command)
     os.environ[RUN_TIME] = datetime.now().strftime(TIME_FORMAT)
     # The package may stand in a checkout that nobody installed.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))

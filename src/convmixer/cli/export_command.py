@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convmixer.arch import check_image_size
 from convmixer.config.export import ExportConfig
 from convmixer.config.loading import Command, Resolved, parse
+from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
 from convmixer.progress import note
@@ -22,7 +24,19 @@ if TYPE_CHECKING:
     from convmixer.model import ConvMixer
     from convmixer.runtime.about import About
 
-COMMAND = Command("export", "Export the weights of --pretrained, and compare.", ExportConfig, takes_config=True)
+# Beside those that only an export has.
+USES = (
+    "pretrained arch kernel_size patch_size activation num_classes file_format "
+    "set data_url train_dir val_dir seed num_parallel_workers image_size crop_pct interpolation mean std exif"
+)
+
+COMMAND = Command(
+    "export",
+    "Export the weights of --pretrained, and compare.",
+    ExportConfig,
+    takes_config=True,
+    uses=frozenset([*USES.split(), *ExportConfig.model_fields.keys() - Config.model_fields.keys()]),
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,6 +76,7 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
     options = {name: resolved.said(name) for name in ("kernel_size", "patch_size", "activation", "num_classes")}
     architecture, notes = complete(weights, resolved.said("arch"), **options)
     preprocessing = preprocessing_for(resolved, weights.preprocessing, architecture.in_chans)
+    check_image_size(architecture, preprocessing.size)
     model = ConvMixer(architecture).eval()
     for line in notes + load_into(model, weights):
         note(line)

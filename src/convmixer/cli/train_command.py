@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from convmixer.config.loading import DEFAULT, Command, Resolved, parse
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
 def _train(resolved: Resolved[Config], processes: Any) -> int:
     from convmixer.distributed import process_group
     from convmixer.progress import note
+    from convmixer.runs import typed_command
     from convmixer.runtime.devices import choose_device
     from convmixer.train.assembly import build_trainer
     from convmixer.train.stopping import Stopped
@@ -67,7 +69,8 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
                 trainer.run()
             except Stopped as stop:
                 if processes.is_first:
-                    note(f"{stop}, saved at step {trainer.state.step}; --resume {trainer.saver.latest} goes on")
+                    again = f"{typed_command(['train', *resolved.argv])} --resume {quote(str(trainer.saver.latest))}"
+                    note(f"{stop}, saved at step {trainer.state.step}; {again} goes on")
                 return stop.exit_code
             if trainer.saver.folders is not None:
                 print(f"best: {trainer.saver.best} (Top1-Acc {trainer.state.best_top1})")

@@ -21,7 +21,7 @@ class ExportOptions(Options):
     )
     embed_preprocess: bool = option(False, "ONNX: the graph takes uint8 images, resizes, crops and normalises them")
     tolerance: float | None = option(
-        None, "largest difference from the weights' logits, as a share of the largest; left out: by precision", gt=0
+        None, "largest difference from the weights' logits, as a fraction of the largest; left out: by precision", gt=0
     )
     parity_images: int = option(32, "images that the exported file is compared on", ge=1)
     calibration_images: int = option(64, "images that int8 takes the ranges of activations from", ge=1)

@@ -22,7 +22,7 @@ class InputOptions(Options):
     """Preprocessing, where it should be other than the weights say"""
 
     image_size: int | None = option(None, "side of the network's input in pixels", ge=1, le=4096)
-    crop_pct: float | None = option(None, "share of the resized image that the centre crop keeps", ge=0.01, le=1)
+    crop_pct: float | None = option(None, "fraction of the resized image that the centre crop keeps", ge=0.01, le=1)
     interpolation: Interpolation | None = option(None, "resampling")
     mean: tuple[float, ...] | None = option(None, "mean of each channel, pixels in 0..1")
     std: tuple[float, ...] | None = option(None, "deviation of each channel, pixels in 0..1")

@@ -31,6 +31,14 @@ class Options(BaseModel):
             raise ValueError(f"is {value!r}, which is no value of this option")
         return value
 
+    @field_validator("*")
+    @classmethod
+    def _no_endless_numbers(cls, value: Any) -> Any:
+        # Python's integers have no end, those of NumPy and torch do.
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("is a number of more than 63 bits, which no option takes")
+        return value
+
 
 @dataclass(frozen=True)
 class Option:

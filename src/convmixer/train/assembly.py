@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from convmixer.arch import parse_arch
+from convmixer.arch import Architecture, check_image_size, parse_arch
 from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
 from convmixer.config.loading import Resolved
@@ -20,7 +19,7 @@ from convmixer.distributed import Processes, run_time
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 from convmixer.progress import note
-from convmixer.runs import TIME_FORMAT, RunFolders, create_run, write_provenance
+from convmixer.runs import TIME_FORMAT, RunFolders, create_run, typed_command, write_provenance
 from convmixer.runtime.devices import memory_format
 from convmixer.train.agenda import Agenda
 from convmixer.train.data import class_count, open_training_data, train_reader
@@ -105,9 +104,20 @@ class _Assembly:
         takes, given = model.arch.in_chans, self.data.preprocessing.channels
         if takes != given:
             raise UserError(f"in_chans: the weights take {takes} channels, the options say {given}")
+        self._check_shapes(model.arch)
         if self.config.sync_bn and self.processes.count > 1:
             synchronise(model, self.device)
         return model.to(self.device).to(memory_format=memory_format(model.arch.kernel_size, self.device))
+
+    def _check_shapes(self, arch: Architecture) -> None:
+        config, side = self.config, self.data.preprocessing.size // arch.patch_size
+        check_image_size(arch, self.data.preprocessing.size)
+        shared = self.processes.count if config.sync_bn else 1
+        if side * side * config.batch_size * shared == 1 and not config.freeze:
+            raise UserError(
+                "batch_size: 1 image of 1 patch leaves BatchNorm one value, which has no variance; "
+                f"batch_size must be at least 2, or image_size at least {2 * arch.patch_size}"
+            )
 
     @cached_property
     def state(self) -> TrainState:
@@ -218,8 +228,8 @@ class _Assembly:
                 path.mkdir(parents=True, exist_ok=True)
             journal = Journal(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
         facts = {"processes": self.processes.count, "images": [len(self.data.train), len(self.data.val)]}
-        argv = [Path(sys.argv[0]).name, *self.resolved.argv]
-        write_provenance(folders.summary, self.resolved, argv, self.data.classes.names, facts)
+        command = typed_command(["train", *self.resolved.argv])
+        write_provenance(folders.summary, self.resolved, command, self.data.classes.names, facts)
         if config.dump_graph:
             (folders.summary / "graph.txt").write_text(graph_text(self.model, config.image_size), encoding="utf-8")
         note(f"run {folders.name}: {folders.summary}")
