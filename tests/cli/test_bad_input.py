@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -253,3 +254,10 @@ def test_one_patch_and_one_image_are_no_fault_where_batchnorm_does_not_learn(
 ) -> None:
     done = convmixer("train", *toy_options(toy, image_size=2, batch_size=1, epochs=1), "--freeze")
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("command", ["eval", "infer"])
+def test_a_pipe_is_no_model(refuse: Refuse, toy: Path, tmp_path: Path, command: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    words = [str(toy / "val/red"), "--checkpoint"] if command == "infer" else [f"--data_url={toy}", "--pretrained"]
+    refuse(WRONG_USE, [tmp_path / "pipe", "neither a file nor a folder"], command, *words, tmp_path / "pipe")
