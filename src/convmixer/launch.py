@@ -17,7 +17,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from convmixer.distributed import RUN_TIME
 from convmixer.errors import RUN_FAILED, WRONG_USE, UserError
 from convmixer.progress import note
-from convmixer.runs import TIME_FORMAT
+from convmixer.runs import COMMAND, TIME_FORMAT, typed_command
 from convmixer.signals import LAUNCHER, STOP_SIGNALS, heeded
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,7 @@ def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
     # Each process would warn that DDP was told of unused parameters and found none (see train.network.wrap).
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ[COMMAND] = typed_command(command)
     os.environ[RUN_TIME] = datetime.now().strftime(TIME_FORMAT)
     # The package may stand in a checkout that nobody installed.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))

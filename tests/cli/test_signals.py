@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -72,7 +73,10 @@ def test_a_stopped_run_has_saved_and_goes_on(
     said = rest.splitlines()[-1]
     assert said.startswith(f"stopped by {number.name}, saved at step ")
     assert said.endswith(" goes on")
-    checkpoint = Path(said.split("--resume ")[1].removesuffix(" goes on"))
+    # The command that goes on is whole, and the one that was typed.
+    hint = shlex.split(said.partition("; ")[2].removesuffix(" goes on"))
+    assert hint[:-1] == [sys.executable, str(ROOT / "train.py"), *options, "--resume"]
+    checkpoint = Path(hint[-1])
     step = int(checkpoint.name.removeprefix("step_"))
     assert checkpoint.is_dir()
     assert 2 <= step < 3 * EPOCHS

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convmixer.arch import check_image_size
 from convmixer.config.export import ExportConfig
 from convmixer.config.loading import Command, Resolved, parse
+from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.progress import note
@@ -22,7 +24,19 @@ if TYPE_CHECKING:
     from convmixer.model import ConvMixer
     from convmixer.runtime.about import About
 
-COMMAND = Command("export", "Export the weights of --pretrained, and compare.", ExportConfig, takes_config=True)
+# Beside those that only an export has.
+USES = (
+    "pretrained entry arch kernel_size patch_size activation num_classes file_format "
+    "set data_url train_dir val_dir seed num_parallel_workers image_size crop_pct interpolation mean std exif max_pixels"
+)
+
+COMMAND = Command(
+    "export",
+    "Export the weights of --pretrained, and compare.",
+    ExportConfig,
+    takes_config=True,
+    uses=frozenset([*USES.split(), *ExportConfig.model_fields.keys() - Config.model_fields.keys()]),
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,6 +75,7 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
     options = {name: resolved.said(name) for name in ("kernel_size", "patch_size", "activation", "num_classes")}
     architecture, notes = complete(weights, resolved.said("arch"), **options)
     preprocessing = preprocessing_for(resolved, weights.preprocessing, architecture.in_chans)
+    check_image_size(architecture, preprocessing.size)
     model = build(weights, architecture)
     for line in notes + overruled(resolved, preprocessing):
         note(line)

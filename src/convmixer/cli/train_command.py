@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any, NoReturn
 
 from convmixer.config.loading import DEFAULT, Command, Resolved, parse
@@ -70,6 +71,7 @@ def remarks(resolved: Resolved[Config]) -> list[str]:
 def _train(resolved: Resolved[Config], processes: Any) -> int:
     from convmixer.distributed import process_group
     from convmixer.progress import note
+    from convmixer.runs import typed_command
     from convmixer.runtime.devices import choose_device
     from convmixer.train.assembly import build_trainer
     from convmixer.train.stopping import Stopped
@@ -89,7 +91,8 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
             trainer.run()
         except Stopped as stop:
             if processes.is_first:
-                note(f"{stop}, saved at step {trainer.state.step}; --resume {trainer.saver.latest} goes on")
+                again = f"{typed_command(['train', *resolved.argv])} --resume {quote(str(trainer.saver.latest))}"
+                note(f"{stop}, saved at step {trainer.state.step}; {again} goes on")
             return stop.exit_code
     if trainer.saver.folders is not None:
         # Where nobody reads them, the run is done and saved all the same.

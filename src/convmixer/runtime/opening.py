@@ -58,6 +58,8 @@ def open_model(
     network of a weight file that holds several. `autocast`: for weights, device -> a maker of the context that they run
     in. Raises UserError for a file that cannot be used.
     """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{path}: is neither a file nor a folder")  # reading a pipe may wait for ever
     kind = kind_of(path)
     if kind == "weights":
         from convmixer.runtime.torch_runtime import open_weights

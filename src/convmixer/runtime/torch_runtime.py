@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from convmixer.arch import check_image_size
 from convmixer.augment.pipeline import normalise
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.execution import Execution, Job, choose_network
@@ -77,6 +78,7 @@ def open_weights(
     weights = read_weights(path, entry)
     architecture, notes = complete(weights, arch, **options)
     chosen = choose(weights.preprocessing, architecture.in_chans)
+    check_image_size(architecture, chosen.size)
     model = build(weights, architecture)
     for line in notes:
         note(line)

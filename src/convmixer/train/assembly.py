@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from convmixer.arch import Architecture, check_image_size
 from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
 from convmixer.config.loading import Resolved
@@ -21,7 +21,7 @@ from convmixer.errors import UserError
 from convmixer.inputs import settled
 from convmixer.model import ConvMixer
 from convmixer.progress import note
-from convmixer.runs import TIME_FORMAT, RunFolders, create_run, write_provenance
+from convmixer.runs import TIME_FORMAT, RunFolders, create_run, typed_command, write_provenance
 from convmixer.runtime.devices import memory_format
 from convmixer.train.agenda import Agenda
 from convmixer.train.data import check_class_count, open_training_data, train_reader
@@ -110,9 +110,20 @@ class _Assembly:
     def _model(self, weights: WeightFile | None) -> ConvMixer:
         check_class_count(self.resolved, self.data.classes)
         model = create_network(self.resolved, weights, self.data.classes, self.say)
+        self._check_shapes(model.arch)
         if self.config.sync_bn and self.processes.count > 1:
             synchronise(model, self.device)
         return model.to(self.device).to(memory_format=memory_format(model.arch.kernel_size, self.device))
+
+    def _check_shapes(self, arch: Architecture) -> None:
+        config, side = self.config, self.data.preprocessing.size // arch.patch_size
+        check_image_size(arch, self.data.preprocessing.size)
+        shared = self.processes.count if config.sync_bn else 1
+        if side * side * config.batch_size * shared == 1 and not config.freeze:
+            raise UserError(
+                "batch_size: 1 image of 1 patch leaves BatchNorm one value, which has no variance; "
+                f"batch_size must be at least 2, or image_size at least {2 * arch.patch_size}"
+            )
 
     @cached_property
     def state(self) -> TrainState:
@@ -224,8 +235,8 @@ class _Assembly:
                 path.mkdir(parents=True, exist_ok=True)
             journal = Journal(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
         facts = {"processes": self.processes.count, "images": [len(self.data.train), len(self.data.val)]}
-        argv = [Path(sys.argv[0]).name, *self.resolved.argv]
-        write_provenance(folders.summary, self.resolved, argv, self.data.classes.names, facts)
+        command = typed_command(["train", *self.resolved.argv])
+        write_provenance(folders.summary, self.resolved, command, self.data.classes.names, facts)
         if config.dump_graph:
             (folders.summary / "graph.txt").write_text(
                 graph_text(self.model, self.data.preprocessing.size), encoding="utf-8"
