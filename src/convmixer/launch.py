@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -36,18 +36,12 @@ def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> 
     run is saved, else 1. A failed run is started again `max_restarts` times. The processes print their own errors;
     what they cannot say themselves, as that one was killed, raises UserError (exit 1).
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
-    # Each process would warn that DDP was told of unused parameters and found none (see train.network.wrap).
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ[COMMAND] = typed_command(command)
-    os.environ[RUN_TIME] = datetime.now().strftime(TIME_FORMAT)
-    # The package may stand in a checkout that nobody installed.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
+    environment = _environment(processes, command)
     sent: list[int] = []
     before = {number: signal.signal(number, lambda number, _: sent.append(number)) for number in heeded()}
     try:
         for attempt in range(max_restarts + 1):
-            group = _Group(processes, [sys.executable, "-m", "convmixer.cli.main", *command], attempt)
+            group = _Group(processes, [sys.executable, "-m", "convmixer.cli.main", *command], environment, attempt)
             try:
                 group.wait(sent)
             finally:
@@ -62,10 +56,24 @@ def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> 
     return group.outcome(sent)
 
 
+def _environment(processes: int, command: Sequence[str]) -> dict[str, str]:
+    """What all processes of the run, of the first start and of others, find in their environment."""
+    return {
+        "OMP_NUM_THREADS": str(max(1, _cores() // processes)),
+        # Each process would warn that DDP was told of unused parameters and found none (see train.network.wrap).
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        **os.environ,
+        COMMAND: typed_command(command),
+        RUN_TIME: datetime.now().strftime(TIME_FORMAT),
+        # The package may stand in a checkout that nobody installed.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")])),
+    }
+
+
 class _Group:
     """The processes of one start. Each is in a session of its own, where a terminal's signals do not reach it."""
 
-    def __init__(self, count: int, words: list[str], attempt: int) -> None:
+    def __init__(self, count: int, words: list[str], environment: Mapping[str, str], attempt: int) -> None:
         # By it the processes find each other. It is new for every start: the addresses of the dead are not in it.
         self._store = TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False, timeout=timedelta(minutes=5))
         shared = {
@@ -80,8 +88,8 @@ class _Group:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._failed: list[int] = []  # ranks, in the order in which they were found to have failed
         for rank in range(count):
-            environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            self._processes.append(subprocess.Popen(words, env=environment, start_new_session=True))
+            own = {**environment, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            self._processes.append(subprocess.Popen(words, env=own, start_new_session=True))
 
     def wait(self, sent: list[int]) -> None:
         """Wait for the end of all, and hand on what comes into `sent` meanwhile."""

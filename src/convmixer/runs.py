@@ -53,7 +53,7 @@ def create_run(config: Config, stamp: str) -> RunFolders:
     Raises UserError where they cannot be made.
     """
     roots = {
-        Path(root).resolve() for root in (config.summary_root_dir, config.ckpt_root_dir, config.best_ckpt_root_dir)
+        os.path.realpath(root) for root in (config.summary_root_dir, config.ckpt_root_dir, config.best_ckpt_root_dir)
     }
     if len(roots) < 3:
         raise UserError(
@@ -115,15 +115,11 @@ def typed_command(words: Sequence[str]) -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ and agent.is_file():
         return shlex.join(os.fsdecode(word) for word in agent.read_bytes().removesuffix(b"\0").split(b"\0"))
     program = sys.orig_argv[: len(sys.orig_argv) - len(own)]
-    if (
-        Path(sys.argv[0]).name == "convmixer"
-    ):  # the console command: the interpreter before it comes from its first line
+    if Path(sys.argv[0]).name == "convmixer":
+        # The console command; the interpreter before it comes from the first line of its file.
         found = shutil.which("convmixer")
-        program = [
-            "convmixer"
-            if found is not None and os.path.realpath(found) == os.path.realpath(sys.argv[0])
-            else sys.argv[0]
-        ]
+        is_found = found is not None and os.path.realpath(found) == os.path.realpath(sys.argv[0])
+        program = ["convmixer" if is_found else sys.argv[0]]
     return shlex.join([*program, *own])
 
 

@@ -102,7 +102,7 @@ def test_a_stdout_without_room(here: Path, start: Start) -> None:
         process = start(stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err.splitlines()[-1] == "convmixer: output cannot be written: No space left on device"
+    assert err.splitlines()[-1] == "convmixer: standard output: cannot be written: No space left on device"
     json.loads((here / "predictions.json").read_text())
 
 

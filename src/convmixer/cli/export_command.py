@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 # Beside those that only an export has.
 USES = (
     "pretrained entry arch kernel_size patch_size activation num_classes file_format "
-    "set data_url train_dir val_dir seed num_parallel_workers image_size crop_pct interpolation mean std exif max_pixels"
+    "set data_url train_dir val_dir seed num_parallel_workers "
+    "image_size crop_pct interpolation mean std exif max_pixels"
 )
 
 COMMAND = Command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 def is_shipped(path: Path) -> bool:
     """Whether a file is one of those, by whatever path."""
-    return path.resolve() in [recipe.resolve() for recipe in shipped_recipes().values()]
+    return os.path.realpath(path) in [os.path.realpath(recipe) for recipe in shipped_recipes().values()]
 
 
 def find_recipe(name: str) -> Path:

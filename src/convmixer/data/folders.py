@@ -121,7 +121,8 @@ def open_files(path: str | Path, recursive: bool = False) -> Files:
 
 def refuse_nested(train: Path, val: Path) -> None:
     """Raise UserError where the evaluation images lie below the training folder, and would be a class of it."""
-    train, val = train.resolve(), val.resolve()
+    # Not Path.resolve, which raises for links in a circle.
+    train, val = Path(os.path.realpath(train)), Path(os.path.realpath(val))
     if val != train and val.is_relative_to(train):
         raise UserError(f"--val_dir: {val} lies in the training folder {train}, and would be a class of it")
 
