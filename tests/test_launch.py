@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -37,8 +36,6 @@ Launch = Callable[..., int]
 @pytest.fixture
 def launched(here: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     """`launch` of two processes that run a Python program."""
-    for name in ("OMP_NUM_THREADS", "TORCH_CPP_LOG_LEVEL", "PYTHONPATH", "CONVMIXER_RUN_TIME"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # as before afterwards
 
     def run(program: str, **options: int) -> int:
         script = here / "program"

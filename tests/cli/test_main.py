@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,25 +35,17 @@ def test_every_command_that_is_listed_is_there(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if find_spec(MODULES[name])])
-def test_help_comes_at_once_and_without_torch(command: str) -> None:
+def test_help_comes_without_what_takes_long_to_import(command: str) -> None:
     code = (
         "import sys\n"
         "from convmixer.cli.main import main\n"
         "try: main([sys.argv[1], '--help'])\n"
         "except SystemExit as leave: assert not leave.code\n"
-        "assert 'torch' not in sys.modules\n"
+        "assert not {'torch', 'onnx', 'onnxruntime', 'openvino', 'mindspore', 'timm'} & set(sys.modules)\n"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = python(code, command)
-        seconds.append(time.perf_counter() - start)
-        if seconds[-1] < 0.5:
-            break
+    done = python(code, command)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: convmixer {command} ")
-    # Half a second is what a user gets; the machine of a test may be busy.
-    assert min(seconds) < 1.5
 
 
 def test_wrong_options_are_answered_without_torch() -> None:
