@@ -5,16 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from convmixer.errors import RUN_FAILED, UserError
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,19 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
+
+    def on_first(self, job: Callable[[], _Result]) -> _Result | None:
+        """What the job gives on the first process, None on the others. Its UserError is raised on all."""
+        result, error = None, None
+        if self.is_first:
+            try:
+                result = job()
+            except UserError as raised:
+                error = raised
+        error = self.from_first(error)
+        if error is not None:
+            raise error
+        return result
 
     def copy_from_first(self, tensors: list[torch.Tensor]) -> None:
         """Overwrite tensors with those of the first process."""

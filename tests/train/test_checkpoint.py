@@ -122,4 +122,4 @@ def test_what_a_killed_process_left_is_no_checkpoint_and_in_nobodys_way(tmp_path
 
 def test_the_manifest_names_its_format_and_step(tmp_path: Path) -> None:
     manifest = json.loads((save(tmp_path, 12) / "manifest.json").read_text())
-    assert (manifest["format"], manifest["step"]) == (1, 12)
+    assert (manifest["format"], manifest["step"]) == (2, 12)

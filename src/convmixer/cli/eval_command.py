@@ -13,7 +13,7 @@ from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.sources import Source, open_split
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.evaluate import evaluate
+from convmixer.evaluate import check_any_readable, evaluate, name_unreadable
 from convmixer.inputs import preprocessing_for
 from convmixer.metrics import Score
 from convmixer.progress import Progress, note
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def score_of(model: ModelFile, source: Source, batch_size: int, threads: int, *, ahead: int = 2) -> Score:
-    """Evaluate, and tell how fast."""
+    """Evaluate, and tell how fast. Raises UserError (exit 1) where no image can be read."""
     with Progress(len(source), "evaluate") as progress:
         score = evaluate(
             model.runtime,
@@ -68,6 +68,7 @@ def score_of(model: ModelFile, source: Source, batch_size: int, threads: int, *,
             on_batch=progress.add,
         )
         rate = progress.rate
+    check_any_readable(score, source)
     note(f"{score.count} images, {rate:.1f} img/s")
     return score
 
@@ -106,9 +107,5 @@ def open_evaluation_split(resolved: Resolved[Config], classes: ClassMap | None, 
 
 def name_bad_images(score: Score, source: Any) -> int:
     """Name the images that could not be read, and return the exit code."""
-    for index, reason in score.bad:
-        note(f"not evaluated: {source.name(index)}: {reason}")
-    if score.bad:
-        note(f"{len(score.bad)} of {len(score.bad) + score.count} images could not be read and are not in the results")
-        return RUN_FAILED
-    return 0
+    name_unreadable(score.bad, score, source)
+    return RUN_FAILED if score.bad else 0
