@@ -201,9 +201,9 @@ def test_events_that_cannot_be_written_do_not_stop_the_run(train: Train, monkeyp
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convmixer.train.journal.SummaryWriter", refuse)
+    monkeypatch.setattr("convmixer.train.journal.EventFile", refuse)
     run = train()
-    assert run.done.err.count("no TensorBoard events") == 1
+    assert run.done.err.count("no more TensorBoard events") == 1
     assert len(run.metrics("train")) == 6
 
 

@@ -75,7 +75,10 @@ class Saver:
             weights[EMA] = dict(state.ema.weights())
         content = {**state.counters(), "identity": dict(self.identity)}
         if self._best is not None:
-            content["best_top1"] = self._best.top1_before  # a resumed run compares with the file that is there
+            # A resumed run compares with the file that is there, and evaluates these weights again to write them.
+            content["best_top1"] = self._best.top1_before
+            if self._best.extra["step"] == state.step:
+                content |= {"evaluated_step": -1, "log_bytes": self._best.log_bytes}
         copies, step, root = _copied(weights), state.step, self.folders.checkpoints
         run = {"summary": str(self.folders.summary.absolute()), "best": str(self.folders.best.absolute())}
         copied_content = _copied(content)
@@ -98,7 +101,8 @@ class Saver:
         if self._best is not None:
             top1_before = self._best.top1_before
         extra = {"step": state.step, "top1": state.best_top1}
-        self._best = _Best(_copied(dict(state.weights())), extra, top1_before)
+        log_bytes = 0 if self.journal is None else self.journal.bytes
+        self._best = _Best(_copied(dict(state.weights())), extra, top1_before, log_bytes)
         self._write(self._write_best)
 
     def _write_best(self) -> None:
@@ -157,11 +161,15 @@ class Saver:
 
 @dataclass
 class _Best:
-    """Best weights on their way to the disk; `top1_before`: the score of those that lie there."""
+    """Best weights on their way to the disk.
+
+    `top1_before`: the score of those that lie there; `log_bytes`: length of metrics.jsonl before their evaluation.
+    """
 
     weights: dict[str, torch.Tensor]
     extra: dict[str, Any]
     top1_before: float | None
+    log_bytes: int
     told: bool = False
 
 
