@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Done, Run, ToyOptions, Train
-from tests.reliability.conftest import ROOT, Start, assert_same_checkpoint, children, metrics, newest
+from tests.reliability.conftest import ROOT, Start, assert_same_checkpoint, children, metrics, newest, wait_for
 
 # 24 images: 12 steps an epoch of one image for each of two processes, 8 of three.
 PAIR = {"batch_size": 1, "device_num": 2, "ckpt_save_every_step": 1, "ckpt_keep_num": 99}
@@ -24,13 +24,6 @@ def finished(process: subprocess.Popen[str], folder: Path) -> Run:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return Run.below(folder, Done(0, out, err))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def steps_saved(folder: Path) -> int:

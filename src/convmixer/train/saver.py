@@ -47,6 +47,7 @@ class Saver:
         self.folders, self.about, self.identity, self.keep = folders, about, identity, keep
         self.journal, self.latest, self.lock = journal, latest, lock
         self._best: _Best | None = None  # what the disk has not taken yet
+        self._told = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._writing: list[Future[None]] = []
 
@@ -114,11 +115,11 @@ class Saver:
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_weights(path, best.weights, **self.about, extra=best.extra)
         except UserError as error:
-            if not best.told:
+            if not self._told:
                 note(f"{error} They are tried again with each checkpoint.")
-            best.told = True
+            self._told = True
         else:
-            self._best = None
+            self._best, self._told = None, False
 
     def save_non_finite(self, state: TrainState) -> None:
         """Put the state of a step whose loss is not finite beside the run's record, for whoever looks into it.
@@ -170,7 +171,6 @@ class _Best:
     extra: dict[str, Any]
     top1_before: float | None
     log_bytes: int
-    told: bool = False
 
 
 def _copied(value: Any) -> Any:
