@@ -134,6 +134,19 @@ def test_auto_takes_the_newest_run_of_the_same_name(stopped: Stopped, resume: Co
     assert (folder / "step_00000006").is_dir()
 
 
+def test_a_restarted_process_goes_on_with_the_run_that_was_resumed(
+    stopped: Stopped, resume: Command, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun starts it again: no run has the name of the time at which it was launched."""
+    folder = stopped(4)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("CONVMIXER_RUN_TIME", "98-01-01_000000")
+    done = resume("auto")
+    assert done.code == 0
+    assert "step_00000004: step 4, " in done.err
+    assert [path.name for path in (here / "runs/checkpoints").iterdir()] == [folder.name]
+
+
 def test_auto_without_a_run_starts_one(resume: Command, here: Path) -> None:
     done = resume("auto", epochs=1)
     assert done.code == 0

@@ -95,15 +95,20 @@ def test_killed_process_ends_the_run_with_a_clear_error(
 
 
 @pytest.mark.slow
-def test_restart_after_a_killed_process_is_exact(start: Start, here: Path, toy: Path, toy_options: ToyOptions) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_restart_after_a_killed_process_is_exact(
+    rank: int, start: Start, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    """Of the first process the run's lock is left, which the restarted one takes over."""
     whole = finished(start("train", *toy_options(toy, **PAIR)), here)
     kept = here / "whole"
     shutil.move(here / "runs", kept)
     process = start("train", *toy_options(toy, **PAIR), "--max_restarts=1")
     wait_for(lambda: steps_saved(here) >= 3)
-    os.kill(ranks(process.pid)[1], signal.SIGKILL)
+    os.kill(ranks(process.pid)[rank], signal.SIGKILL)
     again = finished(process, here)
     assert "resumed " in again.done.err
+    assert ("is gone; its run is taken over" in again.done.err) == (rank == 0)
     step = newest(again.checkpoints)
     assert_same_checkpoint(kept / "checkpoints" / whole.name / step.name, step)
 

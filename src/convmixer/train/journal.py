@@ -34,6 +34,7 @@ class Journal:
             _cut(folder / METRICS, keep_bytes)
         self._metrics = AppendedFile(folder / METRICS)
         try:
+            self._metrics.append(b"")  # the file is there from the start
             self._events = EventFile(folder, purge_step)
         except OSError as error:
             self._warn(error)

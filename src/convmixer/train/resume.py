@@ -104,7 +104,9 @@ def find_resumable(config: Config, claim: Callable[[Path], None]) -> Resumed | N
     own = restarted_run()
     if own is not None:
         runs = [run for run in sorted(root.glob(f"{own}*{run_suffix(config)}")) if checkpoints(run)]
-        return _newest_whole(config, runs[-1], claim) if runs else None
+        if runs:
+            return _newest_whole(config, runs[-1], claim)
+        # It was started to go on with an older run, or died before its first checkpoint.
     if config.resume is None:
         return None
     if config.resume != "auto":
