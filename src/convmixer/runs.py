@@ -75,6 +75,7 @@ def reopen_run(folders: RunFolders) -> None:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{path}: cannot be made: {error.strerror}", exit_code=RUN_FAILED) from None
+    for path in (folders.summary, folders.best):
         remove_leftovers(path)
 
 
