@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from timm.data import auto_augment as timm_policies
 
-from convmixer.augment.auto_augment import NO_OP, Layer, apply_layer, auto_augment, draw_layers, fill_levels
+from convmixer.augment.auto_augment import apply_layer, auto_augment, fill_levels
+from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_layers
 from convmixer.augment.geometric import GEOMETRIC
 from convmixer.augment.levels import OPS
-from convmixer.augment.spec import parse_policy
+from convmixer.augment.spec import AugMix, parse_policy
 from convmixer.data.preprocessing import IMAGENET_MEAN
 
 SAMPLES = 6000
@@ -49,7 +50,7 @@ def sample_timm(spec: str) -> list[list[Draw]]:
 
 
 def sample_ours(spec: str, seed: int = 0) -> list[list[Draw]]:
-    layers = list(draw_layers(parse_policy(spec), "random", seed, 0, np.arange(SAMPLES)))
+    layers = list(draw_layers(parse_policy(spec), "random", (32, 48), seed=seed, epoch=0, indices=np.arange(SAMPLES)))
     return [
         [(OPS[layer.ops[row]], layer.args[row]) for layer in layers if layer.ops[row] != NO_OP]
         for row in range(SAMPLES)
@@ -96,19 +97,23 @@ def test_rand_m9_in_numbers() -> None:
 
 def test_interpolation_is_drawn_evenly_or_fixed() -> None:
     policy, indices = parse_policy("rand-m9"), np.arange(SAMPLES)
-    for name, share in (("random", 0.5), ("bilinear", 0.0), ("bicubic", 1.0)):
-        layers = list(draw_layers(policy, name, 0, 0, indices))  # type: ignore[arg-type]
+    shares = {"random": (0, 0.5, 0.5), "nearest": (1, 0, 0), "bilinear": (0, 1, 0), "bicubic": (0, 0, 1)}
+    for name, expected in shares.items():
+        layers = list(draw_layers(policy, name, (32, 32), seed=0, epoch=0, indices=indices))  # type: ignore[arg-type]
         assert len(layers) == 2
         for layer in layers:
-            assert layer.bicubic.mean() == pytest.approx(share, abs=0.03)
+            counts = np.bincount(layer.resample, minlength=len(RESAMPLES)) / SAMPLES
+            assert counts == pytest.approx(expected, abs=0.03)
 
 
-def test_draws_depend_on_seed_epoch_and_index_only() -> None:
-    policy = parse_policy("rand-m9-mstd0.5-inc1")
+@pytest.mark.parametrize("spec", ["rand-m9-mstd0.5-inc1", "trivialaugmentwide"])
+def test_draws_depend_on_seed_epoch_and_index_only(spec: str) -> None:
+    policy = parse_policy(spec)
+    assert not isinstance(policy, AugMix)
 
     def args(seed: int, epoch: int, indices: list[int]) -> np.ndarray:
-        layers = draw_layers(policy, "random", seed, epoch, np.array(indices))
-        return np.stack([[layer.ops, layer.args, layer.bicubic] for layer in layers])
+        layers = draw_layers(policy, "random", (32, 32), seed=seed, epoch=epoch, indices=np.array(indices))
+        return np.stack([[layer.ops, layer.args, layer.resample] for layer in layers])
 
     whole = args(3, 5, list(range(200)))
     np.testing.assert_array_equal(args(3, 5, [150, 7, 7]), whole[:, :, [150, 7, 7]])
@@ -138,14 +143,14 @@ ONE_LAYER = {
 
 
 def test_a_layer_does_to_each_image_its_own_operation(photos: list[Image.Image]) -> None:
-    """Each operation by both interpolations in one batch, and images without one between them."""
+    """Each operation by two interpolations in one batch, and images without one between them."""
     ops = [name for op in ONE_LAYER for name in (op, None, op)]
     rows = np.arange(len(ops))
     images = [photos[row % len(photos)] for row in rows]
     batch = torch.stack([torch.from_numpy(np.array(image)).float().permute(2, 0, 1) for image in images])
     numbers = np.array([OPS.index(op) if op else NO_OP for op in ops])
     args = np.array([ONE_LAYER[op] or 0.0 if op else 0.0 for op in ops])
-    apply_layer(batch, Layer(numbers, args, rows % 3 == 0), torch.tensor([124.0, 116.0, 104.0]))
+    apply_layer(batch, Layer(numbers, args, np.where(rows % 3 == 0, 2, 1)), torch.tensor([124.0, 116.0, 104.0]))
     for row, (op, image) in enumerate(zip(ops, images, strict=True)):
         theirs = image
         if op:

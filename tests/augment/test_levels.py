@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from timm.data import auto_augment as timm_ops
 
-from convmixer.augment.levels import OPS, arguments
+from convmixer.augment.levels import LEVELLED, arguments
 
 LEVELS = np.concatenate([np.linspace(0, 10, 101), [12.5, 17.0, 30.0]])
 
 
-@pytest.mark.parametrize("op", [op for op in OPS if timm_ops.LEVEL_TO_ARG[op] and op != "GaussianBlurRand"])
+@pytest.mark.parametrize("op", [op for op in LEVELLED if timm_ops.LEVEL_TO_ARG[op] and op != "GaussianBlurRand"])
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_equals_timm(op: str, sign: float) -> None:
     # timm turns the sign where random.random() > 0.5.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
@@ -166,3 +167,44 @@ def test_the_doors_need_no_torch(here: Path, colours: Path, door: str) -> None:
     assert done.returncode == 0, done.stderr
     expected = "eval results: {'Top1-Acc': 0.9, 'Top5-Acc': 1.0}" if door == "eval_onnx.py" else f"{data} (class: 2)"
     assert done.stdout == f"{expected}\n"
+
+
+@pytest.fixture
+def shades(here: Path) -> Path:
+    """Twelve classes, 0 to 11, of one grey image each, and a nameless model that tells them: `shades.onnx`."""
+    for number in range(12):
+        draw(here / "val" / str(number) / "0.png", (20 * number,) * 3)
+    # ImageNet's mean and deviation are taken back, then the nearest of the twelve levels wins.
+    levels = ", ".join(str(20 * number / 255) for number in range(12))
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        shades (float[1, 3, 10, 10] pixels) => (float[1, 12] logits)
+        <float[1] mean = {{0.449}}, float[1] std = {{0.226}}, float[1, 12] levels = {{{levels}}}>
+        {{
+            grey = ReduceMean <axes = [1, 2, 3], keepdims = 0> (pixels)
+            scaled = Mul (grey, std)
+            level = Add (scaled, mean)
+            column = Unsqueeze (level, axes)
+            away = Sub (levels, column)
+            squared = Mul (away, away)
+            logits = Neg (squared)
+        }}
+    """)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "axes"))
+    onnx.save_model(model, here / "shades.onnx")
+    return here / "val"
+
+
+def test_classes_that_are_numbers_are_the_outputs_of_a_nameless_model(convmixer: Command, shades: Path) -> None:
+    """Sorted as text, 10 comes before 2, and only 0 and 1 would count: 16.7 %."""
+    norm = ["--mean", "0.449", "0.449", "0.449", "--std", "0.226", "0.226", "0.226"]
+    said = "the weights name no classes; the data's, 0 to 11, are taken for their outputs by their numbers"
+    done = convmixer("eval-onnx", shades, *norm)
+    assert (done.code, done.out) == (0, "eval results: {'Top1-Acc': 1.0, 'Top5-Acc': 1.0}\n"), done.err
+    assert said in done.err
+    done = convmixer("eval", "--pretrained=shades.onnx", "--data_url", shades.parent, *norm)
+    assert "'Top1-Acc': 1.0" in done.out, done.err
+    assert said in done.err
+    # One name that is no number of these, and they are names like any other.
+    (shades / "11").rename(shades / "011")
+    assert said not in convmixer("eval-onnx", shades, *norm).err

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from convmixer.cli.train_command import COMMAND, default_recipe
+from convmixer.config.checks import CheckDataOptions, DoctorOptions
+from convmixer.config.convert import ConvertOptions, PushOptions
+from convmixer.config.export import ExportConfig
+from convmixer.config.inference import InferOptions
 from convmixer.config.loading import COMMAND_LINE, DEFAULT, Resolved, parse
+from convmixer.config.onnx import EvalOnnxOptions, InferOnnxOptions
+from convmixer.config.options import Options, options_of
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 
@@ -143,8 +149,34 @@ def test_lists_switches_and_nothing_in_yaml(recipe: Callable[..., Resolved[Confi
     assert (found.with_ema, found.num_classes, found.auto_augment, found.keep_bn_fp32) == (True, None, None, False)
 
 
-def test_an_empty_file_says_nothing(recipe: Callable[..., Resolved[Config]]) -> None:
-    assert recipe("# only a comment\n").options == options()
+@pytest.mark.parametrize("content", ["", "# only a comment\n", "---\n...\n", "\n\n"])
+def test_an_empty_file_says_nothing(
+    recipe: Callable[..., Resolved[Config]], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    assert recipe(content).options == options()
+    assert (
+        f"{tmp_path / 'mine.yaml'}: says nothing, so that every option keeps its default\n" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs: 3\nseed: 1\n\nepochs: 4\n", r"mine\.yaml, line 4: not valid YAML: epochs is in line 1 already$"),
+        ("epochs: 3\n'epochs': 3\n", r"mine\.yaml, line 2: not valid YAML: epochs is in line 1 already$"),
+        ("{epochs: 3, epochs: 4}", r"mine\.yaml, line 1: not valid YAML: epochs is in line 1 already$"),
+        ("a\\x: 1\nbeta: {x: 1, x: 2}", r"mine\.yaml, line 2: not valid YAML: x is in line 2 already$"),
+        (
+            "ckpt_save_every_sec: 3\nckpt_save_every_seconds: 4\n",
+            r"mine\.yaml: ckpt_save_every_sec and ckpt_save_every_seconds are one option; leave one of them out$",
+        ),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(
+    recipe: Callable[..., Resolved[Config]], content: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe(content)
 
 
 def test_an_optional_value_can_be_taken_back_on_the_command_line(recipe: Callable[..., Resolved[Config]]) -> None:
@@ -163,6 +195,85 @@ def test_seconds_between_checkpoints_have_two_names(recipe: Callable[..., Resolv
 def test_the_set_in_any_case(recipe: Callable[..., Resolved[Config]], text: str) -> None:
     assert recipe(f"set: {text}").options.set == "ImageNet"
     assert options("--set", text).set == "ImageNet"
+
+
+EVERY_MODEL = (
+    Config,
+    ExportConfig,
+    InferOptions,
+    EvalOnnxOptions,
+    InferOnnxOptions,
+    ConvertOptions,
+    PushOptions,
+    CheckDataOptions,
+    DoctorOptions,
+)
+every_model = pytest.mark.parametrize("model", EVERY_MODEL, ids=lambda model: model.__name__)
+
+
+@every_model
+def test_every_choice_in_any_case(model: type[Options]) -> None:
+    """`optimizer: AdamW`, `device_target: gpu`, `file_format: onnx` ..."""
+    for option in options_of(model):
+        assert len({choice.lower() for choice in option.choices}) == len(option.choices)
+        for choice in option.choices:
+            for spelled in (choice.upper(), choice.lower(), choice.title()):
+                assert getattr(model.model_validate({option.name: spelled}), option.name) == choice
+
+
+def test_what_is_no_choice_is_refused_as_it_was_written(recipe: Callable[..., Resolved[Config]]) -> None:
+    assert recipe("optimizer: AdamW").options.optimizer == "adamw"
+    with pytest.raises(UserError, match=r"optimizer: should be 'adamw', .* not 'Lamb'$"):
+        recipe("optimizer: Lamb")
+
+
+# Options of text that name no file; all others do.
+NO_PATHS = {"arch", "auto_augment", "model_postfix", "repo", "license"}
+
+
+@every_model
+def test_every_path_is_expanded(model: type[Options], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("FLOWERS", "/data/flowers")
+    written = {
+        "~": "/home/ada",
+        "~/f": "/home/ada/f",
+        "$FLOWERS/x": "/data/flowers/x",
+        "a/${FLOWERS}b": "a//data/flowersb",
+        "$HOME": "/home/ada",
+        "price_$5~": "price_$5~",
+    }
+    texts = [option.name for option in options_of(model) if option.domain == "text"]
+    for name in set(texts) - NO_PATHS:
+        for path, expected in written.items():
+            assert getattr(model.model_validate({name: path}), name) == expected, name
+
+
+def test_paths_in_yaml_and_quoted_on_the_command_line(
+    recipe: Callable[..., Resolved[Config]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = recipe("data_url: ~/flowers\nckpt_root_dir: $HOME/runs", "--val_dir=$HOME/v").options
+    assert (found.data_url, found.ckpt_root_dir, found.val_dir) == (
+        f"{tmp_path}/flowers",
+        f"{tmp_path}/runs",
+        f"{tmp_path}/v",
+    )
+    assert parse(COMMAND, ["--config=~/mine.yaml"]).options == parse(COMMAND, ["--config=$HOME/mine.yaml"]).options
+
+
+def test_a_variable_that_is_not_set_is_refused(recipe: Callable[..., Resolved[Config]], tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"mine\.yaml: data_url: \$SCRATCH_9/f: the environment has no variable SCRATCH_9$"
+    ):
+        recipe("data_url: $SCRATCH_9/f")
+    with pytest.raises(UserError, match=r"^--pretrained: \$\{SCRATCH_9\}: the environment has no variable SCRATCH_9$"):
+        options("--pretrained", "${SCRATCH_9}")
+    with pytest.raises(UserError, match=r"^--config: \$SCRATCH_9/x: the environment has no variable"):
+        options("--config=$SCRATCH_9/x")
+    # A file that really is called so can be named.
+    (tmp_path / "$SCRATCH_9").touch()
+    assert options(f"--pretrained={tmp_path}/$SCRATCH_9").pretrained == f"{tmp_path}/$SCRATCH_9"
 
 
 def test_several_errors_are_counted() -> None:

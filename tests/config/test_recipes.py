@@ -110,3 +110,32 @@ def test_a_file_wins_over_a_shipped_name(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     Path("digits").write_text("epochs: 1")
     assert find_recipe("digits") == Path("digits")
+
+
+def test_cifar10_has_the_authors_settings() -> None:
+    """`train.py --lr-max=0.05 --ra-n=2 --ra-m=12 --wd=0.005 --scale=1.0 --jitter=0 --reprob=0` of their script.
+
+    Its transforms are torchvision's with their defaults (nearest neighbours in RandAugment), its AdamW decays all.
+    """
+    config = Config.model_validate(read_recipe(find_recipe("cifar10_256_8")))
+    expected = {
+        "auto_augment": "randaugment-n2-m12",
+        "policy_interpolation": "nearest",
+        "min_crop": 1.0,
+        "crop_ratio": (1.0, 1.0),
+        "hflip": 0.5,
+        "re_prob": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "label_smoothing": 0.0,
+        "optimizer": "adamw",
+        "base_lr": 0.05,
+        "lr_scheduler": "onecycle",
+        "eps": 1e-8,
+        "weight_decay": 0.005,
+        "decay_all": True,
+        "clip_grad_norm": 1.0,
+        "epochs": 25,
+        "batch_size": 512,
+    }
+    assert {name: getattr(config, name) for name in expected} == expected

@@ -76,6 +76,22 @@ def test_defaults_pass_their_own_checks() -> None:
 
 def test_augmentation_has_the_same_defaults_as_its_options() -> None:
     config = Config()
-    assert {field.name: field.default for field in fields(AugmentSettings)} == {
-        field.name: getattr(config, field.name) for field in fields(AugmentSettings)
-    }
+    options = {field.name: getattr(config, field.name) for field in fields(AugmentSettings)}
+    options["aa_interpolation"] = config.policy_interpolation
+    assert {field.name: field.default for field in fields(AugmentSettings)} == options
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # As timm's create_transform has it: the training crops' interpolation unless that is random.
+        ({}, "random"),
+        ({"interpolation": "bilinear"}, "bilinear"),
+        ({"interpolation": "bicubic"}, "bicubic"),
+        ({"interpolation": "lanczos"}, "random"),
+        ({"interpolation": "bilinear", "aa_interpolation": "nearest"}, "nearest"),
+        ({"interpolation": "bilinear", "aa_interpolation": "random"}, "random"),
+    ],
+)
+def test_a_policy_resamples_as_the_crops_do(options: dict[str, str], expected: str) -> None:
+    assert Config(**options).policy_interpolation == expected  # type: ignore[arg-type]

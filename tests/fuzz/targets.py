@@ -17,8 +17,8 @@ from damage import PICKLES, changed_json, command_lines, damaged, damaged_images
 from hypothesis import strategies as st
 from PIL import Image
 
-from convmixer.augment.auto_augment import draw_layers
-from convmixer.augment.spec import parse_policy
+from convmixer.augment.draws import draw_chain, draw_layers, draw_mixture
+from convmixer.augment.spec import AugMix, parse_policy
 from convmixer.cli import check_data_command, eval_command, infer_command, train_command
 from convmixer.config.loading import parse
 from convmixer.config.options import options_of
@@ -170,7 +170,13 @@ def augmentation(folder: Path) -> Target:
     """A policy's spec, and the operations that it leads to."""
 
     def read(spec: str) -> None:
-        for layer in draw_layers(parse_policy(spec), "random", 0, 0, np.arange(4)):
+        policy, of = parse_policy(spec), {"seed": 0, "epoch": 0, "indices": np.arange(4)}
+        if isinstance(policy, AugMix):
+            layers = draw_chain(policy, 0, "random", (8, 8), **of)
+            assert np.isfinite(draw_mixture(policy, **of)).all(), "a weight is not finite"
+        else:
+            layers = draw_layers(policy, "random", (8, 8), **of)
+        for layer in layers:
             assert np.isfinite(layer.args).all(), "an operation's argument is not finite"
 
     return Target(policies(), "rand-m9-mstd0.5-inc1", read)

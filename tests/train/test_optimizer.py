@@ -66,6 +66,15 @@ def test_the_options_offer_exactly_these() -> None:
     assert get_args(Config.model_fields["optimizer"].annotation) == get_args(OptimizerName)
 
 
+def test_all_parameters_decay_where_asked() -> None:
+    """Plain SGD with decay_all: both shrink by 0.1 * 0.01 * 1 beside their gradients 0.5."""
+    model = one_unit()
+    optimizer = create_optimizer(model, optimizer="sgd", **SETTINGS | {"momentum": 0.0}, decay_all=True)
+    model.weight.grad, model.bias.grad = torch.full((1, 1), 0.5), torch.full((1,), 0.5)
+    optimizer.step()
+    assert (model.weight.item(), model.bias.item()) == pytest.approx((0.949, 0.949))
+
+
 def test_set_lr_holds_for_every_group() -> None:
     model = one_unit()
     optimizer = create_optimizer(model, optimizer="sgd", **SETTINGS | {"momentum": 0.0})

@@ -34,12 +34,16 @@ ONECYCLE = replace(PLAIN, name="onecycle", base_lr=0.05, epochs=25, steps_per_ep
         # 0.5 (1 + cos 45 degrees) = 0.853553
         (COSINE, {0: 0.001, 7500: 0.000853553, 15000: 0.0005, 22500: 0.000146447, 30000: 0.0}),
         (replace(COSINE, min_lr=0.0001), {0: 0.001, 15000: 0.0005, 23800: 0.000101735, 23900: 0.0001, 29999: 0.0001}),
-        (ONECYCLE, {0: 0.0, 49: 0.0025, 490: 0.025, 980: 0.05, 1470: 0.02625, 1960: 0.0025, 2205: 0.00125, 2450: 0.0}),
+        # The authors' step i of an epoch e is at e + (i + 1) / 98: 0.05 / 980 at the first one, 0 at the last.
+        (
+            ONECYCLE,
+            {0: 0.05 / 980, 48: 0.0025, 489: 0.025, 979: 0.05, 1469: 0.02625, 1959: 0.0025, 2204: 0.00125, 2449: 0.0},
+        ),
         # 2/5 and 4/5 of 7 epochs are epochs 2 and 5.
-        (replace(ONECYCLE, epochs=7, steps_per_epoch=10), {10: 0.025, 20: 0.05, 50: 0.0025, 60: 0.00125}),
-        (replace(ONECYCLE, epochs=1, steps_per_epoch=10), {0: 0.0, 2: 0.025, 4: 0.05, 8: 0.0025, 9: 0.00125}),
-        (replace(ONECYCLE, epochs=2, steps_per_epoch=10), {0: 0.0, 4: 0.025, 8: 0.05, 16: 0.0025, 18: 0.00125}),
-        (replace(ONECYCLE, min_lr=0.002), {0: 0.002, 490: 0.025, 2205: 0.002, 2450: 0.002}),
+        (replace(ONECYCLE, epochs=7, steps_per_epoch=10), {9: 0.025, 19: 0.05, 49: 0.0025, 59: 0.00125}),
+        (replace(ONECYCLE, epochs=1, steps_per_epoch=10), {0: 0.0125, 1: 0.025, 3: 0.05, 7: 0.0025, 8: 0.00125}),
+        (replace(ONECYCLE, epochs=2, steps_per_epoch=10), {0: 0.00625, 3: 0.025, 7: 0.05, 15: 0.0025, 17: 0.00125}),
+        (replace(ONECYCLE, min_lr=0.002), {0: 0.002, 489: 0.025, 2204: 0.002, 2449: 0.002}),
         (replace(PLAIN, name="exp_lr", base_lr=0.1), {0: 0.1, 50: 0.0984886, 100: 0.097, 200: 0.09409}),
         (
             replace(PLAIN, name="multistep_lr", base_lr=0.1, lr_gamma=0.1),
@@ -69,7 +73,7 @@ def test_rates_without_warmup(schedule: Schedule, rates: dict[int, float]) -> No
     [
         # The cosine spans the 20 epochs that are left; the others go on at their epoch.
         ("cosine_lr", {50: 0.01, 100: 0.00853553, 150: 0.005, 200: 0.00146447, 250: 0.0}),
-        ("onecycle", {50: 0.005, 100: 0.01, 200: 0.0005, 250: 0.0}),
+        ("onecycle", {50: 0.0051, 99: 0.01, 199: 0.0005, 249: 0.0}),
         ("exp_lr", {50: 0.0085873, 100: 0.0073742}),
         ("multistep_lr", {50: 0.0099494, 100: 0.0098990}),
         ("constant_lr", {50: 0.01, 249: 0.01}),

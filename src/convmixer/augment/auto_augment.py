@@ -1,86 +1,23 @@
-"""RandAugment and AutoAugment on a batch: what each image gets is drawn on the host, then done on the device.
+"""RandAugment, AutoAugment, TrivialAugment and AugMix on a batch: drawn on the host (`draws`), done on the device.
 
 Images are (b, c, h, w) float32 that hold integer levels 0..255, as Pillow's bytes would after each operation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from convmixer.augment.geometric import GEOMETRIC, affine, matrices
-from convmixer.augment.levels import OPS, arguments
+from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_chain, draw_layers, draw_mixture
+from convmixer.augment.geometric import GEOMETRIC, ROUNDING, affine, matrices
+from convmixer.augment.levels import OPS
 from convmixer.augment.photometric import PHOTOMETRIC
 from convmixer.augment.settings import Interpolation
-from convmixer.augment.spec import Policy, RandAugment
+from convmixer.augment.spec import AugMix, Policy, fills_with_black
 from convmixer.augment.transfer import to_device
-from convmixer.randomness import Stream, normals, uniforms
 
-NO_OP = -1
 _GEOMETRIC = np.array([OPS.index(op) for op in GEOMETRIC])
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One operation for each image of a batch: `ops` (b,) indices into OPS or NO_OP, `args` (b,), `bicubic` (b,)."""
-
-    ops: np.ndarray
-    args: np.ndarray
-    bicubic: np.ndarray
-
-
-def draw_layers(
-    policy: Policy, interpolation: Interpolation, seed: int, epoch: int, indices: np.ndarray
-) -> Iterator[Layer]:
-    """The operations of the images `indices` (b,) of the data set, in the order in which they are applied.
-
-    A pure function of its arguments, image by image: neither the batch nor the process plays a part.
-    """
-    for number, (ops, probabilities, levels) in enumerate(_choose(policy, seed, epoch, indices), start=1):
-        counters = (Stream.AUGMENT, seed, epoch, indices, number)
-        applied, sign, cubic, level, within = uniforms(5, *counters, 0).T
-        if policy.level_std == np.inf:
-            levels = levels * level
-        elif policy.level_std > 0:
-            levels = levels + policy.level_std * normals(1, *counters, 1)[:, 0]
-        levels = np.clip(levels, 0.0, policy.level_max)
-        signs = np.where(sign < 0.5, -1.0, 1.0)
-        args = np.zeros(len(indices))
-        for op in np.unique(ops[ops != NO_OP]):
-            rows = ops == op
-            args[rows] = arguments(OPS[op], levels[rows], signs[rows], within[rows])
-        bicubic = cubic < 0.5 if interpolation == "random" else np.full(len(indices), interpolation == "bicubic")
-        yield Layer(np.where(applied < probabilities, ops, NO_OP), args, bicubic)
-
-
-def _choose(
-    policy: Policy, seed: int, epoch: int, indices: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each layer: operation, probability and level (each (b,)) that the policy gives to each image."""
-    counters = (Stream.AUGMENT, seed, epoch, indices, 0)
-    if isinstance(policy, RandAugment):
-        known = np.array([OPS.index(op) for op in policy.ops])
-        if policy.weights is None:
-            chosen = (uniforms(policy.layers, *counters) * len(known)).astype(np.int64)
-        else:
-            # The least of exponential waiting times at rates w is each with probability w / sum(w), and so on among
-            # the rest: a weighted draw without replacement, in order.
-            waiting = -np.log1p(-uniforms(len(known), *counters)) / np.array(policy.weights)
-            chosen = np.argsort(waiting, axis=1)[:, : policy.layers]
-        for column in chosen.T:
-            yield known[column], np.full(len(indices), policy.probability), np.full(len(indices), policy.level)
-        return
-    branch = (uniforms(1, *counters)[:, 0] * len(policy.branches)).astype(np.int64)
-    for depth in range(max(len(steps) for steps in policy.branches)):
-        steps = [steps[depth] if depth < len(steps) else None for steps in policy.branches]
-        ops = np.array([OPS.index(step.op) if step else NO_OP for step in steps])
-        probabilities = np.array([step.probability if step else 0.0 for step in steps])
-        levels = np.array([step.level if step else 0.0 for step in steps])
-        yield ops[branch], probabilities[branch], levels[branch]
 
 
 def apply_layer(images: Tensor, layer: Layer, fill: Tensor) -> None:
@@ -89,8 +26,8 @@ def apply_layer(images: Tensor, layer: Layer, fill: Tensor) -> None:
     Rows are sorted by what is done to them, so that three small copies carry all that the device must know.
     """
     geometric = np.isin(layer.ops, _GEOMETRIC)
-    # All affine operations are one: only their matrices differ. They come last, in two groups.
-    kinds = np.where(geometric, len(OPS) + layer.bicubic, layer.ops)
+    # All affine operations are one: only their matrices differ. They come last, in a group for each resampling.
+    kinds = np.where(geometric, len(OPS) + layer.resample, layer.ops)
     rows = np.argsort(kinds, kind="stable")
     at = to_device(rows, images.device)
     args = to_device(layer.args[rows].astype(np.float32), images.device)
@@ -106,7 +43,7 @@ def apply_layer(images: Tensor, layer: Layer, fill: Tensor) -> None:
         else:
             first = len(rows) - len(affine_rows)
             matrix = each[start - first : stop - first]
-            images[group] = affine(images[group], matrix, fill, bicubic=kind > len(OPS))
+            images[group] = affine(images[group], matrix, fill, RESAMPLES[kind - len(OPS)])
 
 
 def _matrices(layer: Layer, rows: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -118,7 +55,7 @@ def _matrices(layer: Layer, rows: np.ndarray, height: int, width: int) -> np.nda
 
 
 def fill_levels(mean: tuple[float, ...]) -> np.ndarray:
-    """Levels (c,) float32 of a mean colour given as shares, rounded as timm does."""
+    """Levels (c,) float32 of a mean colour given as fractions of 1, rounded as timm does."""
     return np.array([min(255, round(255 * value)) for value in mean], dtype=np.float32)
 
 
@@ -134,7 +71,18 @@ def auto_augment(
     indices: np.ndarray,
 ) -> Tensor:
     """`policy` on images (b, c, h, w) of float levels, in place; `indices` (b,) are theirs in the data set."""
-    fill = to_device(fill_levels(mean), images.device)
-    for layer in draw_layers(policy, interpolation, seed, epoch, indices):
+    colour = (0.0,) * len(mean) if fills_with_black(policy) else mean
+    fill = to_device(fill_levels(colour), images.device)
+    size = (images.shape[2], images.shape[3])
+    if isinstance(policy, AugMix):
+        weights = to_device(draw_mixture(policy, seed=seed, epoch=epoch, indices=indices), images.device)
+        mixed = images * weights[:, 0, None, None, None]
+        for chain in range(policy.width):
+            copies = images.clone()
+            for layer in draw_chain(policy, chain, interpolation, size, seed=seed, epoch=epoch, indices=indices):
+                apply_layer(copies, layer, fill)
+            mixed += copies * weights[:, 1 + chain, None, None, None]
+        return images.copy_((mixed + ROUNDING).floor_().clamp_(0, 255))
+    for layer in draw_layers(policy, interpolation, size, seed=seed, epoch=epoch, indices=indices):
         apply_layer(images, layer, fill)
     return images

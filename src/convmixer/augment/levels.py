@@ -48,7 +48,9 @@ _ARGUMENTS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     "GaussianBlurRand": lambda f, sign, u: 0.1 + (2.0 * np.clip(f, 0.0, 1.0) - 0.1) * u,
 }
 
-OPS = tuple(_ARGUMENTS)
+# Those that have a level of timm's, and with them torchvision's shifts by pixels, whose argument `magnitudes` gives.
+LEVELLED = tuple(_ARGUMENTS)
+OPS = (*LEVELLED, "TranslateX", "TranslateY")
 
 
 def arguments(op: str, levels: np.ndarray, signs: np.ndarray, u: np.ndarray) -> np.ndarray:

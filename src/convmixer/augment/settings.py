@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Interpolation = Literal["random", "bilinear", "bicubic"]
+Interpolation = Literal["random", "nearest", "bilinear", "bicubic"]
 ErasingMode = Literal["const", "rand", "pixel"]
 MixingMode = Literal["batch", "pair", "elem"]
 

@@ -1,4 +1,6 @@
-"""AutoAugment and RandAugment by timm's spec strings, read and checked without torch.
+"""Policies of augmentation by their spec strings, read and checked without torch: timm's family and torchvision's.
+
+timm's, whose geometric operations show the mean colour outside the image:
 
 rand-m9-mstd0.5-inc1    RandAugment (Cubuk et al., 2020, https://arxiv.org/abs/1909.13719)
     m     level of every operation, an integer (10)          n    operations an image, 1 to 100 (2)
@@ -6,6 +8,17 @@ rand-m9-mstd0.5-inc1    RandAugment (Cubuk et al., 2020, https://arxiv.org/abs/1
     mmax  upper bound of the level (10)                      p    probability of each operation (0.5)
     inc   1: operations that grow stronger with the level    t    set of operations: weights, 3a, 3aw
 original, originalr, v0, v0r, 3a, each with -mstd or without    AutoAugment (https://arxiv.org/abs/1805.09501)
+
+torchvision's, that of the papers and of the authors' CIFAR-10 script, which show black outside the image:
+
+randaugment-n2-m12    torchvision.transforms.RandAugment(num_ops=2, magnitude=12)
+    n     operations per image, 1 to 100 (2)      m    magnitude, below bins (9)      bins    magnitudes (31)
+trivialaugmentwide    torchvision.transforms.TrivialAugmentWide()
+    bins  magnitudes (31)
+augmix-m3-w3          torchvision.transforms.AugMix(severity=3, mixture_width=3)
+    m     severity, 1 to 10 (3)                   w    chains per image, 1 to 10 (3)
+    d     operations per chain, 1 to 10 (1 to 3, drawn for each)
+    a     alpha of the mixing (1)                 all  0: without brightness, colour, contrast and sharpness (1)
 """
 
 from __future__ import annotations
@@ -16,6 +29,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from convmixer.augment.magnitudes import (
+    AUGMIX,
+    AUGMIX_BINS,
+    ENHANCEMENTS,
+    RAND_AUGMENT,
+    TRIVIAL_AUGMENT_WIDE,
+    MagnitudeSpace,
+)
 from convmixer.augment.policies import AUTO_POLICIES, RAND_INCREASING_OPS, RAND_OPS, RAND_SETS, Branch
 from convmixer.errors import UserError
 
@@ -49,7 +70,36 @@ class AutoAugment:
     level_max: float = MAX_LEVEL
 
 
-Policy = RandAugment | AutoAugment
+@dataclass(frozen=True)
+class BinnedAugment:
+    """Each image gets `layers` of `ops`, with repeats, each at a bin from `first` to `last` of `bins` of `space`."""
+
+    space: MagnitudeSpace
+    ops: tuple[str, ...]
+    layers: int
+    bins: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class AugMix:
+    """Each image is mixed with `width` copies of itself, each changed by `chain` of one to `chain.layers` operations.
+
+    With `depth` each chain has so many. The mixing is Dirichlet's with `alpha`, of copies and of these with the image.
+    """
+
+    chain: BinnedAugment
+    width: int
+    depth: int | None
+    alpha: float
+
+
+Policy = RandAugment | AutoAugment | BinnedAugment | AugMix
+
+_RAND_SECTIONS = ("m", "n", "p", "mstd", "mmax", "inc")
+_NAMES = ("rand", *AUTO_POLICIES, "randaugment", "trivialaugmentwide", "augmix")
+_MAX_DEPTH = 3  # of AugMix's chains, where no depth is given
 
 
 def parse_policy(spec: str) -> Policy:
@@ -60,14 +110,50 @@ def parse_policy(spec: str) -> Policy:
     if name in AUTO_POLICIES:
         values = _read_sections(spec, sections, ("mstd",))
         return AutoAugment(AUTO_POLICIES[name], level_std=values.get("mstd", 0.0))
-    if name == "augmix":
-        raise UserError(f"auto_augment: {spec!r}: AugMix is not offered; use rand-..., {', '.join(AUTO_POLICIES)}.")
-    raise UserError(f"auto_augment: {spec!r} names no policy; {_hint(name, ('rand', *AUTO_POLICIES))}")
+    if name in _TORCHVISION:
+        return _TORCHVISION[name](spec, sections)
+    raise UserError(f"auto_augment: {spec!r} names no policy; {_hint(name, _NAMES)}")
+
+
+def fills_with_black(policy: Policy) -> bool:
+    """Whether geometric operations show black outside the image, as torchvision's, or the mean colour, as timm's."""
+    return isinstance(policy, BinnedAugment | AugMix)
+
+
+def _parse_rand_augment(spec: str, sections: list[str]) -> BinnedAugment:
+    values = _read_sections(spec, sections, ("n", "m", "bins"))
+    bins, magnitude = int(values.get("bins", 31)), int(values.get("m", 9))
+    if magnitude >= bins:
+        raise UserError(f"auto_augment: {spec!r}: m is {magnitude}, it must be below the number of magnitudes, {bins}.")
+    return BinnedAugment(RAND_AUGMENT, RAND_AUGMENT.ops, int(values.get("n", 2)), bins, magnitude, magnitude)
+
+
+def _parse_trivial_augment(spec: str, sections: list[str]) -> BinnedAugment:
+    bins = int(_read_sections(spec, sections, ("bins",)).get("bins", 31))
+    return BinnedAugment(TRIVIAL_AUGMENT_WIDE, TRIVIAL_AUGMENT_WIDE.ops, 1, bins, 0, bins - 1)
+
+
+def _parse_augmix(spec: str, sections: list[str]) -> AugMix:
+    values = _read_sections(spec, sections, ("m", "w", "d", "a", "all"))
+    severity = int(values.get("m", 3))
+    if not 1 <= severity <= AUGMIX_BINS:
+        raise UserError(f"auto_augment: {spec!r}: m is {severity}; augmix takes a severity from 1 to {AUGMIX_BINS}.")
+    ops = tuple(op for op in AUGMIX.ops if values.get("all", 1) or op not in ENHANCEMENTS)
+    depth = int(values["d"]) if "d" in values else None
+    chain = BinnedAugment(AUGMIX, ops, depth or _MAX_DEPTH, AUGMIX_BINS, 0, severity - 1)
+    return AugMix(chain, int(values.get("w", 3)), depth, values.get("a", 1.0))
+
+
+_TORCHVISION: dict[str, Callable[[str, list[str]], Policy]] = {
+    "randaugment": _parse_rand_augment,
+    "trivialaugmentwide": _parse_trivial_augment,
+    "augmix": _parse_augmix,
+}
 
 
 def _parse_rand(spec: str, sections: list[str]) -> RandAugment:
     sets = [section[1:] for section in sections if section.startswith("t")]
-    values = _read_sections(spec, [s for s in sections if not s.startswith("t")], tuple(_CHECKS))
+    values = _read_sections(spec, [s for s in sections if not s.startswith("t")], _RAND_SECTIONS)
     policy = RandAugment(
         ops=RAND_INCREASING_OPS if values.get("inc") else RAND_OPS,
         layers=int(values.get("n", 2)),
@@ -98,6 +184,11 @@ _CHECKS: dict[str, tuple[str, str, Callable[[float], bool]]] = {
     "mstd": (r"[0-9]+(?:\.[0-9]*)?", "a number from 0", lambda value: True),
     "mmax": (r"[0-9]+", "an integer from 1 to 1000", lambda value: 1 <= value <= 1000),
     "inc": (r"[01]", "0 or 1", lambda value: True),
+    "bins": (r"[0-9]+", "an integer from 2 to 1000", lambda value: 2 <= value <= 1000),
+    "w": (r"[0-9]+", "an integer from 1 to 10", lambda value: 1 <= value <= 10),
+    "d": (r"[0-9]+", "an integer from 1 to 10", lambda value: 1 <= value <= 10),
+    "a": (r"[0-9]+(?:\.[0-9]*)?", "a number above 0 and up to 1000", lambda value: 0 < value <= 1000),
+    "all": (r"[01]", "0 or 1", lambda value: True),
 }
 _SET_SECTIONS = tuple(f"t{name}" for name in RAND_SETS)
 
@@ -110,7 +201,7 @@ def _read_sections(spec: str, sections: list[str], keys: tuple[str, ...]) -> dic
         assert match is not None
         key, value = match[1], match[2]
         if key not in keys:
-            known = (*keys, *_SET_SECTIONS) if keys == tuple(_CHECKS) else keys
+            known = (*keys, *_SET_SECTIONS) if keys == _RAND_SECTIONS else keys
             raise UserError(f"auto_augment: {spec!r}: section {section!r}: {_hint(key, known)}")
         if key in values:
             raise UserError(f"auto_augment: {spec!r}: {key!r} stands twice.")

@@ -11,10 +11,10 @@ from convmixer.cli.train_command import FOLDER_RECIPE, default_recipe
 from convmixer.config.loading import Command, Resolved, parse
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
-from convmixer.data.sources import Source, open_split
+from convmixer.data.sources import Source, open_split, open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.evaluate import check_any_readable, evaluate, name_unreadable
-from convmixer.inputs import preprocessing_for
+from convmixer.inputs import overruled, preprocessing_for
 from convmixer.metrics import Score
 from convmixer.progress import Progress, note
 from convmixer.runtime import Tunable
@@ -46,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
         patch_size=resolved.said("patch_size"),
         activation=resolved.said("activation"),
     )
+    for line in overruled(resolved, model.preprocessing):
+        note(line)
     source = open_evaluation_split(resolved, model.classes, model.num_classes)
     if isinstance(model.runtime, Tunable):
         way = "compile" if config.compile else config.execution
@@ -89,15 +91,14 @@ def _data_recipe(given: Mapping[str, Any]) -> str | None:
 def open_evaluation_split(resolved: Resolved[Config], classes: ClassMap | None, num_classes: int) -> Source:
     """The evaluation images, labelled in the model's classes. Raises UserError where data and model do not fit."""
     config = resolved.options
-    source = open_split(
-        config.set,
-        config.data_url,
-        config.val_dir,
-        train=False,
-        classes=classes,
-        limit=config.val_num_samples,
-        seed=config.seed,
-    )
+
+    def opener(classes: ClassMap | None) -> Source:
+        limit, seed = config.val_num_samples, config.seed
+        return open_split(
+            config.set, config.data_url, config.val_dir, train=False, classes=classes, limit=limit, seed=seed
+        )
+
+    source = opener(classes) if classes is not None else open_unnamed(num_classes, opener, note)
     wanted = config.num_classes if resolved.asked("num_classes") else None
     for number, where in ((wanted, "--num_classes says"), (len(source.classes), "the data has")):
         if number is not None and number != num_classes:

@@ -11,8 +11,10 @@ from convmixer.cli.eval_command import name_bad_images, score_of
 from convmixer.config.loading import Command, Resolved, parse
 from convmixer.config.onnx import EvalOnnxOptions
 from convmixer.data.folders import open_folder
+from convmixer.data.sources import open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
+from convmixer.progress import note
 from convmixer.runtime.model_file import DeviceWish, ModelFile
 from convmixer.runtime.opening import kind_of, open_model
 
@@ -25,7 +27,8 @@ def main(argv: Sequence[str]) -> int:
     if options.dataset is None:
         raise UserError("DATASET: a folder of images with one folder a class is needed")
     model = open_named_model(resolved)
-    source = open_folder(Path(options.dataset), "DATASET", model.classes)
+    opener = partial(open_folder, Path(options.dataset), "DATASET")
+    source = opener(model.classes) if model.classes else open_unnamed(model.num_classes, opener, note)
     if len(source.classes) != model.num_classes:
         raise UserError(
             f"the model answers in {model.num_classes} classes and does not name them, "

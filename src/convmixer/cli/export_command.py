@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convmixer.config.export import ExportConfig
 from convmixer.config.loading import Command, Resolved, parse
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.inputs import preprocessing_for
+from convmixer.inputs import overruled, preprocessing_for
 from convmixer.progress import note
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
     architecture, notes = complete(weights, resolved.said("arch"), **options)
     preprocessing = preprocessing_for(resolved, weights.preprocessing, architecture.in_chans)
     model = ConvMixer(architecture).eval()
-    for line in notes + load_into(model, weights):
+    for line in notes + load_into(model, weights) + overruled(resolved, preprocessing):
         note(line)
     with weights.path.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()

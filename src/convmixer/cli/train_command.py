@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convmixer.config.loading import DEFAULT, Command, Resolved, parse
+from convmixer.config.model_zoo import difference
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 
@@ -46,6 +47,14 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
+def remarks(resolved: Resolved[Config]) -> list[str]:
+    """What a user who comes from the model zoo must know of the defaults."""
+    if resolved.options.defaults == "model_zoo":
+        return ["defaults are the model zoo's where it has others"]
+    line = difference(resolved)
+    return [] if line is None else [line]
+
+
 def _train(resolved: Resolved[Config], processes: Any) -> int:
     from convmixer.distributed import process_group
     from convmixer.progress import note
@@ -59,6 +68,8 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
         device, remark = choose_device(config.device_target, index, asked=resolved.asked("device_target"))
         if processes.is_first:
             note(f"recipe {resolved.recipe}")
+            for line in remarks(resolved):
+                note(line)
             if remark is not None:
                 note(remark)
         with process_group(processes, device, config.dist_timeout):

@@ -9,9 +9,9 @@ from convmixer.config.schema import OutputOptions
 class ImageFolderOptions(Options):
     """Data"""
 
-    data: str | None = option(None, "folder of the data set")
-    train_dir: str = option("train", "folder of the training images, below DATA")
-    val_dir: str | None = option("val", "folder of the evaluation images, below DATA; none: there is none")
+    data: str | None = option(None, "folder of the data set", path=True)
+    train_dir: str = option("train", "folder of the training images, below DATA", path=True)
+    val_dir: str | None = option("val", "folder of the evaluation images, below DATA; none: there is none", path=True)
     num_parallel_workers: int | None = option(
         None, "processes; left out: one for each core; 0: none beside this one", flags=("-j",), ge=0, le=256
     )
@@ -27,8 +27,8 @@ class LimitOptions(Options):
 class ReportOptions(Options):
     """Reports, besides the text on stdout"""
 
-    json_file: str | None = option(None, "all findings as JSON; not below DATA", also="json")
-    html_file: str | None = option(None, "a page to look at; not below DATA", also="html")
+    json_file: str | None = option(None, "all findings as JSON; not below DATA", also="json", path=True)
+    html_file: str | None = option(None, "a page to look at; not below DATA", also="html", path=True)
 
 
 class CheckDataOptions(ReportOptions, LimitOptions, ImageFolderOptions):
@@ -43,7 +43,7 @@ def _as_in_training(name: str) -> str:
 class DoctorOptions(Options):
     """Machine"""
 
-    summary_root_dir: str = option(_as_in_training("summary_root_dir"), "folder of run summaries")
-    ckpt_root_dir: str = option(_as_in_training("ckpt_root_dir"), "folder of checkpoints")
-    best_ckpt_root_dir: str = option(_as_in_training("best_ckpt_root_dir"), "folder of best weights")
-    json_file: str | None = option(None, "the answers as JSON", also="json")
+    summary_root_dir: str = option(_as_in_training("summary_root_dir"), "folder of run summaries", path=True)
+    ckpt_root_dir: str = option(_as_in_training("ckpt_root_dir"), "folder of checkpoints", path=True)
+    best_ckpt_root_dir: str = option(_as_in_training("best_ckpt_root_dir"), "folder of best weights", path=True)
+    json_file: str | None = option(None, "the answers as JSON", also="json", path=True)

@@ -11,7 +11,7 @@ from convmixer.config.options import Options, option
 class SourceOptions(Options):
     """Weights"""
 
-    weights: str | None = option(None, "weight file, checkpoint folder, or name of published weights")
+    weights: str | None = option(None, "weight file, checkpoint folder, or name of published weights", path=True)
     arch: str | None = option(None, "network, where the file does not say", flags=("-a",))
     activation: Activation | None = option(None, "activation, where neither file nor arch says")
 
@@ -20,7 +20,7 @@ class ConvertOptions(SourceOptions):
     """Layout"""
 
     to: Literal["ours", "authors", "timm", "mindspore"] | None = option(None, "layout of the new file")
-    output: str | None = option(None, "the new file; left out: named after the network", flags=("-o",))
+    output: str | None = option(None, "the new file; left out: named after the network", flags=("-o",), path=True)
 
 
 class PushOptions(SourceOptions):
@@ -28,7 +28,11 @@ class PushOptions(SourceOptions):
 
     repo: str | None = option(None, "repository on the hub, as user/name")
     private: bool = option(False, "make a new repository private")
-    recipe: str | None = option(None, "YAML file of the training's options, or a shipped recipe, to publish too")
+    recipe: str | None = option(
+        None, "YAML file of the training's options, or a shipped recipe, to publish too", path=True
+    )
     license: str | None = option(None, "licence of the weights, by the hub's short name, as apache-2.0")
     dry_run: bool = option(False, "write the folder and upload nothing")
-    output: str | None = option(None, "folder to write; left out with dry_run: the repository's name", flags=("-o",))
+    output: str | None = option(
+        None, "folder to write; left out with dry_run: the repository's name", flags=("-o",), path=True
+    )

@@ -15,6 +15,7 @@ class ExportOptions(Options):
         None,
         "file or folder of the exported model; left out: <arch>.onnx and so on in the current folder",
         flags=("-o",),
+        path=True,
     )
     precision: Literal["fp32", "fp16", "int8"] = option(
         "fp32", "ONNX: of the weights; int8 is calibrated on images of the training set"

@@ -1,4 +1,7 @@
-"""From command line and YAML to checked options: defaults < YAML < command line, with where each value came from."""
+"""From command line and YAML to checked options: defaults < YAML < command line, with where each value came from.
+
+The defaults are ours, or with `--defaults model_zoo` the model zoo's where it has others.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from convmixer.config.options import Option, Options, options_of
+from convmixer.config import model_zoo
+from convmixer.config.options import Option, Options, expanded_path, options_of
 from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.errors import UserError
 
@@ -24,9 +29,10 @@ _BOOLEANS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 @dataclass(frozen=True)
 class Resolved(Generic[T]):
-    """Checked options, the source of each (`default`, a file's path, or `command line`), and the YAML file's path.
+    """Checked options, the source of each, and the YAML file's path.
 
-    `recipe_named`: the user named that file; else the command chose it.
+    A source is `default`, `model zoo's default`, a file's path, or `command line`. `recipe_named`: the user named that
+    file; else the command chose it.
     """
 
     options: T
@@ -39,9 +45,13 @@ class Resolved(Generic[T]):
         """True where the user gave this option on the command line."""
         return self.origins[name] == COMMAND_LINE
 
+    def is_default(self, name: str) -> bool:
+        """True where neither command line nor YAML file has this option."""
+        return self.origins[name] in (DEFAULT, model_zoo.ORIGIN)
+
     def said(self, name: str) -> Any:
         """The option's value where the user gave it, on the command line or in a recipe that they named; else None."""
-        named = self.recipe_named and self.origins[name] != DEFAULT
+        named = self.recipe_named and not self.is_default(name)
         return getattr(self.options, name) if named or self.asked(name) else None
 
 
@@ -126,17 +136,26 @@ def parse(command: Command, argv: Sequence[str], *, default_recipe: Any = None) 
     from_line = {name: _from_text(options[name], value) for name, value in given.items()}
     if recipe is None and default_recipe is not None:
         recipe = default_recipe(from_line)
-    path = find_recipe(recipe) if recipe is not None else None
+    path = _recipe_path(recipe) if recipe is not None else None
     from_file = _from_yaml(read_recipe(path), options, str(path)) if path is not None else {}
-    origins = {option.name: DEFAULT for option in options.values()}
+    given = from_file | from_line
+    lowest = model_zoo.defaults_for(given) if command.takes_config else {}
+    origins = {option.name: DEFAULT for option in options.values()} | dict.fromkeys(lowest, model_zoo.ORIGIN)
     origins |= dict.fromkeys(from_file, str(path)) | dict.fromkeys(from_line, COMMAND_LINE)
     return Resolved(
-        _checked(command.model, from_file | from_line, origins),
+        _checked(command.model, lowest | given, origins),
         origins,
         str(path) if path is not None else None,
         tuple(argv),
         recipe_named=named is not None,
     )
+
+
+def _recipe_path(recipe: str) -> Path:
+    try:
+        return find_recipe(expanded_path(recipe))
+    except ValueError as error:
+        raise UserError(f"--config: {error}") from None
 
 
 def _spelled_out(argv: Sequence[str], parser: argparse.ArgumentParser, options: Mapping[str, Option]) -> list[str]:
@@ -178,6 +197,8 @@ def _from_yaml(content: Mapping[str, Any], options: Mapping[str, Option], path: 
     for key in content:
         if key not in options:
             raise UserError(f"{path}: unknown option {key}; {_nearest(key, options)}")
+        if any(other in content for other in options[key].names if other != key):
+            raise UserError(f"{path}: {' and '.join(options[key].names)} are one option; leave one of them out")
     return {options[key].name: value for key, value in content.items()}
 
 

@@ -11,7 +11,7 @@ from convmixer.config.options import Options, option
 class OnnxOptions(Options):
     """Model"""
 
-    onnx_path: str | None = option(None, "ONNX file; left out: the only one in the current folder")
+    onnx_path: str | None = option(None, "ONNX file; left out: the only one in the current folder", path=True)
     device_target: Literal["CPU", "GPU"] | None = option(
         None, "where to run; left out: a GPU if there is one", flags=("-m",)
     )
@@ -25,7 +25,7 @@ class OnnxOptions(Options):
 class LabelledOptions(Options):
     """Images"""
 
-    dataset: str | None = option(None, "folder of labelled images, with one folder a class")
+    dataset: str | None = option(None, "folder of labelled images, with one folder a class", path=True)
     batch_size: int = option(16, "images at once", ge=1)
     num_parallel_workers: int = option(4, "decoding threads; 0: none", flags=("-j",), ge=0, le=256)
 

@@ -6,6 +6,8 @@ saved configuration are all made from these fields, so that an option is declare
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
@@ -13,9 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 
-def option(default: Any, help: str, *, flags: tuple[str, ...] = (), also: str | None = None, **bounds: Any) -> Any:
-    """A field: `help` is one line; `flags` are short forms; `also` is a second name of the same option."""
-    return Field(default, description=help, json_schema_extra={"flags": list(flags), "also": also}, **bounds)
+def option(
+    default: Any,
+    help: str,
+    *,
+    flags: tuple[str, ...] = (),
+    also: str | None = None,
+    path: bool = False,
+    **bounds: Any,
+) -> Any:
+    """A field: `help` is one line; `flags` are short forms; `also` is a second name of the same option.
+
+    `path`: names a file or folder, so that `~` and `$NAME` in it are expanded wherever it comes from.
+    """
+    extra: dict[str, Any] = {"flags": list(flags), "also": also, "path": path}
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
 class Options(BaseModel):
@@ -30,6 +44,18 @@ class Options(BaseModel):
         if isinstance(value, bool) and not accepts_bool(cls.model_fields[info.field_name].annotation):
             raise ValueError(f"is {value!r}, which is no value of this option")
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_declared(cls, value: Any, info: Any) -> Any:
+        """Choices in any case, and paths expanded."""
+        if not isinstance(value, str):
+            return value
+        field = cls.model_fields[info.field_name]
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("path"):
+            return expanded_path(value)
+        return in_declared_case(value, choices_of(field.annotation))
 
 
 @dataclass(frozen=True)
@@ -59,9 +85,7 @@ class Option:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        return tuple(
-            str(value) for part in _parts(self.annotation) for value in get_args(part) if isinstance(value, str)
-        )
+        return choices_of(self.annotation)
 
     @property
     def is_optional(self) -> bool:
@@ -87,6 +111,37 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 
 def accepts_bool(annotation: Any) -> bool:
     return bool in _parts(annotation)
+
+
+def choices_of(annotation: Any) -> tuple[str, ...]:
+    """The words that an option takes, none for other kinds of options."""
+    return tuple(str(value) for part in _parts(annotation) for value in get_args(part) if isinstance(value, str))
+
+
+def in_declared_case(value: str, choices: tuple[str, ...]) -> str:
+    """`AdamW` as `adamw`: the choice that this is in any case; the value itself where there is none."""
+    return next((choice for choice in choices if choice.lower() == value.lower()), value)
+
+
+_VARIABLE = re.compile(r"\$(?:(?P<bare>[A-Za-z_]\w*)|\{(?P<braced>[^}]*)\})")
+
+
+def expanded_path(path: str) -> str:
+    """A path with `~`, `$NAME` and `${NAME}` as a shell has them. Raises ValueError for a variable that is not set.
+
+    A file whose name has such a dollar in it is taken as it is written, where it is there.
+    """
+    missing = [name for name in map(_variable, _VARIABLE.finditer(path)) if name not in os.environ]
+    if missing and os.path.lexists(path):
+        return path
+    if missing:
+        raise ValueError(f"{path}: the environment has no variable {missing[0]}")
+    filled = _VARIABLE.sub(lambda match: os.environ[_variable(match)], path)
+    return os.path.expanduser(filled) if path.startswith("~") else filled
+
+
+def _variable(match: re.Match[str]) -> str:
+    return match["bare"] or match["braced"]
 
 
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

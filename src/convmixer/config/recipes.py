@@ -10,15 +10,37 @@ from typing import Any
 import yaml
 
 from convmixer.errors import UserError
+from convmixer.printable import printable
+from convmixer.progress import note
 
 SUFFIXES = (".yaml", ".yml")
 _MAX_BYTES = 1 << 16  # PyYAML needs seconds for each MiB, and with some nestings the square of that
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is there twice is an error, as its specification has it; PyYAML takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in lines:
+                problem = f"{printable(key.value)} is in line {lines[key.value]} already"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
 
 
 def shipped_recipes() -> dict[str, Path]:
     """Name -> path of the recipes that come with the package."""
     folder = Path(str(files("convmixer"))) / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether a file is one of those, by whatever path."""
+    return path.resolve() in [recipe.resolve() for recipe in shipped_recipes().values()]
 
 
 def find_recipe(name: str) -> Path:
@@ -39,7 +61,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path}: is larger than {_MAX_BYTES >> 10} KiB; a YAML file of options is expected")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not a text file; a YAML file of options is expected") from None
     except OSError as error:
@@ -53,6 +75,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path}: not valid YAML: {reason}") from None
     if content is None:
+        note(f"{path}: says nothing, so that every option keeps its default")
         return {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected lines of 'option: value', found a {type(content).__name__}")

@@ -9,10 +9,8 @@ from pydantic import field_validator
 from convmixer.arch import Activation, parse_arch
 from convmixer.augment.spec import parse_policy
 from convmixer.config.options import Options, option
+from convmixer.config.preprocessing import PreprocessingOptions
 from convmixer.errors import UserError
-
-Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
-RandomInterpolation = Literal["random", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
 class ModelOptions(Options):
@@ -24,7 +22,7 @@ class ModelOptions(Options):
     patch_size: int | None = option(None, "side of a patch in pixels; left out: the variant's", ge=1, le=99)
     activation: Activation | None = option(None, "activation; left out: the variant's")
     in_chans: int = option(3, "image channels: 3 colour, 1 grey", ge=1, le=64)
-    pretrained: str | None = option(None, "weight file or checkpoint folder to start from (weights only)")
+    pretrained: str | None = option(None, "weight file or checkpoint folder to start from (weights only)", path=True)
     exclude_epoch_state: bool = option(True, "with pretrained the epoch is never taken over; kept for old YAML files")
     freeze: bool = option(False, "train the head only; the rest keeps its weights and statistics")
 
@@ -38,33 +36,13 @@ class DataOptions(Options):
     """Data"""
 
     set: Literal["ImageNet", "cifar10", "digits"] = option("ImageNet", "kind of data; ImageNet is any image folder")
-    data_url: str | None = option(None, "folder of the data set")
-    train_dir: str = option("train", "folder of the training images, below data_url")
-    val_dir: str = option("val", "folder of the evaluation images, below data_url")
+    data_url: str | None = option(None, "folder of the data set", path=True)
+    train_dir: str = option("train", "folder of the training images, below data_url", path=True)
+    val_dir: str = option("val", "folder of the evaluation images, below data_url", path=True)
     train_num_samples: int | None = option(None, "use this many training images, chosen by seed", ge=1)
     val_num_samples: int | None = option(None, "use this many evaluation images, chosen by seed", ge=1)
     batch_size: int = option(128, "images a process and (micro-)batch", ge=1)
     num_parallel_workers: int = option(4, "loader processes or decoding threads; 0: none", flags=("-j",), ge=0, le=256)
-
-    @field_validator("set", mode="before")
-    @classmethod
-    def _set_in_any_case(cls, value: Any) -> Any:
-        return {"imagenet": "ImageNet"}.get(value.lower(), value.lower()) if isinstance(value, str) else value
-
-
-class PreprocessingOptions(Options):
-    """Preprocessing"""
-
-    image_size: int = option(224, "side of the network's input in pixels", ge=1, le=4096)
-    crop_pct: float = option(0.96, "share of the resized image that the evaluation's centre crop keeps", ge=0.01, le=1)
-    interpolation: RandomInterpolation = option(
-        "random", "resampling of training crops; evaluation takes it too, for random bicubic"
-    )
-    min_crop: float = option(0.08, "least area of a training crop, as a share of the image", gt=0, le=1)
-    crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "least and greatest width / height of a training crop")
-    mean: tuple[float, ...] | None = option(None, "mean of each channel, pixels in 0..1; left out: ImageNet's")
-    std: tuple[float, ...] | None = option(None, "deviation of each channel, pixels in 0..1; left out: ImageNet's")
-    exif: bool = option(True, "turn images as their EXIF orientation says")
 
 
 class AugmentOptions(Options):
@@ -73,9 +51,13 @@ class AugmentOptions(Options):
     hflip: float = option(0.5, "probability of a horizontal flip", ge=0, le=1)
     vflip: float = option(0.0, "probability of a vertical flip", ge=0, le=1)
     auto_augment: str | None = option(
-        None, "policy in timm's words, as rand-m9-mstd0.5-inc1, original, v0", flags=("--aa",)
+        None,
+        "policy of timm (rand-m9-mstd0.5-inc1, v0) or of torchvision (randaugment-n2-m9, augmix-m3)",
+        flags=("--aa",),
     )
-    aa_interpolation: Literal["random", "bilinear", "bicubic"] = option("random", "resampling of the policy's turns")
+    aa_interpolation: Literal["random", "nearest", "bilinear", "bicubic"] | None = option(
+        None, "resampling of the policy's turns; left out: as interpolation where it is one of these"
+    )
     re_prob: float = option(0.0, "probability of random erasing", ge=0, le=1)
     re_mode: Literal["const", "rand", "pixel"] = option("const", "erased with zeros, one colour, or noise")
     re_count: int = option(1, "most erased areas an image", ge=1, le=100)
@@ -111,6 +93,7 @@ class OptimizerOptions(Options):
     eps: float = option(1e-8, "term in AdamW's and Adam's denominator", gt=0)
     momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
     weight_decay: float = option(0.0, "decay of convolution and head weights", flags=("--wd",), ge=0)
+    decay_all: bool = option(False, "decay biases and BatchNorm's parameters too")
     use_clip_grad_norm: bool = option(False, "clip the norm of the gradient")
     clip_grad_norm: float = option(1.0, "greatest norm of the gradient", gt=0)
     with_ema: bool = option(False, "keep an average of the weights and evaluate, save and export it")
@@ -127,10 +110,15 @@ class OptimizerOptions(Options):
 class RunOptions(Options):
     """Run"""
 
+    defaults: Literal["ours", "model_zoo"] = option(
+        "ours", "whose defaults hold where neither YAML nor command line says: ours or the MindSpore model zoo's"
+    )
     epochs: int = option(300, "epochs of the whole run", ge=1)
     start_epoch: int = option(0, "start the schedule and the order at this epoch", ge=0)
     seed: int = option(0, "seed of every random choice", ge=0, lt=2**32)
-    resume: str | None = option(None, "checkpoint or run folder to continue, or auto for the newest of a like run")
+    resume: str | None = option(
+        None, "checkpoint or run folder to continue, or auto for the newest of a like run", path=True
+    )
     force_resume: bool = option(False, "go on in spite of other data, classes or options than the run was started with")
     accumulate: int = option(1, "micro-batches a step", ge=1)
     eval_every: int = option(1, "epochs between evaluations; the last epoch is always evaluated", ge=1)
@@ -176,9 +164,9 @@ class DeviceOptions(Options):
 class OutputOptions(Options):
     """Output"""
 
-    summary_root_dir: str = option("./runs/summary", "folder of run summaries: options, metrics, events")
-    ckpt_root_dir: str = option("./runs/checkpoints", "folder of checkpoints")
-    best_ckpt_root_dir: str = option("./runs/best", "folder of best weights")
+    summary_root_dir: str = option("./runs/summary", "folder of run summaries: options, metrics, events", path=True)
+    ckpt_root_dir: str = option("./runs/checkpoints", "folder of checkpoints", path=True)
+    best_ckpt_root_dir: str = option("./runs/best", "folder of best weights", path=True)
     ckpt_keep_num: int = option(10, "checkpoints kept", ge=1)
     ckpt_save_every_step: int = option(0, "steps between checkpoints; 0: at the end of an epoch only", ge=0)
     ckpt_save_every_sec: float = option(
@@ -205,6 +193,14 @@ class Config(
     ModelOptions,
 ):
     """Options of `train`, `eval` and `export`, all groups in one flat name space."""
+
+    @property
+    def policy_interpolation(self) -> Literal["random", "nearest", "bilinear", "bicubic"]:
+        """What `auto_augment` resamples with: `aa_interpolation`, or, as timm has it, that of the training crops."""
+        if self.aa_interpolation is not None:
+            return self.aa_interpolation
+        # The others are of a resize only: Pillow turns images by these three.
+        return self.interpolation if self.interpolation in ("nearest", "bilinear", "bicubic") else "random"
 
 
 def _as_value_error(check: Any, value: str) -> str:

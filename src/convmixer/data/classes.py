@@ -24,3 +24,12 @@ class ClassMap:
     def fingerprint(self) -> str:
         """SHA-256 of the names in their order, as 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.names).encode()).hexdigest()
+
+
+def numbered(classes: ClassMap) -> ClassMap | None:
+    """The classes 0 ... n-1 in the order of their numbers, where exactly these are the names; else None.
+
+    Sorted as text, as folders are, `10` comes before `2`; weights that name no classes count their outputs.
+    """
+    numbers = tuple(str(number) for number in range(len(classes)))
+    return ClassMap(numbers) if sorted(numbers) == sorted(classes.names) else None

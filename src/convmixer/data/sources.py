@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 from convmixer.data.arrays import ArraySource
 from convmixer.data.cifar10 import FOLDER as CIFAR10_FOLDER
 from convmixer.data.cifar10 import open_cifar10
-from convmixer.data.classes import ClassMap
+from convmixer.data.classes import ClassMap, numbered
 from convmixer.data.digits import open_digits
 from convmixer.data.folders import open_folder
 from convmixer.errors import RUN_FAILED, UserError
@@ -90,6 +91,19 @@ def open_split(
         return source
     draws = hashes(Stream.SUBSET, seed, np.arange(len(source)))
     return Subset(source, np.sort(np.argsort(draws, kind="stable")[:limit]))
+
+
+def open_unnamed(outputs: int, opener: Callable[[ClassMap | None], Source], say: Callable[[str], None]) -> Source:
+    """What `opener` gives, labelled for a model of so many outputs that names no classes, which `say` is told.
+
+    Labels are the sorted names' places, but for classes named 0 ... n-1 these numbers.
+    """
+    source = opener(None)
+    order = numbered(source.classes) if len(source.classes) == outputs else None
+    if order is None:
+        return source
+    say(f"the weights name no classes; the data's, 0 to {outputs - 1}, are taken for their outputs by their numbers")
+    return source if order == source.classes else opener(order)
 
 
 def _open(set_name: str, data_url: str | None, split_dir: str, train: bool, classes: ClassMap | None) -> Source:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from convmixer.arch import parse_arch
 from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
 from convmixer.config.loading import Resolved
@@ -16,18 +14,19 @@ from convmixer.config.schema import Config
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes
 from convmixer.errors import UserError
+from convmixer.inputs import settled
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 from convmixer.run_lock import RunLock
 from convmixer.runs import RunFolders
 from convmixer.runtime.devices import memory_format
 from convmixer.train.agenda import Agenda
-from convmixer.train.data import class_count, open_training_data, train_reader
+from convmixer.train.data import check_class_count, open_training_data, train_reader
 from convmixer.train.ema import Ema
 from convmixer.train.evaluation import Evaluation
 from convmixer.train.feed import Feed, LoaderFeed
 from convmixer.train.journal import Journal
-from convmixer.train.network import create_network, wrap
+from convmixer.train.network import create_network, read_start, wrap
 from convmixer.train.opening import open_run
 from convmixer.train.optimizer import create_optimizer
 from convmixer.train.pictures import sheet
@@ -41,6 +40,7 @@ from convmixer.train.state import TrainState
 from convmixer.train.step import TrainStep
 from convmixer.train.sync_batchnorm import synchronise
 from convmixer.train.trainer import Trainer
+from convmixer.weights.read import WeightFile
 
 
 def build_trainer(resolved: Resolved[Config], device: torch.device, processes: Processes) -> Trainer:
@@ -55,16 +55,19 @@ class _Assembly:
         self.resolved, self.config = resolved, resolved.options
         self.device, self.processes = device, processes
         self.lock: RunLock | None = None
-        self.data = open_training_data(self.config)
+        self.say = note if processes.is_first else lambda _: None
+        weights = read_start(self.config)
+        self.data = open_training_data(resolved, weights, self.say)
         world, accumulate = processes.count, self.config.accumulate
         self.plan = BatchPlan(len(self.data.train), self.config.batch_size, self.config.seed, world, accumulate)
         self.precision = Precision.of(self.config, device)
         self.schedule = self._schedule()
-        self.model = self._model()
+        self.model = self._model(weights)
         # The weights that a run starts from may have said more than the options did.
-        if parse_arch(self.config.arch).name != self.model.arch.name:
-            self.config = self.config.model_copy(update={"arch": self.model.arch.name})
-            self.resolved = replace(resolved, options=self.config)
+        if weights is not None:
+            inputs = None if weights.preprocessing is None else self.data.preprocessing
+            self.resolved = settled(resolved, self.model.arch, inputs, str(weights.path))
+            self.config = self.resolved.options
 
     def trainer(self) -> Trainer:
         """All of it; the run is left to others where something does not fit."""
@@ -107,11 +110,9 @@ class _Assembly:
             debug_nan=config.debug_nan,
         )
 
-    def _model(self) -> ConvMixer:
-        model = create_network(self.resolved, class_count(self.resolved, self.data.classes))
-        takes, given = model.arch.in_chans, self.data.preprocessing.channels
-        if takes != given:
-            raise UserError(f"in_chans: the weights take {takes} channels, the options say {given}")
+    def _model(self, weights: WeightFile | None) -> ConvMixer:
+        check_class_count(self.resolved, self.data.classes)
+        model = create_network(self.resolved, weights, self.data.classes, self.say)
         if self.config.sync_bn and self.processes.count > 1:
             synchronise(model, self.device)
         return model.to(self.device).to(memory_format=memory_format(model.arch.kernel_size, self.device))
@@ -127,6 +128,7 @@ class _Assembly:
             eps=config.eps,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            decay_all=config.decay_all,
         )
         ema = Ema(self.model, config.ema_decay) if config.with_ema else None
         first = config.start_epoch * self.plan.steps_per_epoch
@@ -177,15 +179,17 @@ class _Assembly:
 
     def _step(self, report: Report) -> TrainStep:
         config, preprocessing = self.config, self.data.preprocessing
-        settings = AugmentSettings(**{name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__})
+        named = {name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__}
+        settings = AugmentSettings(**(named | {"aa_interpolation": config.policy_interpolation}))
         wants_picture = config.collect_input_data and self.processes.is_first
+        size, dtype, device = preprocessing.size, self.precision.dtype, self.device
         return TrainStep(
-            wrap(self.state, config, self.plan, self.precision.dtype, self.device, self.processes),
+            wrap(self.state, config, size, self.plan, dtype, device, self.processes),
             self.state,
             Augmentation(settings, preprocessing, len(self.data.classes), config.seed, self.processes.rank),
             self.precision,
             self.schedule,
-            device=self.device,
+            device=device,
             clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
             frozen=config.freeze,
             on_first_images=(lambda images: report.picture(sheet(images, preprocessing))) if wants_picture else None,

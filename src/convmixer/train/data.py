@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,9 +14,11 @@ from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
-from convmixer.data.sources import Source, open_split
+from convmixer.data.sources import Source, open_split, open_unnamed
 from convmixer.errors import UserError
-from convmixer.inputs import preprocessing_of
+from convmixer.inputs import overruled, preprocessing_for, preprocessing_of
+from convmixer.progress import note
+from convmixer.weights.read import WeightFile
 
 
 @dataclass(frozen=True)
@@ -37,32 +41,50 @@ class TrainingData:
         return digest.hexdigest()
 
 
-def open_training_data(config: Config) -> TrainingData:
-    """Open both splits. Raises UserError where one is missing or they do not fit."""
-    train = open_split(
-        config.set, config.data_url, config.train_dir, train=True, limit=config.train_num_samples, seed=config.seed
-    )
-    val = open_split(
+def open_training_data(
+    resolved: Resolved[Config], weights: WeightFile | None = None, say: Callable[[str], None] = note
+) -> TrainingData:
+    """Open both splits; `weights`: those that the run starts from. `say` is told what these decide.
+
+    Raises UserError where a split is missing or something does not fit.
+    """
+    config = resolved.options
+    if weights is None:
+        train = _open(config, True)
+        return TrainingData(train, _open(config, False, train.classes), preprocessing_of(config, config.in_chans))
+    channels, wanted = weights.shape.in_chans, resolved.said("in_chans")
+    if wanted not in (None, channels):
+        raise UserError(f"in_chans: the weights take {channels} channels, the options say {wanted}")
+    preprocessing = preprocessing_for(resolved, weights.preprocessing, channels)
+    if weights.classes is None:
+        train = open_unnamed(weights.shape.num_classes, partial(_open, config, True), say)
+    else:
+        train = _open(config, True)
+    for line in overruled(resolved, preprocessing):
+        say(line)
+    return TrainingData(train, _open(config, False, train.classes), preprocessing)
+
+
+def _open(config: Config, train: bool, classes: ClassMap | None = None) -> Source:
+    return open_split(
         config.set,
         config.data_url,
-        config.val_dir,
-        train=False,
-        classes=train.classes,
-        limit=config.val_num_samples,
+        config.train_dir if train else config.val_dir,
+        train=train,
+        classes=classes,
+        limit=config.train_num_samples if train else config.val_num_samples,
         seed=config.seed,
     )
-    return TrainingData(train, val, preprocessing_of(config, config.in_chans))
 
 
-def class_count(resolved: Resolved[Config], classes: ClassMap) -> int:
-    """Outputs of the network: as many as classes. Raises UserError where `num_classes` says another number."""
+def check_class_count(resolved: Resolved[Config], classes: ClassMap) -> None:
+    """Raises UserError where `num_classes` says another number than the data has."""
     wanted = resolved.options.num_classes
     if wanted is not None and wanted != len(classes):
         raise UserError(
             f"num_classes: is {wanted} ({resolved.origins['num_classes']}), the data has {len(classes)} classes; "
             f"pass --num_classes {len(classes)}, or the data that was meant"
         )
-    return len(classes)
 
 
 def train_reader(config: Config, data: TrainingData) -> TrainReader:

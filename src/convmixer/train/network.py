@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from convmixer.arch import Architecture, architecture
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
+from convmixer.data.classes import ClassMap
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes
 from convmixer.execution import Execution, Job, build_network, choose_way
@@ -22,29 +24,38 @@ from convmixer.weights.load import complete, load_into
 from convmixer.weights.read import WeightFile, read_weights
 
 
-def create_network(resolved: Resolved[Config], num_classes: int) -> ConvMixer:
-    """A ConvMixer initialised by the seed, then filled with `pretrained` where that is given; on the CPU.
+def read_start(config: Config) -> WeightFile | None:
+    """The weights that a run starts from, where `pretrained` names any."""
+    return read_weights(config.pretrained) if config.pretrained else None
 
-    Its head is new where the weights have another number of classes. Raises UserError where weights and options do
-    not fit.
+
+def create_network(
+    resolved: Resolved[Config], weights: WeightFile | None, classes: ClassMap, say: Callable[[str], None] = note
+) -> ConvMixer:
+    """A ConvMixer for these classes, initialised by the seed, then filled with the weights, if any; on the CPU.
+
+    Its head keeps the rows of classes that the weights know by name. `say` is told what was taken over. Raises
+    UserError where weights and options do not fit.
     """
     config = resolved.options
-    weights = read_weights(config.pretrained) if config.pretrained else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = ConvMixer(_architecture(resolved, weights, num_classes))
+        model = ConvMixer(_architecture(resolved, weights, len(classes), say))
     if weights is not None:
         if not config.exclude_epoch_state:
-            note("exclude_epoch_state: pretrained takes over weights only; --resume continues a run")
-        for line in (f"weights from {weights.path} ({weights.source})", *load_into(model, weights, replace_head=True)):
-            note(line)
+            say("exclude_epoch_state: pretrained takes over weights only; --resume continues a run")
+        say(f"weights from {weights.path} ({weights.source})")
+        for line in load_into(model, weights, replace_head=True, classes=classes):
+            say(line)
     if config.freeze:
         model.requires_grad_(False)
         model.head.requires_grad_(True)
     return model
 
 
-def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_classes: int) -> Architecture:
+def _architecture(
+    resolved: Resolved[Config], weights: WeightFile | None, num_classes: int, say: Callable[[str], None]
+) -> Architecture:
     config = resolved.options
     names = ("kernel_size", "patch_size", "activation")
     if weights is None:
@@ -53,19 +64,25 @@ def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_cl
     # What the weights say holds, unless the user said otherwise; a recipe that stood in for one says nothing.
     found, notes = complete(weights, resolved.said("arch"), **{name: resolved.said(name) for name in names})
     for line in notes:
-        note(line)
+        say(line)
     return replace(found, num_classes=num_classes)
 
 
 def wrap(
-    state: TrainState, config: Config, plan: BatchPlan, dtype: torch.dtype, device: torch.device, processes: Processes
+    state: TrainState,
+    config: Config,
+    image_size: int,
+    plan: BatchPlan,
+    dtype: torch.dtype,
+    device: torch.device,
+    processes: Processes,
 ) -> nn.Module:
     """What the step calls: the model run the way that `execution` asks for, in DDP where there are processes.
 
     Under `auto` a resumed run keeps the way of its checkpoint, where this machine has it. Notes the way in the state.
     """
     model = state.model
-    job = Job(model.arch, config.image_size, config.batch_size, dtype, True, device)
+    job = Job(model.arch, image_size, config.batch_size, dtype, True, device)
     execution: Execution = "compile" if config.compile else config.execution
     # Of the whole run, so that it and one that resumes it choose alike.
     images = config.epochs * plan.steps_per_epoch * config.accumulate * config.batch_size

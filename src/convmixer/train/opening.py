@@ -48,7 +48,7 @@ def open_run(
     argv = [Path(sys.argv[0]).name, *resolved.argv]
     write_provenance(folders.summary, resolved, argv, data.classes.names, facts)
     if config.dump_graph:
-        keep_record(folders.summary / "graph.txt", graph_text(state.model, config.image_size))
+        keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
     note(f"run {folders.name}: {folders.summary}")
     return folders, journal
 

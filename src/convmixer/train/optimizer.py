@@ -16,10 +16,11 @@ _DECAYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _FUSED_DEVICES = {"cpu", "cuda"}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict[str, Any]]:
     """Groups for a torch optimizer: weights of convolutions and linear layers decay, all other parameters do not.
 
-    Only parameters with requires_grad; a group that would be empty is left out. A wrapper (DDP, a compiled module)
+    With `decay_all` all decay, as in the authors' CIFAR-10 script (locuslab/convmixer-cifar10). Only parameters with
+    requires_grad; a group that would be empty is left out. A wrapper (DDP, a compiled module)
     gives the groups of what it wraps.
     """
     decaying: list[nn.Parameter] = []
@@ -27,7 +28,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                (decaying if name == "weight" and isinstance(module, _DECAYING) else plain).append(parameter)
+                decays = decay_all or (name == "weight" and isinstance(module, _DECAYING))
+                (decaying if decays else plain).append(parameter)
     groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
@@ -41,8 +43,9 @@ def create_optimizer(
     eps: float,
     momentum: float,
     weight_decay: float,
+    decay_all: bool = False,
 ) -> torch.optim.Optimizer:
-    """torch's optimizer over `parameter_groups(model)`; move the model to its device first.
+    """torch's optimizer over `parameter_groups`; move the model to its device first.
 
     * `adamw`: decay beside the gradient, p -= lr * weight_decay * p (https://arxiv.org/abs/1711.05101). Uses beta, eps.
     * `adam`: the decay is added to the gradient (L2) and so goes through the moments. Uses beta, eps.
@@ -53,7 +56,7 @@ def create_optimizer(
     skips is skipped there without waiting for the device. It agrees with the plain one to the rounding of fp32.
     Raises UserError when no parameter requires a gradient.
     """
-    groups = parameter_groups(model, weight_decay)
+    groups = parameter_groups(model, weight_decay, decay_all=decay_all)
     if not groups:
         raise UserError("freeze: no parameter is left to train; freeze less.")
     fused = True if groups[0]["params"][0].device.type in _FUSED_DEVICES else None

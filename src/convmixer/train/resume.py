@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from convmixer.config.schema import Config
+from convmixer.data.preprocessing import Preprocessing
 from convmixer.distributed import restarted_run
 from convmixer.errors import UserError
+from convmixer.inputs import as_options, preprocessing_of
 from convmixer.printable import printable
 from convmixer.progress import note
 from convmixer.runs import RunFolders, run_suffix
@@ -24,7 +27,7 @@ from convmixer.train.state import TrainState
 # batch by their product.
 FREE = frozenset(
     "data_url train_dir val_dir pretrained exclude_epoch_state resume force_resume num_parallel_workers eval_every "
-    "batch_size accumulate device_num device_target device_id execution compile max_bad_share loader_timeout "
+    "defaults batch_size accumulate device_num device_target device_id execution compile max_bad_share loader_timeout "
     "dist_timeout max_restarts debug_nan summary_root_dir ckpt_root_dir best_ckpt_root_dir ckpt_keep_num "
     "ckpt_save_every_step ckpt_save_every_sec print_loss_every summary_loss_collect_freq model_postfix "
     "collect_input_data dump_graph file_format".split()
@@ -36,11 +39,33 @@ def identity_of(config: Config, data: TrainingData, global_batch: int) -> dict[s
     options = {name: value for name, value in config.model_dump(mode="json").items() if name not in FREE}
     return {
         **options,
+        **_inputs(data.preprocessing),
+        "aa_interpolation": config.policy_interpolation,
         "global batch": global_batch,
         "classes": data.classes.fingerprint[:16],
         "images": len(data.train),
         "image names and labels": data.fingerprint()[:16],
     }
+
+
+def _inputs(preprocessing: Preprocessing) -> dict[str, Any]:
+    said = {**as_options(preprocessing), _EVALUATION: preprocessing.interpolation}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+
+
+_EVALUATION = "interpolation of evaluation"
+_DEFAULTS = {name: value for name, value in Config().model_dump(mode="json").items() if name not in FREE}
+
+
+def _as_today(before: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity that an older version has written, as this one would have: what it lacks was as if left out."""
+    then = {**_DEFAULTS, **before}
+    if _EVALUATION not in before:
+        # The options alone said what the input is, and what they left out was ImageNet's.
+        then |= _inputs(preprocessing_of(SimpleNamespace(**then), then["in_chans"]))
+        if then["auto_augment"] is None:
+            then["aa_interpolation"] = identity["aa_interpolation"]  # nothing was resampled by it
+    return then
 
 
 @dataclass(frozen=True)
@@ -60,11 +85,14 @@ class Resumed:
         before = counters.get("identity") if isinstance(counters, Mapping) else None
         if not isinstance(before, Mapping) or not all(isinstance(name, str) for name in before):
             raise self._refusal("it does not say which run it belongs to (no identity)")
+        try:
+            before = _as_today(before, identity)
+        except (TypeError, ValueError, UserError):
+            raise self._refusal("its identity is of another kind than this program writes") from None
         changes = [
-            f"{name}: {then} then, {now} now"
+            f"{name}: {before.get(name)} then, {identity.get(name)} now"
             for name in sorted(before.keys() | identity.keys())
-            # An option that did not exist then was as if it had been left out.
-            if (then := before.get(name, _DEFAULTS.get(name))) != (now := identity.get(name))
+            if before.get(name) != identity.get(name)
         ]
         if changes and not force:
             raise UserError(
@@ -87,10 +115,6 @@ class Resumed:
             f"--resume: {self.checkpoint / STATE}: no state of a training run: {why}\n"
             f"--pretrained {self.checkpoint} starts a new run from its weights"
         )
-
-
-# As they stand in an identity.
-_DEFAULTS = Config().model_dump(mode="json")
 
 
 def find_resumable(config: Config, claim: Callable[[Path], None]) -> Resumed | None:

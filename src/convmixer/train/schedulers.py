@@ -43,9 +43,11 @@ class Schedule:
     * `cosine_lr`: base_lr * 0.5 (1 + cos(pi e / E)), where e and E count from the end of the warm-up, so that the
       cosine starts from base_lr (https://arxiv.org/abs/1608.03983, without restarts). base_lr 0.001, E 300, no
       warm-up: 0.001 at 0, 0.000853553 at 75, 0.0005 at 150, and with min_lr 0.0001 no less than that from 239 on.
-    * `onecycle`: straight lines through 0 at 0, base_lr at E * 2 // 5, base_lr / 20 at E * 4 // 5 and 0 at E.
-      base_lr 0.05, E 25: 0.025 at 5, 0.05 at 10, 0.02625 at 15, 0.0025 at 20, 0.00125 at 22.5. Whole epochs leave no
-      rise when E < 3; then the corners are at 2/5 and 4/5 of E. `min_lr` lifts both ends, the first steps too.
+    * `onecycle`: straight lines through 0 at 0, base_lr at E * 2 // 5, base_lr / 20 at E * 4 // 5 and 0 at E, taken at
+      (step + 1) / steps_per_epoch as the authors do: the first step has a rate above 0, the last one's is 0.
+      base_lr 0.05, E 25, 98 steps an epoch: 0.0000510204 at step 0, 0.025 at 489, 0.05 at 979, 0.02625 at 1469,
+      0.0025 at 1959, 0 at 2449. Whole epochs leave no rise when E < 3; then the corners are at 2/5 and 4/5 of E.
+      `min_lr` lifts both ends, the first steps too.
     * `exp_lr`: base_lr * lr_gamma^e. base_lr 0.1, lr_gamma 0.97: 0.09409 at 2.
     * `multistep_lr`: base_lr * lr_gamma^(e / lr_adjust), without steps in spite of its name, as in the model zoo.
       base_lr 0.1, lr_gamma 0.1, lr_adjust 30: 0.0316228 at 15, 0.01 at 30.
@@ -91,9 +93,10 @@ class Schedule:
                 return 0.5 * (1.0 + math.cos(math.pi * done))
             case "onecycle":
                 whole = self.epochs >= 3
+                after = min(epoch + 1 / self.steps_per_epoch, float(self.epochs))
                 top = self.epochs * 2 // 5 if whole else self.epochs * 2 / 5
                 foot = self.epochs * 4 // 5 if whole else self.epochs * 4 / 5
-                return float(np.interp(epoch, [0.0, top, foot, self.epochs], [0.0, 1.0, 0.05, 0.0]))
+                return float(np.interp(after, [0.0, top, foot, self.epochs], [0.0, 1.0, 0.05, 0.0]))
             case "exp_lr":
                 return math.pow(self.lr_gamma, epoch)
             case "multistep_lr":

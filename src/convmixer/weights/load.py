@@ -10,8 +10,10 @@ from typing import cast
 import torch
 
 from convmixer.arch import ACTIVATIONS, VARIANTS, Activation, Architecture, parse_arch
+from convmixer.data.classes import ClassMap
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
+from convmixer.weights.head import head_for
 from convmixer.weights.read import WeightFile, read_weights
 from convmixer.weights.record import Shape
 
@@ -19,29 +21,34 @@ _log = logging.getLogger(__name__)
 _NAMES_SHOWN = 6
 
 
-def load_into(model: ConvMixer, weights: WeightFile, *, replace_head: bool = False) -> list[str]:
+def load_into(
+    model: ConvMixer, weights: WeightFile, *, replace_head: bool = False, classes: ClassMap | None = None
+) -> list[str]:
     """Copy the weights into the model, in the model's types and on its device. Returns notes for the user.
 
     Raises UserError for a file that lacks or adds a name, with both lists, or whose shapes are others. A head of
-    another number of classes is refused too, or with `replace_head` left as the model's own.
+    another number of classes is refused too; with `replace_head` the rows of `classes` that the weights know by name
+    are taken over, the others stay the model's own (see `head.head_for`).
     """
-    state, notes = _fitting(model, weights, replace_head)
+    state, notes = _fitting(model, weights, replace_head, classes)
     model.load_state_dict(state)
     return notes
 
 
-def _fitting(model: ConvMixer, weights: WeightFile, replace_head: bool) -> tuple[dict[str, torch.Tensor], list[str]]:
+def _fitting(
+    model: ConvMixer, weights: WeightFile, replace_head: bool, classes: ClassMap | None = None
+) -> tuple[dict[str, torch.Tensor], list[str]]:
     """A state dict that fits the model, and notes; UserError where there is none. The model is left as it is."""
-    own, state, notes = model.state_dict(), dict(weights.state), []
+    own, state, notes = model.state_dict(), dict(weights.state), list[str]()
     lacking, added = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if lacking or added:
         raise UserError(f"{weights.path}: lacks {_shown(lacking)}; adds {_shown(added)}.")
     here, there = model.arch.num_classes, weights.shape.num_classes
-    if here != there:
-        if not replace_head:
-            raise UserError(f"{weights.path}: its head has {there} classes, the model {here}.")
-        state |= {name: tensor for name, tensor in own.items() if name.startswith("head.")}
-        notes.append(f"{weights.path}: its head of {there} classes is left out; the new one has {here}.")
+    if replace_head:
+        head, notes = head_for(own, weights, classes)
+        state |= head
+    elif here != there:
+        raise UserError(f"{weights.path}: its head has {there} classes, the model {here}.")
     other = [
         f"{name} {_form(state[name])}, not {_form(own[name])}" for name in own if _form(state[name]) != _form(own[name])
     ]

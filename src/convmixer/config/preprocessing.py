@@ -1,0 +1,50 @@
+"""Options of how an image becomes the network's input."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from convmixer.config.options import Options, option
+
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+RandomInterpolation = Literal["random", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+
+class InputOptions(Options):
+    """Preprocessing"""
+
+    # None: as the weights say, else as `data.preprocessing.Preprocessing` has it, the one place of these defaults.
+    image_size: int | None = option(
+        None, "side of the network's input in pixels; left out: the weights', else 224", ge=1, le=4096
+    )
+    crop_pct: float | None = option(
+        None, "share of the resized image that the centre crop keeps; left out: the weights', else .96", ge=0.01, le=1
+    )
+    mean: tuple[float, ...] | None = option(
+        None, "mean of each channel, pixels in 0..1; left out: the weights', else ImageNet's"
+    )
+    std: tuple[float, ...] | None = option(
+        None, "deviation of each channel, pixels in 0..1; left out: the weights', else ImageNet's"
+    )
+    exif: bool | None = option(
+        None, "turn images as their EXIF orientation says; left out: as the weights say, else not"
+    )
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _pixels_are_fractions(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value and max(value) > 1:
+            raise ValueError(f"is {' '.join(f'{part:g}' for part in value)}, of pixels in 0..255; divide by 255")
+        return value
+
+
+class PreprocessingOptions(InputOptions):
+    """Preprocessing of training"""
+
+    interpolation: RandomInterpolation = option(
+        "random", "resampling of training crops, and of evaluation where weights do not say (random: bicubic)"
+    )
+    min_crop: float = option(0.08, "least area of a training crop, as a share of the image", gt=0, le=1)
+    crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "least and greatest width / height of a training crop")
