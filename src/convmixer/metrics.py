@@ -10,20 +10,22 @@ import numpy as np
 
 @dataclass
 class Score:
-    """Sums over the images seen so far; `results()` has the means."""
+    """Sums over the images seen so far; `results()` has the means. `not_finite`: images with a NaN among the logits."""
 
     loss_sum: float = 0.0
     top1: int = 0
     top5: int = 0
     count: int = 0
+    not_finite: int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """Add a batch: logits [N, classes] and labels int [N]."""
         logits = logits.astype(np.float64)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        of_label = shifted[np.arange(len(labels)), labels]
-        self.loss_sum += float((np.log(np.exp(shifted).sum(axis=1)) - of_label).sum())
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities make the loss NaN, which is not news
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            of_label = shifted[np.arange(len(labels)), labels]
+            self.loss_sum += float((np.log(np.exp(shifted).sum(axis=1)) - of_label).sum())
         # The rank of the label counts the greater logits, and the equal ones before it, as a stable sort would.
         own = logits[np.arange(len(labels)), labels][:, None]
         before = np.arange(logits.shape[1])[None, :] < np.asarray(labels)[:, None]
@@ -33,6 +35,7 @@ class Score:
         # With fewer than five classes every answer would count, hence 1.0; with NaN among the logits none does.
         self.top5 += int(((rank < 5) & finite).sum())
         self.count += len(labels)
+        self.not_finite += int((~finite).sum())
 
     @classmethod
     def merged(cls, parts: Iterable[Score]) -> Score:
@@ -43,6 +46,7 @@ class Score:
             total.top1 += part.top1
             total.top5 += part.top5
             total.count += part.count
+            total.not_finite += part.not_finite
             total.bad.extend(part.bad)
         return total
 
@@ -58,6 +62,7 @@ class Score:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities float64 [N, classes] of logits [N, classes]."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    total: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # NaN and infinity give NaN
+        powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        total: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
     return total

@@ -54,7 +54,11 @@ def predict(
             probabilities = softmax(runtime.logits(batch.images))
             order = np.argsort(-probabilities, axis=1, kind="stable")[:, :topk]
             for index, row, best in zip(batch.indices.tolist(), probabilities, order.tolist(), strict=True):
-                answers[index] = Prediction(files.name(index), tuple((label, float(row[label])) for label in best))
+                name = files.name(index)
+                if np.isfinite(row).all():
+                    answers[index] = Prediction(name, tuple((label, float(row[label])) for label in best))
+                else:
+                    answers[index] = Prediction(name, fault="the model answers with what is no number")
         yield from (answers[index] for index in sorted(answers))
         if on_batch is not None:
             on_batch(len(answers))

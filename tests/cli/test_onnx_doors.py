@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,15 @@ def foreign_model(path: Path, inputs: str = "float[1, 3, 10, 10] pixels", classe
     return path
 
 
+def with_softmax(path: Path, source: Path) -> Path:
+    """The model of `source`, and a softmax behind it."""
+    model = onnx.load(str(source))
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    model.graph.output[0].name = "probabilities"
+    onnx.save_model(model, path)
+    return path
+
+
 def draw(path: Path, colour: tuple[int, int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (14, 11), colour).save(path)
@@ -65,6 +75,73 @@ def test_answers_of_a_model_of_others(convmixer: Command, here: Path, colours: P
     files = [str(colours / "b green" / f"{number}.png") for number in range(3)]
     assert (done.code, done.out) == (0, "".join(f"{file} (class: 1)\n" for file in files))
     assert json.loads((here / "predictions.json").read_text()) == dict.fromkeys(files, 1)
+
+
+def test_a_softmax_in_the_file_is_not_taken_twice(convmixer: Command, here: Path, colours: Path) -> None:
+    plain = foreign_model(here / "plain.onnx")
+    soft = with_softmax(here / "soft.onnx", plain)
+    answers, losses = [], []
+    for file in (plain, soft):
+        done = convmixer("infer-onnx", colours / "b green", "--onnx_path", file, "--format=full")
+        assert done.code == 0, done.err
+        assert ("answers with probabilities, as of a Softmax" in done.err) == (file == soft)
+        found = json.loads((here / "predictions.json").read_text())
+        answers.append([entry["probability"] for answer in found.values() for entry in answer["top"]])
+        losses.append(convmixer("eval", "--pretrained", file, "--data_url", here, "--batch_size=4").out)
+    # By hand: red 20, green 200, blue 20 of 255, by ImageNet's mean and deviation.
+    logits = [(20 / 255 - 0.485) / 0.229, (200 / 255 - 0.456) / 0.224, (20 / 255 - 0.406) / 0.225]
+    powers = [math.exp(logit) for logit in logits]
+    by_hand = sorted((power / sum(powers) for power in powers), reverse=True)
+    assert answers[0] == pytest.approx(by_hand * 3, abs=1e-6)
+    assert answers[1] == pytest.approx(by_hand * 3, abs=1e-6)
+    assert losses[0] == losses[1]
+    assert "'Top1-Acc': 0.9" in losses[0]
+
+
+def test_an_output_that_is_asked_for(convmixer: Command, here: Path, colours: Path) -> None:
+    model = onnx.load(str(foreign_model(here / "only.onnx")))
+    model.graph.node.append(onnx.helper.make_node("Neg", ["logits"], ["opposite"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("opposite", onnx.TensorProto.FLOAT, [1, 3]))
+    onnx.save_model(model, here / "only.onnx")
+    done = convmixer("infer-onnx", colours / "b green/0.png", "--onnx_output=opposite")
+    assert (done.code, done.out.endswith("(class: 0)\n")) == (0, True)
+    done = convmixer("eval-onnx", colours, "--onnx_output=gone")
+    assert (done.code, "has no output gone, but logits, opposite" in done.error) == (2, True)
+
+
+def test_answers_that_are_no_numbers(convmixer: Command, here: Path, colours: Path) -> None:
+    model = onnx.load(str(foreign_model(here / "only.onnx")))
+    model.graph.node[-1].op_type = "Log"  # of negative numbers
+    onnx.save_model(model, here / "only.onnx")
+    done = convmixer("eval-onnx", colours)
+    assert (done.code, done.out) == (1, "eval results: {'Top1-Acc': 0.0, 'Top5-Acc': 0.0}\n")
+    assert "10 of 10 images got logits that are no numbers; they count as wrong" in done.err
+    assert "Warning" not in done.err
+    done = convmixer("infer-onnx", colours / "a red/0.png")
+    assert (done.code, done.out) == (1, "")
+    assert "not classified: " in done.err
+    assert json.loads((here / "predictions.json").read_text()) == {}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' * 100_000])
+def test_a_record_nested_without_end_is_refused(convmixer: Command, here: Path, colours: Path, text: str) -> None:
+    model = onnx.load(str(foreign_model(here / "only.onnx")))
+    model.metadata_props.add(key="convmixer", value=text)
+    onnx.save_model(model, here / "only.onnx")
+    done = convmixer("infer-onnx", colours / "a red")
+    assert done.code == 2
+    assert done.error.endswith("only.onnx: a damaged ONNX file: its record is malformed")
+
+
+def test_a_loop_is_refused_before_anything_is_written(convmixer: Command, here: Path, colours: Path) -> None:
+    foreign_model(here / "only.onnx")
+    content = (here / "only.onnx").read_bytes()
+    (here / "only.onnx").write_bytes(
+        content.replace(b"Identity", b"Loop\x2a\x02\x0a\x00").replace(b"\x22\x08Loop", b"\x22\x04Loop")
+    )
+    done = convmixer("infer-onnx", colours / "a red")
+    assert (done.code, "holds a Loop" in done.error) == (2, True)
+    assert not (here / "predictions.json").exists()
 
 
 def test_which_file_is_meant_when_none_is_named(convmixer: Command, here: Path, colours: Path) -> None:

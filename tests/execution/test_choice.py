@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from convmixer.arch import parse_arch
-from convmixer.execution import Job, cache, choice, choose_network, choose_way, job, ways
+from convmixer.errors import UserError
+from convmixer.execution import Job, build_network, cache, choice, choose_network, choose_way, job, ways
 from convmixer.execution.measure import Timing, measure
 from convmixer.execution.ways import Way, default_name, ways_for
 from convmixer.model import ConvMixer
@@ -259,51 +260,81 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
     assert cache.load(job_of(small_model())) == {}
 
 
-def test_a_way_that_fails_at_its_first_call_falls_back(
+def test_a_way_of_auto_that_fails_at_its_first_call_falls_back(
     small_model: Make, job_of: MakeJob, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, BROKEN)
     model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
-    network = choose_network(model, job_of(model), 1, "fused", said.append)
+    network = build_network("broken", model, job_of(model), "auto", said.append)
     assert torch.equal(network(images), model(images))
     assert torch.equal(network(images), model(images))
-    assert said == [
-        "execution: broken, as asked for",
-        "execution: broken failed (RuntimeError: no C++ compiler); running eager",
-    ]
+    assert said == ["execution: broken failed (RuntimeError: no C++ compiler); running eager"]
 
 
-def test_a_way_that_cannot_be_built_falls_back(small_model: Make, job_of: MakeJob, offer: Callable[..., None]) -> None:
-    def cannot(model: ConvMixer) -> nn.Module:
-        raise ImportError("no such library")
+def cannot(model: ConvMixer) -> nn.Module:
+    raise ImportError("no such library")
 
+
+def test_a_way_of_auto_that_cannot_be_built_falls_back(
+    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+) -> None:
     offer(EAGER, way("absent", cannot))
     model, said = small_model(), []
-    assert choose_network(model, job_of(model), 1, "fused", said.append) is model
+    assert build_network("absent", model, job_of(model), "auto", said.append) is model
     assert said[-1] == "execution: absent failed (ImportError: no such library); running eager"
 
 
-def test_nothing_of_the_kind_that_was_asked_for(small_model: Make, job_of: MakeJob, offer: Callable[..., None]) -> None:
+def test_a_way_that_was_asked_for_is_not_left_when_it_fails(
+    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+) -> None:
+    model, images = small_model(), torch.randn(2, 3, 16, 16)
+    offer(EAGER, BROKEN)
+    network = choose_network(model, job_of(model), 1, "fused", lambda _: None)
+    with pytest.raises(
+        UserError, match=r"^--execution: broken failed \(RuntimeError: no C\+\+ compiler\); "
+    ) as refusal:
+        network(images)
+    assert refusal.value.exit_code == 1
+    offer(EAGER, way("absent", cannot))
+    with pytest.raises(UserError, match=r"absent failed .ImportError: no such library") as refusal:
+        choose_network(model, job_of(model), 1, "fused", lambda _: None)
+    assert refusal.value.exit_code == 2
+
+
+def test_none_of_those_asked_for_passes_the_measurement(
+    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+) -> None:
+    offer(EAGER, WRONG, NOT_A_NUMBER)
+    model = small_model()
+    with pytest.raises(UserError, match=r"wrong failed .its logits are 1.0e-02 off") as refusal:
+        choose_way(model, job_of(model), LONG, "fused", lambda _: None)
+    assert refusal.value.exit_code == 1
+
+
+@pytest.mark.parametrize("execution", ["fused", "compile", "openvino"])
+@pytest.mark.parametrize("images", [0, LONG])
+def test_nothing_of_the_kind_that_was_asked_for(
+    small_model: Make, job_of: MakeJob, offer: Callable[..., None], execution: choice.Execution, images: int
+) -> None:
     offer(EAGER)
     model, said = small_model(), []
-    assert choose_network(model, job_of(model), LONG, "fused", said.append) is model
-    assert said == ["execution: nothing fused for this network on cpu; running eager"]
+    message = f"^--execution: there is nothing {execution} for inference of this network on cpu; it needs "
+    with pytest.raises(UserError, match=message) as refusal:
+        choose_network(model, job_of(model), images, execution, said.append)
+    assert (refusal.value.exit_code, said) == (2, [])
+    assert choose_way(model, job_of(model), 0, "auto", said.append) == EAGER.name
 
 
-def test_without_a_compiler_compile_falls_back(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("variable", ["", "no-such-compiler"])
+def test_without_a_compiler_there_is_no_compile(
+    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
-    def no_compiler(model: nn.Module, **_: object) -> Callable[[torch.Tensor], torch.Tensor]:
-        def compiled(images: torch.Tensor) -> torch.Tensor:
-            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
-
-        return compiled
-
-    monkeypatch.setattr(torch, "compile", no_compiler)
-    model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
-    network = choose_network(model, job_of(model), 1, "compile", said.append)
-    torch.testing.assert_close(network(images), model(images))
-    assert said[-1].startswith("execution: compile, channels_last failed (RuntimeError: InvalidCxxCompiler")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", variable)
+    model = small_model()
+    assert {one.kind for one in ways_for(job_of(model))} >= {"eager", "fused"}
+    with pytest.raises(UserError, match=r"nothing compile .* it needs a C.. compiler on a CPU"):
+        choose_way(model, job_of(model), 1, "compile", lambda _: None)
 
 
 def test_compiled_inference_takes_batches_of_any_size(

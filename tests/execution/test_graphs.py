@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convmixer.execution import Job, choose_network, ways
+from convmixer.execution import Job, build_network, ways
 from convmixer.execution.graphs import GraphedConvMixer
 from convmixer.execution.measure import measure
 from convmixer.execution.ways import Way, ways_for
@@ -179,10 +179,10 @@ def test_a_recording_that_fails_falls_back(small_model: Make, job_of: MakeJob, m
     monkeypatch.setattr(ways, "WAYS", (eager, graph))
     model, said, images = small_model().train(), [], torch.randn(4, 3, 16, 16)
     twin = copy.deepcopy(model)
-    network = choose_network(model, job_of(model, training=True), 1, "fused", said.append)
+    network = build_network("graph", model, job_of(model, training=True), "auto", said.append)
     assert torch.equal(network(images), twin(images))
-    assert said[1].startswith("execution: graph failed (")
-    assert said[1].endswith("; running eager")
+    assert said[0].startswith("execution: graph failed (")
+    assert said[0].endswith("; running eager")
     assert all(torch.equal(one, other) for one, other in zip(model.buffers(), twin.buffers(), strict=True))
     found = measure([eager, graph], model, job_of(model, training=True), 0.0)
     assert found["graph"].failure is not None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from convmixer.errors import UserError
 from convmixer.execution import Job, choose_way
 from convmixer.execution.measure import measure
 from convmixer.execution.ways import ways_for
@@ -66,12 +67,14 @@ def test_the_choice_measures_it_and_takes_it_when_asked(
 
 
 def test_not_for_training(small_model: Callable[..., ConvMixer], job_of: Callable[..., Job]) -> None:
-    model, said = small_model(), list[str]()
-    choose_way(model, job_of(model, training=True), 1, "openvino", said.append)
-    assert said == [
-        "execution: nothing openvino for this network on cpu (OpenVINO is for inference on a CPU "
-        "in fp32 or bf16: pip install 'convmixer[openvino]'); running eager"
-    ]
+    model = small_model()
+    with pytest.raises(UserError) as refusal:
+        choose_way(model, job_of(model, training=True), 1, "openvino", lambda _: None)
+    assert str(refusal.value) == (
+        "--execution: there is nothing openvino for training of this network on cpu; it needs inference on a CPU in "
+        "fp32, or in bf16 where the processor has it: pip install 'convmixer[openvino]'"
+    )
+    assert refusal.value.exit_code == 2
 
 
 SIGNALLED = """

@@ -141,6 +141,23 @@ def test_a_file_without_a_record_says_its_shapes(exported: Path) -> None:
 
 
 @needs_mindspore
+def test_a_softmax_of_others_is_undone(tiny: ConvMixer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The logits are those of the weights, but for a number that each image's have in common."""
+    import mindspore
+
+    inputs = mindspore.Tensor(shape=[None, 3, 16, 16], dtype=mindspore.float32)
+    cell = mindspore.nn.SequentialCell([build_cell(tiny), mindspore.nn.Softmax(axis=1)]).set_train(False)
+    mindspore.export(cell, inputs, file_name=str(tmp_path / "soft"), file_format="MINDIR")
+    opened = open_mindspore(str(tmp_path / "soft.mindir"), lambda *_: about(tiny).preprocessing)
+    assert "soft.mindir: answers with probabilities, as of a Softmax" in capsys.readouterr().err
+    images = images_of(tiny, 3)
+    found = opened.runtime.logits(images)
+    expected = TorchRuntime(tiny, about(tiny).preprocessing, torch.device("cpu")).logits(images)
+    shift = found - expected
+    np.testing.assert_allclose(shift, shift[:, :1].repeat(5, axis=1), atol=1e-4)
+
+
+@needs_mindspore
 def test_a_fixed_batch_of_others_is_filled_up(tiny: ConvMixer, tmp_path: Path) -> None:
     import mindspore
 
@@ -201,6 +218,7 @@ def _other_names(path: Path) -> None:
         (_image, "a truncated or damaged file, or no MINDIR"),
         (lambda path: path.write_bytes(b""), r"takes \[\] and gives \[\]"),
         (lambda path: side_file(path).write_text("{}"), r"tiny\.mindir\.json: cannot be used: its record"),
+        (lambda path: side_file(path).write_text("[" * 100_000), "cannot be used: its record is malformed"),
         (_other_names, "names 2 classes, but the model answers in 5"),
     ],
 )

@@ -46,7 +46,15 @@ def test_a_record_that_was_changed_is_refused(change: dict[str, object]) -> None
         decode(json.dumps(json.loads(ABOUT.encode()) | change))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}"])
+@pytest.mark.parametrize("key", ["architecture", "classes", "classes_sha256", "preprocessing", "source_sha256"])
+def test_a_record_that_lacks_a_key_is_refused(key: str) -> None:
+    values = json.loads(ABOUT.encode())
+    del values[key]
+    with pytest.raises(ValueError, match=r"its (record|class names)"):
+        decode(json.dumps(values))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", "[" * 100_000, '{"format": ' * 100_000, '"' + "x" * 10**6])
 def test_what_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (json's own message in one case)
         decode(text)

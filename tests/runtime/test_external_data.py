@@ -11,9 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 from convmixer.errors import UserError
-from convmixer.runtime.external_data import refuse_external_data_elsewhere
-from convmixer.runtime.model_file import DeviceWish
-from convmixer.runtime.onnx_runtime import open_session
+from convmixer.runtime.external_data import external_bytes
+from convmixer.runtime.onnx_session import CPU, OnnxFile
 
 WEIGHTS = np.arange(6, dtype=np.float32)
 
@@ -63,25 +62,25 @@ def test_a_file_outside_is_refused(folder: Path, location: str, nested: bool) ->
     location = str(folder.parent / "secret.bin") if location == "ABSOLUTE" else location
     path = save(folder, model_with(location, nested=nested))
     with pytest.raises(UserError, match="outside its own folder") as refusal:
-        open_session(str(path), DeviceWish("CPU"))
+        OnnxFile.checked(str(path))
     assert refusal.value.exit_code == 2
     assert len(str(refusal.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("location", ["w.bin", "parts/w.bin"])
 def test_files_beside_the_model_are_read(folder: Path, location: str) -> None:
-    session = open_session(str(save(folder, model_with(location))), DeviceWish("CPU"))
+    session = OnnxFile.checked(str(save(folder, model_with(location)))).session([CPU])
     (found,) = session.run(None, {"x": np.ones(6, np.float32)})
     np.testing.assert_array_equal(found, WEIGHTS + 1)
 
 
 def test_a_file_that_is_not_there(folder: Path) -> None:
     with pytest.raises(UserError, match=r"'gone\.bin' beside it, which is not there"):
-        refuse_external_data_elsewhere(save(folder, model_with("gone.bin")))
+        external_bytes(save(folder, model_with("gone.bin")))
 
 
 def test_the_word_in_another_place_does_no_harm(folder: Path) -> None:
     model = model_with("w.bin")
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(WEIGHTS, "w"))
     model.doc_string = "the location of this model"
-    refuse_external_data_elsewhere(save(folder, model))
+    external_bytes(save(folder, model))

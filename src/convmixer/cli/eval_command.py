@@ -17,7 +17,7 @@ from convmixer.evaluate import check_any_readable, evaluate, name_unreadable
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.metrics import Score
 from convmixer.progress import Progress, note
-from convmixer.runtime import Tunable
+from convmixer.runtime import tune
 
 if TYPE_CHECKING:
     import torch
@@ -49,9 +49,9 @@ def main(argv: Sequence[str]) -> int:
     for line in overruled(resolved, model.preprocessing):
         note(line)
     source = open_evaluation_split(resolved, model.classes, model.num_classes)
-    if isinstance(model.runtime, Tunable):
-        way = "compile" if config.compile else config.execution
-        model.runtime.tune(len(source), config.batch_size, model.preprocessing.size, way)
+    way = "compile" if config.compile else config.execution
+    asked = resolved.asked("execution") or resolved.asked("compile")
+    tune(model.runtime, len(source), config.batch_size, model.preprocessing.size, way, asked=asked)
     score = score_of(model, source, config.batch_size, config.num_parallel_workers)
     print(f"eval results: {score.results()}")
     return name_bad_images(score, source)
@@ -108,5 +108,7 @@ def open_evaluation_split(resolved: Resolved[Config], classes: ClassMap | None, 
 
 def name_bad_images(score: Score, source: Any) -> int:
     """Name the images that could not be read, and return the exit code."""
+    if score.not_finite:
+        note(f"{score.not_finite} of {score.count} images got logits that are no numbers; they count as wrong")
     name_unreadable(score.bad, score, source)
-    return RUN_FAILED if score.bad else 0
+    return RUN_FAILED if score.bad or score.not_finite else 0

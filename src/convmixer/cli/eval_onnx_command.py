@@ -46,7 +46,8 @@ def open_named_model(resolved: Resolved[Any]) -> ModelFile:
     path = options.onnx_path or _only_onnx_file()
     if Path(path).exists() and kind_of(path) != "onnx":
         raise UserError(f"--onnx_path: {path} is not an ONNX file")
-    wish = DeviceWish(options.device_target, options.device_id, resolved.asked("device_target"), options.engine)
+    asked = resolved.asked("device_target")
+    wish = DeviceWish(options.device_target, options.device_id, asked, options.engine, options.onnx_output)
     return open_model(path, partial(preprocessing_for, resolved), wish)
 
 

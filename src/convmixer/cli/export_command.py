@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     config = resolved.options
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
-    for name, default in (("precision", "fp32"), ("embed_preprocess", False)):
+    for name, default in (("precision", "fp32"), ("embed_preprocess", False), ("opset", 20)):
         if config.file_format != "ONNX" and getattr(config, name) != default:
             raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
     # torch is imported only now, so that --help and wrong options answer at once.
@@ -96,6 +96,7 @@ def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, abo
         about,
         path,
         lambda: crops(open_images(resolved, config.calibration_images, train=True), inputs, threads),
+        config.opset,
     )
     if shown is None:
         note(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")

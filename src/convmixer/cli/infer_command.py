@@ -17,7 +17,7 @@ from convmixer.inputs import preprocessing_for
 from convmixer.predict import line_of, predict, write_predictions
 from convmixer.printable import printable
 from convmixer.progress import Progress, note
-from convmixer.runtime import Tunable
+from convmixer.runtime import tune
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
         autocast=partial(_autocast, options),
         activation=options.activation,
     )
-    if isinstance(model.runtime, Tunable):
-        model.runtime.tune(len(files), options.batch_size, model.preprocessing.size, options.execution)
+    way, asked = options.execution, resolved.asked("execution")
+    tune(model.runtime, len(files), options.batch_size, model.preprocessing.size, way, asked=asked)
     return answer(options, files, model)
 
 

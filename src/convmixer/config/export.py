@@ -21,6 +21,9 @@ class ExportOptions(Options):
         "fp32", "ONNX: of the weights; int8 is calibrated on images of the training set"
     )
     embed_preprocess: bool = option(False, "ONNX: the graph takes uint8 images, resizes, crops and normalises them")
+    opset: int = option(
+        20, "ONNX: version of its operators; a lower one for older runtimes, GELU is slower below 20", ge=13, le=23
+    )
     tolerance: float | None = option(
         None, "largest difference from the weights' logits, as a share of the largest; left out: by precision", gt=0
     )

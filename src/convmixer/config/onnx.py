@@ -19,6 +19,9 @@ class OnnxOptions(Options):
     engine: Literal["onnxruntime", "openvino"] = option(
         "onnxruntime", "what runs the file; openvino is for CPUs and takes bf16 beside int8 where the processor has it"
     )
+    onnx_output: str | None = option(
+        None, "output that holds the logits; left out: the first of form [images, classes]"
+    )
     prefetch: int = option(16, "batches that the threads decode ahead of the model", ge=1, le=1024)
 
 

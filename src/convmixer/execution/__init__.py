@@ -8,7 +8,7 @@ remembers the times on disk (`cache`).
 
 from __future__ import annotations
 
-from convmixer.execution.choice import Execution, build_network, choose_network, choose_way
+from convmixer.execution.choice import Execution, build_network, choose_network, choose_way, ways_asked_for
 from convmixer.execution.job import Job
 
-__all__ = ["Execution", "Job", "build_network", "choose_network", "choose_way"]
+__all__ = ["Execution", "Job", "build_network", "choose_network", "choose_way", "ways_asked_for"]

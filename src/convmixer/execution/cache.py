@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import shutil
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from convmixer import __version__
 from convmixer.execution.job import Job
 from convmixer.execution.measure import Timing
+from convmixer.execution.ways import has_compiler
 
 
 def cache_folder() -> Path:
@@ -43,7 +43,7 @@ def key_of(job: Job) -> dict[str, Any]:
         "training": job.training,
         "device": device,
         # Without one torch.compile fails, and should be tried again where it has been installed since.
-        "compiler": any(map(shutil.which, ("c++", "g++", "clang++", "cl"))),
+        "compiler": has_compiler(),
         "versions": {"convmixer": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
 

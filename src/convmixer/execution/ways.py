@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -87,6 +89,17 @@ def _compile(name: str, layout: torch.memory_format, applies: Callable[[Job], bo
     return Way(name, "compile", applies, build)
 
 
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, without which torch.compile makes nothing for a CPU."""
+    return any(map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++", "cl")))
+
+
+def _compile_applies(job: Job) -> bool:
+    if job.device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return job.device.type != "cpu" or has_compiler()
+
+
 def _packed(model: ConvMixer, job: Job) -> nn.Module:
     from convmixer.execution.packed import PackedConvMixer
 
@@ -110,8 +123,10 @@ def _openvino_applies(job: Job) -> bool:
         return False
     if job.dtype != torch.bfloat16:
         return job.dtype == torch.float32
-    from convmixer.runtime.openvino_engine import has_bf16
-
+    try:
+        from convmixer.runtime.openvino_engine import has_bf16
+    except ImportError:
+        return False
     return has_bf16()
 
 
@@ -167,6 +182,6 @@ WAYS = (
     Way("fused, Triton", "fused", _kernels_apply, _kernels),
     Way("fused, Triton, CUDA graph", "fused", _graphs_apply, _graphed_kernels, holds_memory=True),
     Way("OpenVINO", "openvino", _openvino_applies, _openvino),
-    _compile("compile, channels_last", torch.channels_last, lambda job: True),
-    _compile("compile, NCHW", torch.contiguous_format, lambda job: job.device.type == "cuda"),
+    _compile("compile, channels_last", torch.channels_last, _compile_applies),
+    _compile("compile, NCHW", torch.contiguous_format, _kernels_apply),
 )

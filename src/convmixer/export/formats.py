@@ -18,9 +18,9 @@ Calibration = Callable[[], Iterator[np.ndarray]]
 
 
 class Writer(Protocol):
-    """Writes an exported file, and what belongs beside it under names that begin with the file's."""
+    """Writes an exported file, and what belongs beside it under names that begin with the file's. `opset`: of ONNX."""
 
-    def __call__(self, model: ConvMixer, about: About, path: Path, calibration: Calibration) -> None: ...
+    def __call__(self, model: ConvMixer, about: About, path: Path, calibration: Calibration, opset: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,22 @@ class Format:
 
 
 # The engines are imported late: each is an extra of its own.
-def _onnx(model: ConvMixer, about: About, path: Path, calibration: Calibration) -> None:
+def _onnx(model: ConvMixer, about: About, path: Path, calibration: Calibration, opset: int) -> None:
     try:
         from convmixer.export.onnx import write_onnx
     except ModuleNotFoundError as error:
         raise UserError(f"--file_format: ONNX needs {error.name}, pip install 'convmixer[onnx]'") from None
 
-    write_onnx(model, about, path, calibration)
+    write_onnx(model, about, path, calibration, opset)
 
 
-def _mindir(model: ConvMixer, about: About, path: Path, calibration: Calibration) -> None:
+def _mindir(model: ConvMixer, about: About, path: Path, calibration: Calibration, opset: int) -> None:
     from convmixer.export.mindspore import export_mindspore
 
     export_mindspore(model, about, path, "MINDIR")
 
 
-def _air(model: ConvMixer, about: About, path: Path, calibration: Calibration) -> None:
+def _air(model: ConvMixer, about: About, path: Path, calibration: Calibration, opset: int) -> None:
     from convmixer.export.mindspore import export_mindspore
 
     export_mindspore(model, about, path, "AIR")

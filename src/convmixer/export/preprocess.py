@@ -14,8 +14,8 @@ from convmixer.data.sources import Source
 from convmixer.errors import UserError
 
 IMAGES, NORMALISED = "images", "normalised"
-# The first opset with a GELU of its own: half as fast again in ONNX Runtime as the operations that 18 spells it with.
-OPSET, IR_VERSION = 20, 10
+# The first opset whose Resize filters as Pillow does when it makes images smaller.
+RESIZE_OPSET = 18
 
 # Pillow's filters. In uint8, as Pillow computes, a value in 5,000 differs by one level; in float a sixth of all would.
 _RESIZE = {
@@ -24,12 +24,14 @@ _RESIZE = {
 }
 
 
-def preprocessing_graph(preprocessing: Preprocessing) -> onnx.ModelProto:
+def preprocessing_graph(preprocessing: Preprocessing, opset: int = RESIZE_OPSET) -> onnx.ModelProto:
     """`images` uint8 [batch, height, width, channels] -> `normalised` float [batch, channels, size, size].
 
     Turning by EXIF is no part of it: that is done while a file is decoded. Raises UserError for an interpolation that
-    ONNX Runtime does not do as Pillow does.
+    ONNX Runtime does not do as Pillow does, and for an opset before `RESIZE_OPSET`.
     """
+    if opset < RESIZE_OPSET:
+        raise UserError(f"--embed_preprocess: needs --opset {RESIZE_OPSET} or more to resize in the graph, not {opset}")
     resize = _RESIZE.get(preprocessing.interpolation)
     if resize is None:
         raise UserError(
@@ -37,7 +39,7 @@ def preprocessing_graph(preprocessing: Preprocessing) -> onnx.ModelProto:
         )
     size, channels = preprocessing.size, preprocessing.channels
     model = onnx.parser.parse_model(f"""
-        <ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]>
+        <ir_version: 8, opset_import: ["": {opset}]>
         preprocess (uint8[batch, height, width, {channels}] {IMAGES})
             => (float[batch, {channels}, {size}, {size}] {NORMALISED})
         <int64[1] short = {{{preprocessing.resize}}}, int64[2] side = {{{size}, {size}}}, int64[2] axes = {{2, 3}},

@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from convmixer.errors import UserError
+
 
 class Runtime(Protocol):
     """Runs a network on cropped images; evaluation and prediction know nothing else of it."""
@@ -22,3 +24,18 @@ class Tunable(Protocol):
     def tune(self, images: int, batch_size: int, image_size: int, execution: str) -> None:
         """Take the way that `execution` (auto or a kind of `execution.ways`) asks for, for a job of so many images."""
         ...
+
+
+def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execution: str, *, asked: bool) -> None:
+    """Have a runtime take the way of running that `execution` asks for, as `Tunable.tune`.
+
+    Raises UserError where that is not there, also with an engine that has no ways to choose from, if it was `asked` for
+    on the command line.
+    """
+    if isinstance(runtime, Tunable):
+        runtime.tune(images, batch_size, image_size, execution)
+    elif asked and execution != "auto":
+        raise UserError(
+            f"--execution: {execution} is for weights; ONNX and MINDIR files have an engine of their own "
+            "(eval-onnx and infer-onnx: --engine)"
+        )

@@ -46,7 +46,10 @@ class About:
 
 def decode(text: str) -> About:
     """The record that `encode` wrote. Raises ValueError for one that is malformed."""
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("its record is malformed") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError(f"its record is not of format {FORMAT}; a newer convmixer may have written it")
     try:
@@ -63,6 +66,6 @@ def decode(text: str) -> About:
         raise ValueError("its record is malformed") from None
     if about.architecture.activation not in ACTIVATIONS or not all(isinstance(name, str) for name in names or ()):
         raise ValueError("its record is malformed")
-    if about.classes is not None and values["classes_sha256"] != about.classes.fingerprint:
+    if about.classes is not None and values.get("classes_sha256") != about.classes.fingerprint:
         raise ValueError("its class names do not fit their SHA-256")
     return about

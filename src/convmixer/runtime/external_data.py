@@ -13,13 +13,14 @@ from convmixer.errors import UserError
 _MARK = b"location"
 
 
-def refuse_external_data_elsewhere(path: Path) -> None:
-    """Raise UserError where the ONNX file refers to a file outside its folder, or to one that is not there.
+def external_bytes(path: Path) -> int:
+    """Size of the files that an ONNX file keeps tensors in.
 
-    A runtime would read whatever file a model names, on the word of a stranger.
+    Raises UserError where it refers to a file outside its folder, or to one that is not there: a runtime would read
+    whatever file a model names, on the word of a stranger.
     """
     if not _contains(path, _MARK):
-        return
+        return 0
     # Only now: importing it takes as long as a photo's whole inference.
     import onnx
     from google.protobuf.message import DecodeError
@@ -28,7 +29,7 @@ def refuse_external_data_elsewhere(path: Path) -> None:
         model = onnx.load_model(str(path), load_external_data=False)
     except DecodeError:
         raise UserError(f"{path}: a broken ONNX file") from None
-    folder = path.parent.resolve()
+    folder, found = path.parent.resolve(), set[Path]()
     for message in _messages(model):
         if not isinstance(message, onnx.TensorProto):
             continue
@@ -41,6 +42,8 @@ def refuse_external_data_elsewhere(path: Path) -> None:
                 raise UserError(f"{path}: keeps weights in {entry.value!r}, outside its own folder; this is refused")
             if not target.is_file():
                 raise UserError(f"{path}: keeps weights in {entry.value!r} beside it, which is not there")
+            found.add(target)
+    return sum(target.stat().st_size for target in found)
 
 
 def _contains(path: Path, mark: bytes) -> bool:

@@ -15,6 +15,7 @@ from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runtime import about
 from convmixer.runtime.about import About
 from convmixer.runtime.model_file import Chooser, ModelFile
+from convmixer.runtime.probabilities import Undo, random_image, undo_for
 
 SUFFIX = ".mindir"
 
@@ -45,6 +46,7 @@ class MindSporeRuntime:
         self.graph = graph
         self.preprocessing = preprocessing
         self.batch = batch
+        self.undo: Undo | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, size, size, channels] -> float32 [N, classes]."""
@@ -54,7 +56,8 @@ class MindSporeRuntime:
         missing = -len(inputs) % step
         inputs = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), np.float32)])
         parts = [self._run(inputs[first : first + step]) for first in range(0, len(inputs), step)]
-        return np.concatenate(parts)[: len(images)].astype(np.float32, copy=False)
+        answers = np.concatenate(parts)[: len(images)].astype(np.float32, copy=False)
+        return answers if self.undo is None else self.undo(answers)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         out: np.ndarray = self.graph(import_mindspore().Tensor(batch)).asnumpy()
@@ -82,6 +85,8 @@ def open_mindspore(path: str, choose: Chooser) -> ModelFile:
         raise UserError(f"{side_file(file)}: names {len(classes)} classes, but the model answers in {count}")
     graph = mindspore.nn.GraphCell(mindspore.load(str(file)))
     runtime = MindSporeRuntime(graph, chosen, batch)
+    if record is None:  # ours answer with logits
+        runtime.undo = undo_for(path, runtime.logits(random_image(chosen)))
     return ModelFile(runtime, chosen, classes, count, record.architecture if record else None)
 
 

@@ -23,13 +23,15 @@ class Chooser(Protocol):
 class DeviceWish:
     """Where the user wants a model to run. `asked`: on the command line, so that it must not be something else.
 
-    `engine`: what runs an ONNX file, onnxruntime or openvino.
+    `engine`: what runs an ONNX file, onnxruntime or openvino. `output`: which of its outputs holds the logits; None:
+    the file decides.
     """
 
     target: str | None = None
     index: int = 0
     asked: bool = False
     engine: str = "onnxruntime"
+    output: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,72 +7,85 @@ crop is the very same pixels. Thus batches of images of any size can be evaluate
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
-from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import onnxruntime
 
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.printable import printable
 from convmixer.progress import note
 from convmixer.runtime.about import KEY, About, decode
-from convmixer.runtime.external_data import refuse_external_data_elsewhere
+from convmixer.runtime.limits import memory_growth
 from convmixer.runtime.model_file import Chooser, DeviceWish, ModelFile
-
-_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_FATAL = 4
-# What ONNX Runtime puts before the reason: its own name, a code, and the path that is said already.
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed: ?)?")
+from convmixer.runtime.onnx_input import form_of
+from convmixer.runtime.onnx_session import (
+    CPU,
+    SILENT,
+    OnnxFile,
+    first_line,
+    is_out_of_memory,
+    providers_for,
+    too_large,
+)
+from convmixer.runtime.probabilities import Undo, random_image, undo_for
 
 
 class OnnxRuntime:
-    """Runs a session whose only input is a batch of images, float NCHW, or uint8 NHWC where `about` says so.
+    """Runs a session whose only input is a batch of images; `output` names the one that holds the logits.
 
-    `batch`, `channels`, `height` and `width` are those of the input, None where it takes any.
+    A file of ours with its preprocessing in the graph takes whole images, uint8, as `about` says.
     """
 
-    def __init__(self, path: str, session: onnxruntime.InferenceSession, about: About | None = None) -> None:
-        self.path, self.session, self.about = path, session, about
+    def __init__(self, path: str, session: onnxruntime.InferenceSession, about: About | None, output: str) -> None:
+        self.path, self.session, self.about, self.output = path, session, about, output
         self.embedded = about is not None and about.embed_preprocess
-        entry = session.get_inputs()[0]
-        self.name, self.output = entry.name, session.get_outputs()[0].name
+        self.form = form_of(path, session.get_inputs())
+        if self.embedded and not (self.form.takes_pixels and self.form.channels_last):
+            raise UserError(f"{path}: a damaged ONNX file: its input is not the one that its record names")
         self.answer: Callable[[np.ndarray], object] = self._session_run
-        shape = [side if isinstance(side, int) else None for side in entry.shape]
-        if len(session.get_inputs()) != 1:
-            raise UserError(
-                f"{path}: has {len(session.get_inputs())} inputs; a model of one, a batch of images, is run"
-            )
-        form = "[batch, height, width, channels], uint8" if self.embedded else "[batch, channels, height, width], float"
-        fits = entry.type == "tensor(uint8)" if self.embedded else entry.type in _FLOATS
-        if len(shape) != 4 or not fits:
-            raise UserError(f"{path}: its input is {entry.type} {entry.shape}, not {form}")
-        self.dtype = _FLOATS.get(entry.type, np.float32)
-        self.batch, self.channels = shape[0], shape[3] if self.embedded else shape[1]
-        self.height, self.width = shape[1:3] if self.embedded else shape[2:]
-        if self.height != self.width:
-            raise UserError(f"{path}: its input is {self.height} x {self.width} pixels; square images are run")
-        if self.channels not in (None, 1, 3):
-            raise UserError(f"{path}: its input {entry.shape} has {self.channels} channels; {form} of 1 or 3 is run")
+        self.undo: Undo | None = None
+        self.num_classes: int | None = None
         # Until `open_onnx` has chosen, what the file says.
         self.preprocessing = about.preprocessing if about is not None else Preprocessing()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, size, size, channels] -> float32 [N, classes]."""
-        inputs = self._inputs(images)
-        step = self.batch or max(len(inputs), 1)
+        inputs = self._canvases(images) if self.embedded else self.form.batch_of(images, self.preprocessing)
+        step = self.form.batch or max(len(inputs), 1)
         # A graph of fixed batch gets its last images with zeros behind them.
         missing = -len(inputs) % step
         inputs = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), inputs.dtype)])
         parts = [self._run(inputs[first : first + step]) for first in range(0, len(inputs), step)]
-        return np.concatenate(parts)[: len(images)].astype(np.float32, copy=False)
+        answers = np.concatenate(parts)[: len(images)]
+        return answers.astype(np.float32, copy=False) if self.undo is None else self.undo(answers)
 
-    def _inputs(self, images: np.ndarray) -> np.ndarray:
-        if self.embedded:
-            return self._canvases(images)
-        return self.preprocessing.normalise(images).astype(self.dtype, copy=False)
+    def prove(self, growth: int, seconds: float) -> np.ndarray:
+        """What one image, drawn at random, gets before anything is undone: [1, classes], within bounds.
+
+        `growth`: bytes that it may take. Raises UserError for a file that needs more of either, or does not run.
+        """
+        settings = onnxruntime.RunOptions()
+        settings.log_severity_level = SILENT
+        bell = Timer(seconds, setattr, (settings, "terminate", True))
+        bell.daemon = True
+        self.answer = lambda batch: self.session.run([self.output], {self.form.name: batch}, settings)[0]
+        bell.start()
+        try:
+            with memory_growth(growth):
+                answers = self.logits(random_image(self.preprocessing))
+        except MemoryError:
+            raise too_large(self.path, growth) from None
+        except UserError as error:
+            if settings.terminate:
+                raise UserError(f"{self.path}: does not answer an image within {seconds:.0f} s") from None
+            raise too_large(self.path, growth) if is_out_of_memory(str(error)) else error from None
+        finally:
+            bell.cancel()
+            self.answer = self._session_run
+        return answers
 
     def _canvases(self, images: np.ndarray) -> np.ndarray:
         size = images.shape[1]
@@ -86,80 +99,93 @@ class OnnxRuntime:
     def _run(self, batch: np.ndarray) -> np.ndarray:
         try:
             out = self.answer(batch)
+        except MemoryError:
+            raise
         except Exception as error:  # the engines have no base class of their errors
-            raise UserError(f"{self.path}: does not run: {_first_line(error)}", exit_code=RUN_FAILED) from None
-        if not isinstance(out, np.ndarray) or out.ndim != 2 or len(out) != len(batch):
-            form = getattr(out, "shape", type(out).__name__)
-            raise UserError(f"{self.path}: answers {len(batch)} images with {form}, not with [images, classes]")
+            raise UserError(f"{self.path}: does not run: {first_line(error)}", exit_code=RUN_FAILED) from None
+        if isinstance(out, np.ndarray) and out.ndim > 2 and set(out.shape[2:]) == {1}:
+            out = out.reshape(out.shape[:2])  # a map of one position
+        if not isinstance(out, np.ndarray) or out.ndim != 2 or len(out) != len(batch) or out.dtype.kind != "f":
+            form = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise UserError(f"{self.path}: answers {len(batch)} images with {form}, not with logits [images, classes]")
+        if out.shape[1] != (self.num_classes or out.shape[1]):
+            raise UserError(f"{self.path}: answers in {out.shape[1]} classes, and in {self.num_classes} before")
         return out
 
     def _session_run(self, batch: np.ndarray) -> object:
-        return self.session.run([self.output], {self.name: batch})[0]
+        return self.session.run([self.output], {self.form.name: batch})[0]
 
 
 def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
-    """Open an ONNX file. Raises UserError for one that is missing, broken, or answers no images.
+    """Open an ONNX file. Raises UserError for one that is missing, broken, too large, or answers no images.
 
     What a file of others does not say is ImageNet's; see `opening.open_model`.
     """
     other_engine = wish.engine == "openvino"
     if other_engine and wish.asked and wish.target == "GPU":
         raise UserError("--engine: openvino runs on the CPU; leave out GPU, or the engine")
-    # ONNX Runtime reads what the file says of itself in any case.
-    session = open_session(path, DeviceWish("CPU") if other_engine else wish)
+    # ONNX Runtime reads what the file says of itself in any case, and proves on the CPU that it can be run.
+    providers = [CPU] if other_engine else providers_for(wish)
+    file = OnnxFile.checked(path)
+    cautious = file.graph.computes_constants() or providers != [CPU]
+    session = file.session([CPU], fold=not cautious)
     about = _about(path, session)
-    runtime = OnnxRuntime(path, session, about)
-    record = None if about is None else about.preprocessing
-    size = record.size if runtime.embedded and record is not None else runtime.height
-    chosen = choose(record, runtime.channels or (3 if record is None else record.channels), size)
-    if size is not None and chosen.size != size:
-        raise UserError(f"{path}: takes images of {size} x {size} pixels, --image_size says {chosen.size}")
-    if runtime.embedded and record is not None and (chosen.mean, chosen.std) != (record.mean, record.std):
-        raise UserError(f"{path}: normalises its images itself; --mean and --std cannot be changed")
+    runtime = OnnxRuntime(path, session, about, _output(path, session, wish.output))
+    chosen = _choose(runtime, choose)
     runtime.preprocessing = chosen
-    if other_engine:
-        runtime.answer = _openvino(path, about)
-    count = _num_classes(runtime, chosen)
+    answers = runtime.prove(*file.bounds(chosen, runtime.form.batch or 1))
+    runtime.undo = undo_for(path, answers, file.graph.last_operator(runtime.output))
+    runtime.num_classes = count = answers.shape[1]
     classes = None if about is None else about.classes
+    if count < 1:
+        raise UserError(f"{path}: answers in {count} classes")
     if classes is not None and len(classes) != count:
         raise UserError(f"{path}: names {len(classes)} classes, but answers in {count}")
+    if other_engine:
+        index = [entry.name for entry in session.get_outputs()].index(runtime.output)
+        runtime.answer = _openvino(path, about, index)
+    elif cautious:
+        runtime.session = file.session(providers)
+        if wish.asked and wish.target == "GPU" and runtime.session.get_providers()[0] == CPU:
+            raise UserError("GPU: ONNX Runtime could not start on it; leave the option out to run on the CPU")
     return ModelFile(runtime, chosen, classes, count, None if about is None else about.architecture)
 
 
-def open_session(path: str, wish: DeviceWish) -> onnxruntime.InferenceSession:
-    """A session on the device that is wished for. Raises UserError for a file that cannot be run."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    refuse_external_data_elsewhere(Path(path))
-    providers = _providers(wish)
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = _processors()
-    settings.log_severity_level = _FATAL
-    try:
-        session = onnxruntime.InferenceSession(path, settings, providers=providers)
-    except Exception as error:  # ONNX Runtime has no base class of its errors
-        raise UserError(
-            f"{path}: a broken ONNX file, or one that ONNX Runtime does not know: {_first_line(error)}"
-        ) from None
-    if wish.asked and wish.target == "GPU" and session.get_providers()[0] == "CPUExecutionProvider":
-        raise UserError("GPU: ONNX Runtime could not start on it; leave the option out to run on the CPU")
-    return session
+def _choose(runtime: OnnxRuntime, choose: Chooser) -> Preprocessing:
+    """The preprocessing, as far as the file leaves a choice."""
+    path, form, about = runtime.path, runtime.form, runtime.about
+    record = None if about is None else about.preprocessing
+    size = record.size if runtime.embedded and record is not None else form.side
+    chosen = choose(record, form.channels or (3 if record is None else record.channels), size)
+    if size is not None and chosen.size != size:
+        raise UserError(f"{path}: takes images of {size} x {size} pixels, --image_size says {chosen.size}")
+    if not form.takes_pixels:
+        return chosen
+    given = (chosen.mean, chosen.std)
+    if runtime.embedded and record is not None and given != (record.mean, record.std):
+        raise UserError(f"{path}: normalises its images itself; --mean and --std cannot be changed")
+    if not runtime.embedded:
+        if form.channels != 1 and given != (Preprocessing.mean, Preprocessing.std):
+            raise UserError(f"{path}: takes uint8 pixels as they are; --mean and --std are for float input")
+        note(f"{path}: takes uint8 pixels, 0 to 255, as they are; normalising them is left to the file")
+    return chosen
 
 
-def _providers(wish: DeviceWish) -> list[str | tuple[str, dict[str, object]]]:
-    """The execution providers, best first."""
-    if wish.target == "Ascend":
-        raise UserError("--device_target: ONNX files run on GPU or CPU, not on Ascend")
-    if wish.target != "CPU":
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            return [("CUDAExecutionProvider", {"device_id": wish.index}), "CPUExecutionProvider"]
-        if wish.target == "GPU" and wish.asked:
-            raise UserError("GPU: this ONNX Runtime has none; install onnxruntime-gpu, or leave the option out")
-        note("ONNX Runtime finds no GPU, running on the CPU")
-    return ["CPUExecutionProvider"]
+def _output(path: str, session: onnxruntime.InferenceSession, wanted: str | None) -> str:
+    """The output that holds the logits: the one that is asked for, else the first that can be [images, classes]."""
+    names = [entry.name for entry in session.get_outputs()]
+    if wanted is not None:
+        if wanted not in names:
+            raise UserError(f"--onnx_output: {path} has no output {wanted}, but {', '.join(names)}")
+        return wanted
+    flat = [entry.name for entry in session.get_outputs() if len(entry.shape) in (0, 2)]
+    chosen = (flat or names)[0]
+    if len(names) > 1:
+        note(f"{path}: has the outputs {printable(', '.join(names))}; {printable(chosen)} is taken, see --onnx_output")
+    return chosen
 
 
-def _openvino(path: str, about: About | None) -> Callable[[np.ndarray], object]:
+def _openvino(path: str, about: About | None, output: int) -> Callable[[np.ndarray], object]:
     """The file in OpenVINO; what it leaves in fp32 stays so, but for the rest of an int8 or fp16 one."""
     try:
         import openvino
@@ -167,38 +193,21 @@ def _openvino(path: str, about: About | None) -> Callable[[np.ndarray], object]:
         from convmixer.runtime.openvino_engine import OpenVinoEngine, core, has_bf16, is_quantised
     except ModuleNotFoundError as error:
         raise UserError(f"--engine: openvino needs {error.name}, pip install 'convmixer[openvino]'") from None
+    except ImportError as error:
+        raise UserError(f"--engine: openvino is installed, but cannot be imported: {first_line(error)}") from None
     try:
         graph = core().read_model(path)
     except RuntimeError as error:
-        raise UserError(f"{path}: OpenVINO does not know it: {_first_line(error)}") from None
+        raise UserError(f"{path}: OpenVINO does not know it: {first_line(error)}") from None
     lower = is_quantised(graph) or (about is not None and about.precision != "fp32")
     precision = "bf16" if lower and has_bf16() else "f32"
     note(f"OpenVINO {openvino.__version__.partition('-')[0]}, {'int8 and ' if is_quantised(graph) else ''}{precision}")
-    return OpenVinoEngine(graph, precision)
+    return OpenVinoEngine(graph, precision, output)
 
 
 def _about(path: str, session: onnxruntime.InferenceSession) -> About | None:
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
     try:
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
         return None if text is None else decode(text)
     except ValueError as error:
         raise UserError(f"{path}: a damaged ONNX file: {error}") from None
-
-
-def _num_classes(runtime: OnnxRuntime, chosen: Preprocessing) -> int:
-    """Number of classes, from the file, or where it does not say from an answer."""
-    shape = runtime.session.get_outputs()[0].shape
-    if len(shape) == 2 and isinstance(shape[1], int):
-        return shape[1]
-    answer = runtime.logits(np.zeros((1, chosen.size, chosen.size, chosen.channels), np.uint8))
-    return int(answer.shape[1])
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return _PREFIX.sub("", lines[0])

@@ -66,6 +66,8 @@ def open_model(
             from convmixer.runtime.onnx_runtime import open_onnx
         except ModuleNotFoundError as error:
             raise UserError(f"{path}: ONNX files need {error.name}, pip install 'convmixer[onnx]'") from None
+        except ImportError as error:
+            raise UserError(f"{path}: ONNX Runtime is installed, but cannot be imported: {error}") from None
 
         model = open_onnx(path, choose, device)
     else:

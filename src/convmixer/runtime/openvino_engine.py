@@ -34,12 +34,13 @@ def has_bf16() -> bool:
 class OpenVinoEngine:
     """`graph`, compiled for batches [images, *shape] of the first call's shape, and again where another comes.
 
-    `precision`: bf16 or f32 for what the graph has in fp32. Of a graph whose batch is fixed a request takes as much.
+    `precision`: bf16 or f32 for what the graph has in fp32. `output`: the number of the one that holds the logits. Of a
+    graph whose batch is fixed a request takes as much.
     Raises what OpenVINO raises for a graph that it does not know.
     """
 
-    def __init__(self, graph: openvino.Model, precision: str) -> None:
-        self.graph, self.precision = graph, precision
+    def __init__(self, graph: openvino.Model, precision: str, output: int = 0) -> None:
+        self.graph, self.precision, self.output = graph, precision, output
         batch = graph.input(0).get_partial_shape()[0]
         self.batch = batch.get_length() if batch.is_static else None
         self._compiled: dict[tuple[int, ...], tuple[openvino.AsyncInferQueue, int]] = {}
@@ -51,7 +52,7 @@ class OpenVinoEngine:
         answers: list[Any] = [None] * len(parts)
 
         def keep(request: openvino.InferRequest, part: int) -> None:
-            answers[part] = request.get_output_tensor(0).data[: len(parts[part])].copy()
+            answers[part] = request.get_output_tensor(self.output).data[: len(parts[part])].copy()
 
         queue.set_callback(keep)
         for number, part in enumerate(parts):

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
@@ -18,16 +19,14 @@ from convmixer.inputs import settled
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 from convmixer.run_lock import RunLock
-from convmixer.runs import RunFolders
 from convmixer.runtime.devices import memory_format
 from convmixer.train.agenda import Agenda
 from convmixer.train.data import check_class_count, open_training_data, train_reader
 from convmixer.train.ema import Ema
 from convmixer.train.evaluation import Evaluation
 from convmixer.train.feed import Feed, LoaderFeed
-from convmixer.train.journal import Journal
 from convmixer.train.network import create_network, read_start, wrap
-from convmixer.train.opening import open_run
+from convmixer.train.opening import check_room, open_run
 from convmixer.train.optimizer import create_optimizer
 from convmixer.train.pictures import sheet
 from convmixer.train.precision import Precision
@@ -85,7 +84,13 @@ class _Assembly:
         restored = resumed.restore(state, identity, force=config.force_resume) if resumed is not None else None
         agenda = self._agenda()
         feed = self._feed()
-        folders, journal = self.processes.on_first(lambda: self._open_run(resumed, restored, feed)) or (None, None)
+        self.processes.on_first(lambda: self._announce(resumed, restored, feed))
+        size, dtype = self.data.preprocessing.size, self.precision.dtype
+        network = wrap(state, config, size, self.plan, dtype, self.device, self.processes)
+        opened = self.processes.on_first(
+            lambda: open_run(self.resolved, resumed, state, self.data, self.processes.count, self._claim)
+        )
+        folders, journal = opened or (None, None)
         report = Report(
             agenda, self.processes, journal, first_step=state.step, step_images=self.plan.global_batch, folders=folders
         )
@@ -98,7 +103,7 @@ class _Assembly:
         saver = Saver(folders, about, identity, config.ckpt_keep_num, journal, latest, self.lock)
         return Trainer(
             state,
-            self._step(report),
+            self._step(network, report),
             feed,
             Evaluation(config, self.data, state, self.precision, self.device, self.processes),
             agenda,
@@ -177,19 +182,18 @@ class _Assembly:
             config.ckpt_save_every_sec,
         )
 
-    def _step(self, report: Report) -> TrainStep:
+    def _step(self, network: nn.Module, report: Report) -> TrainStep:
         config, preprocessing = self.config, self.data.preprocessing
         named = {name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__}
         settings = AugmentSettings(**(named | {"aa_interpolation": config.policy_interpolation}))
         wants_picture = config.collect_input_data and self.processes.is_first
-        size, dtype, device = preprocessing.size, self.precision.dtype, self.device
         return TrainStep(
-            wrap(self.state, config, size, self.plan, dtype, device, self.processes),
+            network,
             self.state,
             Augmentation(settings, preprocessing, len(self.data.classes), config.seed, self.processes.rank),
             self.precision,
             self.schedule,
-            device=device,
+            device=self.device,
             clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
             frozen=config.freeze,
             on_first_images=(lambda images: report.picture(sheet(images, preprocessing))) if wants_picture else None,
@@ -219,6 +223,6 @@ class _Assembly:
         """Make this run the only one that writes into a run's checkpoint folder, on the first process."""
         self.lock = RunLock(folder)
 
-    def _open_run(self, resumed: Resumed | None, restored: str | None, feed: Feed) -> tuple[RunFolders, Journal]:
+    def _announce(self, resumed: Resumed | None, restored: str | None, feed: Feed) -> None:
         self._tell(restored, feed)
-        return open_run(self.resolved, resumed, self.state, self.data, self.processes.count, self._claim)
+        check_room(self.config, resumed, self.state)

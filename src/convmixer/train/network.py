@@ -15,7 +15,7 @@ from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes
-from convmixer.execution import Execution, Job, build_network, choose_way
+from convmixer.execution import Execution, Job, build_network, choose_way, ways_asked_for
 from convmixer.execution.ways import ways_for
 from convmixer.model import ConvMixer
 from convmixer.progress import note
@@ -80,10 +80,12 @@ def wrap(
     """What the step calls: the model run the way that `execution` asks for, in DDP where there are processes.
 
     Under `auto` a resumed run keeps the way of its checkpoint, where this machine has it. Notes the way in the state.
+    Raises UserError, on every process, where what `execution` names is not there.
     """
     model = state.model
     job = Job(model.arch, image_size, config.batch_size, dtype, True, device)
     execution: Execution = "compile" if config.compile else config.execution
+    ways_asked_for(job, execution)
     # Of the whole run, so that it and one that resumes it choose alike.
     images = config.epochs * plan.steps_per_epoch * config.accumulate * config.batch_size
     if config.sync_bn and processes.count > 1:
@@ -93,7 +95,7 @@ def wrap(
         way = choose_way(model, job, images, execution) if processes.is_first else None
         state.way = processes.from_first(way)
     assert state.way is not None
-    network = build_network(state.way, model, job, note if processes.is_first else lambda _: None)
+    network = build_network(state.way, model, job, execution, note if processes.is_first else lambda _: None)
     if processes.count > 1:
         ids = [device.index] if device.type == "cuda" else None
         # A bucket rebuild after the first step changes the order of sums between a run and its resumed twin; telling

@@ -31,17 +31,15 @@ def open_run(
 ) -> tuple[RunFolders, Journal]:
     """The folders and journal of a run. `claim` locks the checkpoint folder of a new one.
 
-    Raises UserError (exit 1) where a disk has no room, or the folders cannot be made.
+    Raises UserError where the folders cannot be made (exit 1) or another process holds them (exit 2).
     """
     config = resolved.options
     if resumed is None:
-        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), state)
         folders = create_run(config, run_time() or datetime.now().strftime(TIME_FORMAT))
         claim(folders.checkpoints)
         journal = Journal(folders.summary)
     else:
         folders = resumed.folders
-        check_space(folders.checkpoints, folders.best, state)
         reopen_run(folders)
         journal = Journal(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
     facts = {"processes": processes, "images": [len(data.train), len(data.val)]}
@@ -51,6 +49,14 @@ def open_run(
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
     note(f"run {folders.name}: {folders.summary}")
     return folders, journal
+
+
+def check_room(config: Config, resumed: Resumed | None, state: TrainState) -> None:
+    """Raises UserError (exit 1) where there is no room for what a run will write."""
+    if resumed is None:
+        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), state)
+    else:
+        check_space(resumed.folders.checkpoints, resumed.folders.best, state)
 
 
 def check_space(checkpoints: Path, best: Path, state: TrainState) -> None:
