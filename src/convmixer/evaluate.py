@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.sources import Source
@@ -26,6 +27,7 @@ def evaluate(
     ahead: int = 2,
     part: tuple[int, int] = (0, 1),
     on_batch: Callable[[int], None] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Score:
     """Score of `runtime` on `source`.
 
@@ -36,7 +38,9 @@ def evaluate(
     rank, processes = part
     score = Score()
     indices = np.arange(rank, len(source), processes)
-    for batch in read_batches(source, preprocessing, batch_size, indices=indices, threads=threads, ahead=ahead):
+    for batch in read_batches(
+        source, preprocessing, batch_size, indices=indices, threads=threads, ahead=ahead, max_pixels=max_pixels
+    ):
         score.bad.extend(batch.bad)
         if len(batch.indices):
             score.add(runtime.logits(batch.images), source.labels[batch.indices])

@@ -14,6 +14,7 @@ import numpy as np
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
 from convmixer.data.imagenet import readable
+from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import RUN_FAILED, UserError
@@ -46,9 +47,10 @@ def predict(
     ahead: int = 2,
     topk: int = 5,
     on_batch: Callable[[int], None] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
     """A prediction for each file, in their order, as the batches are answered; `ahead` batches are decoded before."""
-    for batch in read_batches(files, preprocessing, batch_size, threads=threads, ahead=ahead):
+    for batch in read_batches(files, preprocessing, batch_size, threads=threads, ahead=ahead, max_pixels=max_pixels):
         answers = {index: Prediction(files.name(index), fault=reason) for index, reason in batch.bad}
         if len(batch.indices):
             probabilities = softmax(runtime.logits(batch.images))

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from convmixer.data.classes import ClassMap
-from convmixer.data.folders import Files, image_files
+from convmixer.data.folders import Files, ignored_line, open_files, refuse_nested
+from convmixer.data.formats import kinds
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.sources import Source, open_split
@@ -73,7 +74,14 @@ def test_what_is_no_image_is_ignored_and_counted(root: Path) -> None:
     source = train_split(root)
     assert names(source, root) == before
     assert isinstance(source, Files)
-    assert source.ignored == 7
+    assert source.ignored == {
+        "beside the class folders": 2,
+        ".db": 1,
+        "name begins with a dot": 3,
+        ".txt": 1,
+    }
+    line = ignored_line(source.ignored, "the training images")
+    assert line.startswith("7 other files beside the training images are ignored: name begins with a dot 3, ")
 
 
 def test_links_to_files_and_folders_are_read_and_loops_end(root: Path) -> None:
@@ -173,23 +181,93 @@ def test_the_folder_is_only_read(root: Path) -> None:
     assert state() == before
 
 
-def test_image_files_of_a_folder(tmp_path: Path) -> None:
-    for name in ("c.png", "a.JPG", "b.Jpeg", "deep/d.png", ".hidden.png", "odd.png/e.png"):
+def test_files_of_a_folder(tmp_path: Path) -> None:
+    for name in ("c.png", "a.JPG", "b.Jpeg", "deep/d.png", ".hidden.png", "odd.png/e.png", "f.bmp", "g.tiff", "h.webp"):
         write(tmp_path / name)
-    write(tmp_path / "f.bmp")
+    for name in ("i.jfif", "j.JPE"):
+        write(tmp_path / name, format="JPEG")
     (tmp_path / "notes.txt").write_text("x")
-    assert [p.name for p in image_files(tmp_path)] == ["a.JPG", "b.Jpeg", "c.png"]
-    assert [p.name for p in image_files(tmp_path, recursive=True)] == ["a.JPG", "b.Jpeg", "c.png", "d.png", "e.png"]
-    assert image_files(str(tmp_path / "f.bmp")) == [tmp_path / "f.bmp"]
+    flat = ["a.JPG", "b.Jpeg", "c.png", "f.bmp", "g.tiff", "h.webp", "i.jfif", "j.JPE"]
+    files = open_files(tmp_path)
+    assert names(files, tmp_path) == flat
+    assert files.ignored == {".txt": 1, "name begins with a dot": 1}
+    deep = ["deep/d.png", "odd.png/e.png"]
+    assert sorted(names(open_files(tmp_path, recursive=True), tmp_path)) == sorted(flat + deep)
+    assert [open_files(str(tmp_path / "f.bmp")).name(0)] == [str(tmp_path / "f.bmp")]
 
 
-def test_image_files_that_are_not_there(tmp_path: Path) -> None:
+def test_files_that_are_not_there(tmp_path: Path) -> None:
     write(tmp_path / "below/1.png")
-    for path, words in ((tmp_path / "gone", "no image or folder"), (tmp_path, "--recursive")):
+    (tmp_path / "a.txt").write_text("x")
+    for path, words in ((tmp_path / "gone", "no image or folder"), (tmp_path, r"--recursive.*ignored: \.txt 1")):
         with pytest.raises(UserError, match=words) as refusal:
-            image_files(path)
+            open_files(path)
         assert refusal.value.exit_code == 2
         assert str(path) in str(refusal.value)
+
+
+def test_heic_without_its_extra_is_ignored_in_one_line_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kinds.HAS_HEIC:
+        pytest.skip("pi_heif is installed")
+    write(tmp_path / "1.png")
+    (tmp_path / "2.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    line = ignored_line(open_files(tmp_path).ignored, "the images")
+    assert line == ("1 other file beside the images is ignored: .heic 1; HEIC takes pip install 'convmixer[heif]'")
+    (batch,) = read_batches(open_files(tmp_path / "2.HEIC"), Preprocessing(size=4), 1)
+    assert batch.bad == [(0, "HEIC is not read; HEIC takes pip install 'convmixer[heif]'")]
+
+
+def test_names_in_two_unicode_forms_are_one_class(root: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    write(root / "train" / composed / "1.png")
+    write(root / "train" / apart / "2.png")
+    write(root / "val" / apart / "3.png")
+    train = train_split(root)
+    assert train.classes.names == ("a", "b", composed)
+    assert names(train, root / "train")[-2:] == [f"{apart}/2.png", f"{composed}/1.png"]  # as they are on disk
+    assert train.labels.tolist()[-2:] == [2, 2]
+    for known in (train.classes, ClassMap(("a", "b", apart))):  # the latter from weights of an older version
+        val = open_split("ImageNet", str(root), "val", train=False, classes=known)
+        assert val.labels.tolist() == [1, 2]
+        assert known.index(apart) == known.index(composed) == 2
+
+
+def test_the_folders_of_runs_are_no_class(root: Path) -> None:
+    """Beside the class folders, inside one, and where the options give the outputs other folders."""
+    from convmixer.config.schema import Config
+    from convmixer.runs import create_run
+
+    before = names(train_split(root), root)
+    train = root / "train"
+    for folder in (train / "runs", train / "out"):
+        roots = {name: str(folder / name) for name in ("summary_root_dir", "ckpt_root_dir", "best_ckpt_root_dir")}
+        for _ in range(2):  # the second is called ...-2
+            run = create_run(Config(arch="convmixer_256_8", model_postfix="x", **roots), "26-11-27_001122")
+            write(run.summary / "first_batch.png")
+    write(train / run.name / "x.png")
+    source = train_split(root)
+    assert source.classes.names == ("a", "b")
+    assert names(source, root) == before
+    assert source.ignored == {"folder of a run": 13}
+    assert names(open_files(train, recursive=True), root) == before
+
+
+def test_evaluation_images_below_the_training_folder_are_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="would be a class of it") as refusal:
+        refuse_nested(root, root / "val")
+    assert refusal.value.exit_code == 2
+    refuse_nested(root / "train", root / "val")
+    refuse_nested(root / "train", root / "train")
+
+
+def test_a_link_to_itself_beside_the_classes_is_no_class(root: Path) -> None:
+    (root / "train/loop").symlink_to(root / "train/loop")
+    source = train_split(root)
+    assert source.classes.names == ("a", "b")
+    assert source.ignored == {"beside the class folders": 1}
+    assert open_files(root / "train/a").ignored == {}
 
 
 def test_files_without_labels(tmp_path: Path) -> None:

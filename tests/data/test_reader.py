@@ -83,7 +83,7 @@ def test_bad_images_are_told_and_left_out(threads: int) -> None:
     assert [[index for index, _ in b.bad] for b in batches] == [[0], [3], [6, 7, 8], []]
     assert [b.images.shape for b in batches] == [(n, 8, 8, 1) for n in (2, 2, 0, 1)]
     assert [b.images[:, 0, 0, 0].tolist() for b in batches] == [[1, 2], [4, 5], [], [9]]
-    assert "not a JPEG" in batches[0].bad[0][1]
+    assert "a text, no image" in batches[0].bad[0][1]
 
 
 def test_files_that_are_gone_are_bad_images(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_bad_image_is_replaced_by_the_same_other_one_and_told() -> None:
     crop, label, actual, bad = reader.read(2, 7)
     assert bad is not None
     assert bad[0] == 7
-    assert "not a JPEG" in bad[1]
+    assert "a text, no image" in bad[1]
     assert actual not in (7, 8)
     assert crop[0, 0, 0] == actual
     assert label == actual % 2

@@ -49,3 +49,12 @@ def test_grey_images_that_are_enlarged() -> None:
     source = ArraySource(pixels, np.zeros(3, np.int64), ClassMap(("a",)), "test")
     inputs = Preprocessing(size=20, crop_pct=0.9, interpolation="bilinear", mean=(0.3,), std=(0.4,))
     assert largest_difference(inputs, source) < 1.001
+
+
+def test_images_that_cannot_be_brought_to_the_size_are_left_out(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("long.png", "text.png", "photo.png")]
+    Image.new("RGB", (1, 900_000)).save(paths[0])
+    paths[1].write_text("no image")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(paths[2])
+    assert largest_difference(Preprocessing(size=20), Files(paths)) < 1.001

@@ -14,6 +14,7 @@ from PIL import Image
 
 from convmixer.arch import Architecture
 from convmixer.data.classes import ClassMap
+from convmixer.data.formats.kinds import READ
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
 from convmixer.train.checkpoint import save_checkpoint
@@ -28,7 +29,7 @@ ABOUT: dict[str, Any] = {
 
 
 def images() -> list[bytes]:
-    """JPEG, PNG, WebP, GIF and BMP in their various forms, 23 x 17 pixels."""
+    """JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF in their various forms, 23 x 17 pixels."""
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((23, 17))
     deep = Image.fromarray(random.integers(0, 65536, (17, 23), dtype=np.uint16))
@@ -56,7 +57,14 @@ def images() -> list[bytes]:
         (picture, "BMP", {}),
         (picture.quantize(8), "BMP", {}),
         (picture.convert("1"), "BMP", {}),
+        (picture, "TIFF", {"tiffinfo": {0x0112: 6}}),
+        (picture, "TIFF", {"compression": "tiff_lzw"}),
+        (picture, "TIFF", {"compression": "jpeg"}),
+        (deep, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (transparent, "TIFF", {"compression": "packbits"}),
     ]
+    if "AVIF" in READ:
+        kinds.append((transparent, "AVIF", {"exif": turned}))
     return [_saved(*kind) for kind in kinds]
 
 

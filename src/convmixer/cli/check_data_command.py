@@ -10,6 +10,7 @@ from pathlib import Path
 from convmixer.config.checks import CheckDataOptions
 from convmixer.config.loading import Command, parse
 from convmixer.data.cifar10 import FOLDER as CIFAR10_FOLDER
+from convmixer.data.folders import refuse_nested
 from convmixer.data.inspection.page import to_html
 from convmixer.data.inspection.report import Report, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
             max_imbalance=options.max_imbalance,
             workers=workers,
             on_done=progress.add,
+            max_pixels=options.max_pixels,
         )
         rate = progress.rate
     note(f"{report.images} images, {rate:.1f} img/s")
@@ -64,6 +66,7 @@ def _open(options: CheckDataOptions) -> tuple[Path, tuple[Split, ...]]:
         val = data / options.val_dir
         if not val.is_dir():
             raise UserError(f"--val_dir: there is no folder {val}; --val_dir none checks the training images alone")
+        refuse_nested(splits[0].folder, val)
         splits.append(list_split("val", val, "--val_dir"))
     return data, tuple(splits)
 

@@ -11,6 +11,8 @@ from convmixer.cli.train_command import FOLDER_RECIPE, default_recipe
 from convmixer.config.loading import Command, Resolved, parse
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
+from convmixer.data.folders import ignored_line
+from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.sources import Source, open_split, open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.evaluate import check_any_readable, evaluate, name_unreadable
@@ -52,13 +54,20 @@ def main(argv: Sequence[str]) -> int:
     way = "compile" if config.compile else config.execution
     asked = resolved.asked("execution") or resolved.asked("compile")
     tune(model.runtime, len(source), config.batch_size, model.preprocessing.size, way, asked=asked)
-    score = score_of(model, source, config.batch_size, config.num_parallel_workers)
+    score = score_of(model, source, config.batch_size, config.num_parallel_workers, max_pixels=config.max_pixels)
     print(f"eval results: {score.results()}")
     return name_bad_images(score, source)
 
 
-def score_of(model: ModelFile, source: Source, batch_size: int, threads: int, *, ahead: int = 2) -> Score:
-    """Evaluate, and tell how fast. Raises UserError (exit 1) where no image can be read."""
+def score_of(
+    model: ModelFile, source: Source, batch_size: int, threads: int, *, ahead: int = 2, max_pixels: int = MAX_PIXELS
+) -> Score:
+    """Evaluate, and tell how fast, and what of the folder is ignored.
+
+    Raises UserError (exit 1) where no image can be read.
+    """
+    if ignored := getattr(source, "ignored", None):
+        note(ignored_line(ignored, "the images"))
     with Progress(len(source), "evaluate") as progress:
         score = evaluate(
             model.runtime,
@@ -68,6 +77,7 @@ def score_of(model: ModelFile, source: Source, batch_size: int, threads: int, *,
             threads=threads,
             ahead=ahead,
             on_batch=progress.add,
+            max_pixels=max_pixels,
         )
         rate = progress.rate
     check_any_readable(score, source)

@@ -35,7 +35,14 @@ def main(argv: Sequence[str]) -> int:
             f"{options.dataset} has {len(source.classes)}",
             exit_code=RUN_FAILED,
         )
-    score = score_of(model, source, options.batch_size, options.num_parallel_workers, ahead=options.prefetch)
+    score = score_of(
+        model,
+        source,
+        options.batch_size,
+        options.num_parallel_workers,
+        ahead=options.prefetch,
+        max_pixels=options.max_pixels,
+    )
     print(f"eval results: { {name: value for name, value in score.results().items() if name != 'Loss'} }")
     return name_bad_images(score, source)
 

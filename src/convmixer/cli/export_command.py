@@ -95,19 +95,19 @@ def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, abo
         model,
         about,
         path,
-        lambda: crops(open_images(resolved, config.calibration_images, train=True), inputs, threads),
+        lambda: crops(open_images(resolved, config.calibration_images, train=True), inputs, threads, config.max_pixels),
         config.opset,
     )
     if shown is None:
         note(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")
         return
     tolerance = config.tolerance or TOLERANCES[about.precision]
-    parity = _parity(model, about, path, list(crops(shown, inputs, threads)))
+    parity = _parity(model, about, path, list(crops(shown, inputs, threads, config.max_pixels)))
     note(table(path.name, parity, tolerance))
     facts: dict[str, Any] = {"file": path.name, "precision": about.precision, "source_sha256": about.source_sha256}
     facts |= {"tolerance": tolerance, **parity.to_dict()}
     if about.embed_preprocess:
-        facts["preprocessing_levels"] = _check_preprocessing(about, shown)
+        facts["preprocessing_levels"] = _check_preprocessing(about, shown, config.max_pixels)
     if not parity.within(tolerance):
         raise UserError(
             f"{path.name}: its logits differ from the weights' by {parity.difference:.2g} of the largest, more than "
@@ -132,11 +132,11 @@ def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> A
     return compare(TorchRuntime(model, about.preprocessing, torch.device("cpu")), exported.runtime, batches)
 
 
-def _check_preprocessing(about: About, source: Any) -> float:
+def _check_preprocessing(about: About, source: Any, max_pixels: int) -> float:
     """Largest difference of the graph's own preprocessing, in levels. Raises UserError (exit 1) above one."""
     from convmixer.export.preprocess import largest_difference
 
-    levels = largest_difference(about.preprocessing, source)
+    levels = largest_difference(about.preprocessing, source, max_pixels)
     note(f"the graph's own preprocessing differs by at most {levels:.3g} of 255 levels")
     if levels > 1.01:
         raise UserError("--embed_preprocess: the graph's crops differ by more than a level", exit_code=RUN_FAILED)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmixer.config.inference import InferOptions
 from convmixer.config.loading import Command, parse
-from convmixer.data.folders import Files, image_files
+from convmixer.data.folders import Files, ignored_line, open_files
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
@@ -61,7 +61,10 @@ def find_images(options: Any) -> Files:
     """The images that the command line names. Raises UserError where there are none."""
     if options.data is None:
         raise UserError("DATA: an image or a folder of images is needed")
-    return Files(image_files(options.data, recursive=options.recursive))
+    files = open_files(options.data, recursive=options.recursive)
+    if files.ignored:
+        note(ignored_line(files.ignored, "the images"))
+    return files
 
 
 def answer(options: Any, files: Files, model: ModelFile, *, ahead: int = 2) -> int:
@@ -81,6 +84,7 @@ def answer(options: Any, files: Files, model: ModelFile, *, ahead: int = 2) -> i
             ahead=ahead,
             topk=options.topk,
             on_batch=progress.add,
+            max_pixels=options.max_pixels,
         ):
             answers.append(prediction)
             if prediction.fault is None:

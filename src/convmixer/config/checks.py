@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convmixer.config.options import Options, option
-from convmixer.config.schema import OutputOptions
+from convmixer.config.schema import DecodingOptions, OutputOptions
 
 
 class ImageFolderOptions(Options):
@@ -31,7 +31,7 @@ class ReportOptions(Options):
     html_file: str | None = option(None, "a page to look at; not below DATA", also="html", path=True)
 
 
-class CheckDataOptions(ReportOptions, LimitOptions, ImageFolderOptions):
+class CheckDataOptions(ReportOptions, LimitOptions, DecodingOptions, ImageFolderOptions):
     """Options of `check-data`."""
 
 

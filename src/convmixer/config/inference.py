@@ -8,13 +8,13 @@ from convmixer.arch import Activation
 from convmixer.config import preprocessing
 from convmixer.config.options import Options, option
 from convmixer.config.preprocessing import Interpolation
-from convmixer.config.schema import DeviceOptions, ExecutionOptions
+from convmixer.config.schema import DecodingOptions, DeviceOptions, ExecutionOptions
 
 
 class ImageOptions(Options):
     """Images"""
 
-    data: str | None = option(None, "an image, or a folder of png, jpg and jpeg files", path=True)
+    data: str | None = option(None, "an image, or a folder of images", path=True)
     recursive: bool = option(False, "look for images below the folder too")
     batch_size: int = option(32, "images at once", ge=1)
     num_parallel_workers: int = option(4, "decoding threads; 0: none", flags=("-j",), ge=0, le=256)
@@ -42,5 +42,7 @@ class WeightOptions(Options):
     activation: Activation | None = option(None, "activation, where neither file nor arch says")
 
 
-class InferOptions(DeviceOptions, ExecutionOptions, InputOptions, AnswerOptions, WeightOptions, ImageOptions):
+class InferOptions(
+    DeviceOptions, ExecutionOptions, DecodingOptions, InputOptions, AnswerOptions, WeightOptions, ImageOptions
+):
     """Options of `infer`."""

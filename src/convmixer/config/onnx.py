@@ -6,6 +6,7 @@ from typing import Literal
 
 from convmixer.config.inference import AnswerOptions, ImageOptions, InputOptions
 from convmixer.config.options import Options, option
+from convmixer.config.schema import DecodingOptions
 
 
 class OnnxOptions(Options):
@@ -33,9 +34,9 @@ class LabelledOptions(Options):
     num_parallel_workers: int = option(4, "decoding threads; 0: none", flags=("-j",), ge=0, le=256)
 
 
-class EvalOnnxOptions(InputOptions, OnnxOptions, LabelledOptions):
+class EvalOnnxOptions(DecodingOptions, InputOptions, OnnxOptions, LabelledOptions):
     """Options of `eval-onnx`."""
 
 
-class InferOnnxOptions(InputOptions, AnswerOptions, OnnxOptions, ImageOptions):
+class InferOnnxOptions(DecodingOptions, InputOptions, AnswerOptions, OnnxOptions, ImageOptions):
     """Options of `infer-onnx`."""

@@ -45,6 +45,16 @@ class DataOptions(Options):
     num_parallel_workers: int = option(4, "loader processes or decoding threads; 0: none", flags=("-j",), ge=0, le=256)
 
 
+class DecodingOptions(Options):
+    """Decoding"""
+
+    max_pixels: int = option(
+        89_478_485,
+        "most pixels of an image; a JPEG file of up to four times as many is decoded at half its size",
+        ge=1,
+    )
+
+
 class AugmentOptions(Options):
     """Augmentation"""
 
@@ -188,6 +198,7 @@ class Config(
     RunOptions,
     OptimizerOptions,
     AugmentOptions,
+    DecodingOptions,
     PreprocessingOptions,
     DataOptions,
     ModelOptions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -17,8 +18,13 @@ class ClassMap:
         return len(self.names)
 
     def index(self, name: str) -> int | None:
-        """Label of a class name, or None where there is no such class."""
-        return self.names.index(name) if name in self.names else None
+        """Label of a class name, in any Unicode form, or None where there is no such class."""
+        return self.labels.get(composed(name))
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Composed name -> label."""
+        return {composed(name): label for label, name in enumerate(self.names)}
 
     @property
     def fingerprint(self) -> str:
@@ -33,3 +39,8 @@ def numbered(classes: ClassMap) -> ClassMap | None:
     """
     numbers = tuple(str(number) for number in range(len(classes)))
     return ClassMap(numbers) if sorted(numbers) == sorted(classes.names) else None
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's form NFC: the same on screen is the same class, whether a Mac wrote the folder or not."""
+    return unicodedata.normalize("NFC", name)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from convmixer.data.classes import ClassMap
+from convmixer.data.classes import ClassMap, composed
+from convmixer.data.formats.kinds import EXTENSIONS, FORMAT_OF_EXTENSION, REMEDIES
+from convmixer.data.image_file import read_image_file
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.printable import printable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-INFER_EXTENSIONS = (".png", ".jpg", ".jpeg")
+# Why an entry is ignored, where it is not for its extension.
+BESIDE = "beside the class folders"
+DOTTED = "name begins with a dot"
+OUTPUT = "folder of a run"
 
+# Folders that a run makes are called so (runs.py): they must not become a class where --data_url is the current folder.
+_RUN = re.compile(r"\d\d-\d\d-\d\d_\d{6}(-\d+)?_convmixer_\d+_\d+.*")
 _NAMES_SHOWN = 6  # of a list in a message
 
 
 class Files:
     """Image files with their labels, int64 [n], or -1 for each where none are given.
 
-    `ignored`: how many entries beside them are no images.
+    `ignored`: entries beside them that are no images, counted by why: their extension, or one of the texts above.
     """
 
     def __init__(
@@ -29,14 +39,14 @@ class Files:
         paths: Sequence[str | Path],
         labels: Sequence[int] | None = None,
         classes: ClassMap | None = None,
-        ignored: int = 0,
+        ignored: Mapping[str, int] | None = None,
     ) -> None:
         # One array of bytes: a list of strings would be copied, page by page, into every loader process that reads it
         # (https://github.com/pytorch/pytorch/issues/13246).
         self._paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
         self.labels = np.full(len(paths), -1) if labels is None else np.asarray(labels, dtype=np.int64)
         self.classes = classes or ClassMap(())
-        self.ignored = ignored
+        self.ignored = Counter(ignored or {})
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -45,7 +55,16 @@ class Files:
         return os.fsdecode(bytes(self._paths[index]))
 
     def read(self, index: int) -> bytes:
-        return Path(self.name(index)).read_bytes()
+        return read_image_file(self.name(index))
+
+
+@dataclass
+class ClassFolder:
+    """A class and its images. `folders`: its names on disk, several where they differ in their Unicode form only."""
+
+    name: str
+    folders: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
 
 
 def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> Files:
@@ -54,15 +73,12 @@ def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> F
     `option`: what the user sets this folder with. `classes`: those of the training set, where this is another split;
     labels then are theirs, by name. Raises UserError where the folder is missing or not laid out so.
     """
-    if not folder.is_dir():
-        raise UserError(f"{option}: there is no folder {folder}")
-    names, loose = class_folders(folder)
-    if not names:
-        raise UserError(f"{option}: {folder} holds no folders of classes; expected {folder}/<class>/<image>")
+    found, ignored = class_folders(folder, option)
+    names = [each.name for each in found]
     if classes is None and len(names) == 1:
         raise UserError(f"{option}: {folder} has a single class, {names[0]!r}; it takes two", exit_code=RUN_FAILED)
     known = ClassMap(tuple(names)) if classes is None else classes
-    labels_by_name = {name: label for label, name in enumerate(known.names)}
+    labels_by_name = known.labels
     unknown = [name for name in names if name not in labels_by_name]
     if unknown:
         raise UserError(
@@ -72,39 +88,68 @@ def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> F
         )
     paths: list[str] = []
     labels: list[int] = []
-    ignored = loose
-    for name in names:
-        files = list(files_below(folder / name))
-        images = [path for path in files if is_image(path, EXTENSIONS)]
-        if not images:
-            raise UserError(f"{option}: the class folder {folder / name} holds no images", exit_code=RUN_FAILED)
-        paths += images
-        labels += [labels_by_name[name]] * len(images)
-        ignored += len(files) - len(images)
+    for each in found:
+        if not each.images:
+            raise UserError(
+                f"{option}: the class folder {folder / each.folders[0]} holds no images", exit_code=RUN_FAILED
+            )
+        paths += each.images
+        labels += [labels_by_name[each.name]] * len(each.images)
     return Files(paths, labels, known, ignored)
 
 
-def image_files(path: str | Path, recursive: bool = False) -> list[Path]:
-    """A single image, or a folder's png, jpg and jpeg files, sorted; those below it too if `recursive`."""
+def open_files(path: str | Path, recursive: bool = False) -> Files:
+    """A single image, or the images in a folder, sorted; those below it too if `recursive`."""
     path = Path(path)
     if path.is_file():
-        return [path]
+        return Files([path])
     if not path.is_dir():
         raise UserError(f"there is no image or folder {path}")
-    if recursive:
-        files = files_below(path)
-    else:
-        files = (entry.path for entry in sorted(os.scandir(path), key=lambda entry: entry.name) if not entry.is_dir())
-    found = [Path(file) for file in files if is_image(file, INFER_EXTENSIONS)]
+    found: list[str] = []
+    ignored: Counter[str] = Counter()
+    for file in files_below(path) if recursive else _files_in(path):
+        if is_image(file):
+            found.append(file)
+        else:
+            ignored[why_ignored(file)] += 1
     if not found:
-        raise UserError(f"{path} holds no png, jpg or jpeg files" + ("" if recursive else "; --recursive looks below"))
-    return found
+        others = f"; {ignored_line(ignored, 'it')}" if ignored else ""
+        below = "" if recursive else "; --recursive looks below"
+        raise UserError(f"{path} holds no images ({', '.join(EXTENSIONS)}){below}{others}")
+    return Files(found, ignored=ignored)
 
 
-def is_image(path: str, extensions: tuple[str, ...]) -> bool:
+def refuse_nested(train: Path, val: Path) -> None:
+    """Raise UserError where the evaluation images lie below the training folder, and would be a class of it."""
+    train, val = train.resolve(), val.resolve()
+    if val != train and val.is_relative_to(train):
+        raise UserError(f"--val_dir: {val} lies in the training folder {train}, and would be a class of it")
+
+
+def is_image(path: str) -> bool:
     """By its name alone: the extension in any case, and no dot in front (macOS writes `._x.jpg` beside x.jpg)."""
     name = os.path.basename(path)
-    return name.lower().endswith(extensions) and not name.startswith(".")
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
+def why_ignored(path: str) -> str:
+    """What `Files.ignored` counts an entry under."""
+    name = os.path.basename(path)
+    if _RUN.fullmatch(name):
+        return OUTPUT
+    return DOTTED if name.startswith(".") else os.path.splitext(name)[1].lower() or "no extension"
+
+
+def ignored_line(ignored: Mapping[str, int], images: str) -> str:
+    """A line that tells what is ignored beside `images`, and how to have those read that can be."""
+    most = Counter(ignored).most_common()
+    kinds = ", ".join(f"{printable(why)} {count}" for why, count in most[:_NAMES_SHOWN])
+    kinds += " ..." if len(most) > _NAMES_SHOWN else ""
+    formats = dict.fromkeys(FORMAT_OF_EXTENSION.get(why, "") for why, _ in most)
+    remedies = "".join(f"; {REMEDIES[name]}" for name in formats if name in REMEDIES)
+    total = sum(ignored.values())
+    files, are = ("file", "is") if total == 1 else ("files", "are")
+    return f"{total} other {files} beside {images} {are} ignored: {kinds}{remedies}"
 
 
 def _shortened(names: Sequence[str]) -> str:
@@ -113,16 +158,59 @@ def _shortened(names: Sequence[str]) -> str:
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} ... ({len(names)})"
 
 
-def class_folders(folder: Path) -> tuple[list[str], int]:
-    """Names of the folders in `folder`, sorted, and how many other entries there are."""
+def class_folders(folder: Path, option: str) -> tuple[list[ClassFolder], Counter[str]]:
+    """The classes in `folder` with their images, sorted by name, and all that is ignored there, counted by why.
+
+    Raises UserError where there is no folder or none of a class; `option`: what the user sets it with.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{option}: there is no folder {folder}")
     with os.scandir(folder) as entries:
-        kinds = {entry.name: entry.is_dir() and not entry.name.startswith(".") for entry in entries}
-    names = sorted(name for name, is_class in kinds.items() if is_class)
-    return names, len(kinds) - len(names)
+        kinds = {entry.name: _is_folder(entry) and not entry.name.startswith(".") for entry in entries}
+    ignored: Counter[str] = Counter()
+    classes: dict[str, ClassFolder] = {}
+    for name in sorted(name for name, is_class in kinds.items() if is_class):
+        if _RUN.fullmatch(name):
+            ignored[OUTPUT] += 1
+            continue
+        images, others = [], Counter[str]()
+        for path in files_below(folder / name):
+            if is_image(path):
+                images.append(path)
+            else:
+                others[why_ignored(path)] += 1
+        ignored += others
+        if not images and others[OUTPUT]:
+            continue
+        found = classes.setdefault(composed(name), ClassFolder(composed(name)))
+        found.folders.append(name)
+        found.images += images
+    if not classes:
+        raise UserError(f"{option}: {folder} holds no folders of classes; expected {folder}/<class>/<image>")
+    if beside := sum(not is_class for is_class in kinds.values()):
+        ignored[BESIDE] = beside
+    return [classes[name] for name in sorted(classes)], ignored
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _files_in(folder: Path) -> list[str]:
+    """Paths of the files in `folder`, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in sorted(entries, key=lambda entry: entry.name) if not _is_folder(entry)]
+    except OSError as error:
+        _refuse(error)
 
 
 def files_below(folder: str | Path) -> Iterator[str]:
-    """Paths of the files in `folder` and below it, in sorted order; a folder with a dot in front is not entered.
+    """Paths of the files in `folder` and below it, in sorted order; folders of runs, and those with a dot in front, are
+    not entered and told as if they were files.
 
     Links to folders are followed, once each.
     """
@@ -133,10 +221,10 @@ def files_below(folder: str | Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        hidden = [name for name in folders if name.startswith(".")]
+        hidden = [name for name in folders if name.startswith(".") or _RUN.fullmatch(name)]
         folders[:] = sorted(set(folders) - set(hidden))
         yield from (os.path.join(root, name) for name in sorted(files + hidden))
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise UserError(f"{error.filename} cannot be read: {error.strerror}", exit_code=RUN_FAILED)

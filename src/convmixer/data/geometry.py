@@ -11,7 +11,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from convmixer.data.decode import MAX_PIXELS, BadImage
+from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
 
 RESAMPLE = {
@@ -31,10 +31,10 @@ CROP_DRAWS = 4 * _ATTEMPTS + 1
 RATIO = (3 / 4, 4 / 3)
 
 
-def eval_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+def eval_crop(image: Image.Image, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Shorter side to floor(size / crop_pct), then the centre: uint8 [size, size, C].
 
-    Raises BadImage for an image so long that it would have more than MAX_PIXELS at that size.
+    Raises BadImage for an image so long that it would have more than `max_pixels` at that size.
     """
     size, short = preprocessing.size, preprocessing.resize
     width, height = image.size
@@ -43,7 +43,7 @@ def eval_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     else:
         width, height = int(short * width / height), short
     if (width, height) != image.size:
-        if width * height > MAX_PIXELS:
+        if width * height > max_pixels:
             raise BadImage(f"{image.width} x {image.height} pixels, too long to be resized to {width} x {height}")
         image = image.resize((width, height), RESAMPLE[preprocessing.interpolation])
     left, top = round((width - size) / 2), round((height - size) / 2)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from convmixer.data.decode import MAX_PIXELS, BadImage, decode
+from convmixer.data.decode import decode
 from convmixer.data.geometry import CROP_DRAWS, RATIO, eval_crop, train_crop
+from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.sources import Source, held_pixels
 from convmixer.errors import RUN_FAILED, UserError
@@ -49,7 +51,9 @@ def read_batches(
 
     def crop(index: int) -> np.ndarray | BadImage:
         try:
-            return eval_crop(_image(source, index, preprocessing, max_pixels), preprocessing)
+            with only_this_image():
+                image = read_image(source, index, preprocessing, max_pixels)
+                return eval_crop(image, preprocessing, max_pixels)
         except BadImage as bad:
             return bad
 
@@ -102,25 +106,41 @@ class TrainReader:
         actual, bad = index, None
         for attempt in range(_REPLACEMENTS + 1):
             try:
-                image = _image(self.source, actual, self.preprocessing, self.max_pixels)
+                with only_this_image():
+                    image = read_image(self.source, actual, self.preprocessing, self.max_pixels)
+                    crop = train_crop(
+                        image,
+                        self.preprocessing.size,
+                        draws,
+                        (self.min_crop, 1.0),
+                        self.ratio,
+                        self.interpolation,
+                    )
             except BadImage as error:
                 bad = bad or (actual, str(error))
                 draw = hashes(Stream.REPLACEMENT, self.seed, epoch, index, attempt)
                 actual = int(draw % np.uint64(len(self.source)))
                 continue
-            scale = (self.min_crop, 1.0)
-            crop = train_crop(image, self.preprocessing.size, draws, scale, self.ratio, self.interpolation)
             return crop, int(self.source.labels[actual]), actual, bad
         name = self.source.name(index)
         raise UserError(f"{name} and {_REPLACEMENTS} images in its place cannot be decoded", exit_code=RUN_FAILED)
 
 
-def _image(source: Source, index: int, preprocessing: Preprocessing, max_pixels: int) -> Image.Image:
-    try:
-        encoded = source.read(index)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise BadImage(error.strerror or "cannot be read") from error
+def read_image(source: Source, index: int, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The whole image in the channels and the orientation of `preprocessing`; call it within `only_this_image`."""
+    encoded = source.read(index)
     return decode(encoded, channels=preprocessing.channels, exif=preprocessing.exif, max_pixels=max_pixels)
+
+
+@contextmanager
+def only_this_image() -> Iterator[None]:
+    """Turn what one image can cause, its file's errors and want of memory, into BadImage: it must not end a job."""
+    try:
+        yield
+    except MemoryError:
+        raise BadImage("too large for the memory") from None
+    except OSError as error:
+        raise BadImage(error.strerror or "cannot be read") from error
 
 
 def _batch(indices: np.ndarray, crops: list[np.ndarray | BadImage], preprocessing: Preprocessing) -> Batch:

@@ -48,6 +48,7 @@ class Subset:
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self.source, self.indices = source, indices
         self.classes = source.classes
+        self.ignored = getattr(source, "ignored", {})
         self.labels: np.ndarray = source.labels[indices]
 
     def __len__(self) -> int:

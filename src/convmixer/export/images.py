@@ -10,7 +10,8 @@ import numpy as np
 
 from convmixer.config.loading import Resolved
 from convmixer.data.digits import open_digits
-from convmixer.data.folders import Files, image_files
+from convmixer.data.folders import ignored_line, open_files
+from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.sources import Source, Subset, open_split
@@ -48,13 +49,18 @@ def _open(resolved: Resolved[Any], train: bool) -> Source:
         raise UserError(f"--data_url: there is no folder {folder}")
     inner = folder / split
     # Of a split the labels are of no concern here, and so neither are its folders.
-    return Files(image_files(inner if inner.is_dir() else folder, recursive=True))
+    files = open_files(inner if inner.is_dir() else folder, recursive=True)
+    if files.ignored:
+        note(ignored_line(files.ignored, "the images"))
+    return files
 
 
-def crops(source: Source, preprocessing: Preprocessing, threads: int) -> Iterator[np.ndarray]:
+def crops(
+    source: Source, preprocessing: Preprocessing, threads: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[np.ndarray]:
     """Batches of crops, uint8 [N, size, size, channels]. Raises UserError where no image can be read."""
     found = False
-    for batch in read_batches(source, preprocessing, BATCH, threads=threads):
+    for batch in read_batches(source, preprocessing, BATCH, threads=threads, max_pixels=max_pixels):
         for index, reason in batch.bad:
             note(f"left out: {source.name(index)}: {reason}")
         if len(batch.images):

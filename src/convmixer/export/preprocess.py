@@ -7,9 +7,10 @@ import onnx
 import onnx.parser
 import onnxruntime
 
-from convmixer.data.decode import BadImage, decode
 from convmixer.data.geometry import eval_crop
+from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.reader import only_this_image, read_image
 from convmixer.data.sources import Source
 from convmixer.errors import UserError
 
@@ -70,7 +71,7 @@ def preprocessing_graph(preprocessing: Preprocessing, opset: int = RESIZE_OPSET)
     return model
 
 
-def largest_difference(preprocessing: Preprocessing, source: Source) -> float:
+def largest_difference(preprocessing: Preprocessing, source: Source, max_pixels: int = MAX_PIXELS) -> float:
     """Largest difference of the graph's crops of whole images from the host's, in levels of 0 to 255."""
     graph = preprocessing_graph(preprocessing)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -78,11 +79,12 @@ def largest_difference(preprocessing: Preprocessing, source: Source) -> float:
     largest = 0.0
     for index in range(len(source)):
         try:
-            image = decode(source.read(index), channels=preprocessing.channels, exif=preprocessing.exif)
+            with only_this_image():
+                image = read_image(source, index, preprocessing, max_pixels)
+                expected = eval_crop(image, preprocessing, max_pixels).transpose(2, 0, 1)
         except BadImage:
             continue  # named when the crops were read
         batch = np.asarray(image).reshape(1, image.height, image.width, preprocessing.channels)
         found = session.run(None, {IMAGES: batch})[0][0] * std + mean
-        expected = eval_crop(image, preprocessing).transpose(2, 0, 1)
         largest = max(largest, float(np.abs(found - expected).max()))
     return largest

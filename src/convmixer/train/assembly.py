@@ -12,6 +12,7 @@ from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
+from convmixer.data.folders import ignored_line
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes
 from convmixer.errors import UserError
@@ -209,9 +210,8 @@ class _Assembly:
         if isinstance(feed, ResidentFeed):
             note(f"the training images, {feed.images.nbytes / 1e6:.3g} MB, are kept on {self.device}")
         for split, source in (("training", data.train), ("evaluation", data.val)):
-            ignored = getattr(source, "ignored", 0)
-            if ignored:
-                note(f"{ignored} other files beside the {split} images are ignored")
+            if ignored := getattr(source, "ignored", None):
+                note(ignored_line(ignored, f"the {split} images"))
         peak = self.schedule.base_lr
         note(f"global batch {plan.global_batch}, {plan.steps_per_epoch} steps an epoch, peak learning rate {peak:g}")
         if plan.count < plan.global_batch:

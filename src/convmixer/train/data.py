@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
+from convmixer.data.folders import refuse_nested
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
 from convmixer.data.sources import Source, open_split, open_unnamed
@@ -49,6 +51,8 @@ def open_training_data(
     Raises UserError where a split is missing or something does not fit.
     """
     config = resolved.options
+    if config.set == "ImageNet" and config.data_url is not None:
+        refuse_nested(Path(config.data_url) / config.train_dir, Path(config.data_url) / config.val_dir)
     if weights is None:
         train = _open(config, True)
         return TrainingData(train, _open(config, False, train.classes), preprocessing_of(config, config.in_chans))
@@ -96,4 +100,5 @@ def train_reader(config: Config, data: TrainingData) -> TrainReader:
         min_crop=config.min_crop,
         ratio=config.crop_ratio,
         interpolation=config.interpolation,
+        max_pixels=config.max_pixels,
     )

@@ -63,6 +63,7 @@ class Evaluation:
                 threads=self.config.num_parallel_workers,
                 part=processes.part,
                 on_batch=count,
+                max_pixels=self.config.max_pixels,
             )
         total = Score.merged(processes.gather(score))
         check_any_readable(total, val)

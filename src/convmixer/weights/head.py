@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 
 import torch
 
-from convmixer.data.classes import ClassMap
+from convmixer.data.classes import ClassMap, composed
 from convmixer.weights.read import WeightFile
 
 WEIGHT, BIAS = "head.weight", "head.bias"
@@ -35,8 +34,8 @@ def head_for(
         return whole, [] if classes is None else [f"{weights.path}: {said}."]
     if classes == weights.classes:
         return whole, []
-    rows = {_normal(name): row for row, name in enumerate(weights.classes.names)}
-    pairs = [(new, rows[_normal(name)]) for new, name in enumerate(classes.names) if _normal(name) in rows]
+    rows = {composed(name): row for row, name in enumerate(weights.classes.names)}
+    pairs = [(new, rows[composed(name)]) for new, name in enumerate(classes.names) if composed(name) in rows]
     new, old = ([pair[side] for pair in pairs] for side in (0, 1))
     head = {name: own[name].clone() for name in whole}
     for name, rows_of_file in whole.items():
@@ -53,8 +52,3 @@ def _told(old: ClassMap, new: ClassMap, kept: set[int]) -> str:
     names = ", ".join(fresh[:_NAMES_SHOWN]) + (" ..." if len(fresh) > _NAMES_SHOWN else "")
     said = f"its head keeps {len(kept)} of {len(old)} rows, by the names of their classes"
     return f"{said}; {len(fresh)} new: {names}" if fresh else said
-
-
-def _normal(name: str) -> str:
-    # One name may be written with composed letters in one file system and with decomposed ones in another.
-    return unicodedata.normalize("NFC", name)

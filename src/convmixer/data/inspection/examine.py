@@ -10,13 +10,16 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from convmixer.data.inspection.look import Look, look_at
+from convmixer.data.limits import MAX_PIXELS
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.printable import printable
 
 _CHUNK = 16  # files a task: enough that handing it over costs nothing beside the decoding
 
 
-def examine(paths: Sequence[str], workers: int, on_done: Callable[[int], None]) -> list[Look]:
+def examine(
+    paths: Sequence[str], workers: int, on_done: Callable[[int], None], max_pixels: int = MAX_PIXELS
+) -> list[Look]:
     """What `look_at` finds at each path. `workers` 0: in this process; `on_done` is told how many files are done.
 
     Raises UserError (exit 1) when a worker is killed, as the system does when memory runs out.
@@ -25,7 +28,7 @@ def examine(paths: Sequence[str], workers: int, on_done: Callable[[int], None]) 
     looks: list[Look] = []
     if workers == 0:
         for chunk in chunks:
-            looks += _look_at_all(chunk)
+            looks += _look_at_all(chunk, max_pixels)
             on_done(len(chunk))
         return looks
     # Not forked: the progress bar has a thread, and a copy of it may hold a lock for ever.
@@ -34,7 +37,7 @@ def examine(paths: Sequence[str], workers: int, on_done: Callable[[int], None]) 
         pending: deque[tuple[Sequence[str], Future[list[Look]]]] = deque()
         try:
             for chunk in chunks:
-                pending.append((chunk, pool.submit(_look_at_all, chunk)))
+                pending.append((chunk, pool.submit(_look_at_all, chunk, max_pixels)))
                 # The files' paths are in this process already; only so many answers wait for an early slow one.
                 if len(pending) > 8 * workers:
                     looks += _next(pending, on_done)
@@ -61,8 +64,8 @@ def _next(pending: deque[tuple[Sequence[str], Future[list[Look]]]], on_done: Cal
     return found
 
 
-def _look_at_all(paths: Sequence[str]) -> list[Look]:
-    return [look_at(path) for path in paths]
+def _look_at_all(paths: Sequence[str], max_pixels: int) -> list[Look]:
+    return [look_at(path, max_pixels) for path in paths]
 
 
 def _ignore_interrupt() -> None:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from convmixer.data.inspection.look import FORMAT_OF_EXTENSION, Look
+from convmixer.data.formats.kinds import FORMAT_OF_EXTENSION
+from convmixer.data.inspection.look import Look
 from convmixer.data.inspection.splits import Split
 
 # Kind -> what it means and what to do, in the order in which they are told.
@@ -15,6 +16,7 @@ KINDS = {
     "unreadable": "cannot be decoded; training leaves them out: delete them or fetch them again",
     "truncated": "end before their image does; training leaves them out: fetch them again or delete them",
     "mistyped": "hold another format than their name says; rename them, or convert what is not read",
+    "blank": "show one colour, or nearly; what is in them may be lost by their wrapping: convert them, or delete them",
     "small": "have a side below the limit; they are enlarged: leave them out or take a smaller image_size",
     "leaking": "the same image is in training and evaluation, so that the score is too good: delete one",
     "conflicting": "the same image is in several classes: delete the wrong ones",
@@ -77,6 +79,8 @@ def _of_file(path: str, look: Look, min_side: int) -> Iterator[tuple[str, str]]:
         yield "unreadable", look.fault
     elif look.fault is None and min(look.width, look.height) < min_side:
         yield "small", f"{look.width} x {look.height} pixels"
+    if look.blank is not None:
+        yield "blank", look.blank
 
 
 def _same_images(splits: Sequence[Split], looks: Looks) -> Iterator[tuple[str, Item]]:
@@ -104,6 +108,10 @@ def _class_faults(splits: Sequence[Split]) -> Iterator[Item]:
         for name, count in split.counts().items():
             if count == 0:
                 yield Item((), f"{split.name}: the class {name!r} has no images")
+        for name, folders in zip(split.classes, split.folders, strict=True):
+            if len(folders) > 1:
+                detail = "folders whose names look the same (NFC and NFD); they count as one"
+                yield Item((), f"{split.name}: the class {name!r} lies in {len(folders)} {detail}")
     train = splits[0].classes
     if len(train) == 1:
         yield Item((), f"{splits[0].name}: there is a single class, {train[0]!r}; it takes two")

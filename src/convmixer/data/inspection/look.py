@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import stat
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from convmixer.data.decode import BadImage, decode
+from PIL import Image
 
-# Larger than any image that the decoder's limit on pixels lets through.
-MAX_BYTES = 1 << 30
+from convmixer.data.decode import load_frame, to_mode
+from convmixer.data.formats.kinds import format_at
+from convmixer.data.image_file import read_image_file
+from convmixer.data.limits import MAX_PIXELS, BadImage, strips
+from convmixer.data.reader import only_this_image
 
-_SIGNATURES = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WebP"),
-    (0, b"BM", "BMP"),
-    (0, b"GIF8", "GIF"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"%!PS", "EPS"),
-    (0, b"\xc5\xd0\xd3\xc6", "EPS"),
-    (0, b"8BPS", "PSD"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypheic", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
-)
-# What else turns up under an image's name, mostly from downloads that failed.
-_NO_IMAGES = (
-    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer"),
-    (re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE), "an HTML page"),
-    (re.compile(rb"\s*<(\?xml|svg)", re.IGNORECASE), "an XML or SVG text"),
-    (re.compile(rb"PK\x03\x04"), "a zip archive"),
-    (re.compile(rb"\x1f\x8b"), "a gzip archive"),
-    (re.compile(rb"%PDF"), "a PDF document"),
-    (re.compile(rb"[\t\n\r\x20-\x7e]+\Z"), "a text"),
-    (re.compile(rb"\0+\Z"), "nothing but zeros"),
-)
-FORMAT_OF_EXTENSION = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WebP"}
+# Levels of 0 to 255 that nothing can be seen by: values of 12 bits in 16 leave as many.
+_BLANK = 16
 
 # How Pillow and libjpeg say that a file ends before its image does.
 _CUT = re.compile(r"truncated|premature end|incomplete|unexpected end|not enough", re.IGNORECASE)
@@ -53,6 +28,7 @@ class Look:
 
     `format`: by content, empty for what is no known image; `digest`: SHA-256 of the file; `pixels`: a hash of the
     decoded image, empty where there is none. `fault`: why it cannot be decoded, or None; `cut`: because it ends early.
+    `blank`: what makes it an image of one colour, or None.
     """
 
     size: int = 0
@@ -63,56 +39,46 @@ class Look:
     pixels: bytes = b""
     fault: str | None = None
     cut: bool = False
+    blank: str | None = None
 
 
-def look_at(path: str) -> Look:
+def look_at(path: str, max_pixels: int = MAX_PIXELS) -> Look:
     """All that is reported of one file."""
+    encoded = b""
     try:
-        encoded = read_image_file(path)
+        with only_this_image():
+            encoded = read_image_file(path)
+            frame, _ = load_frame(encoded, max_pixels)
+            image = to_mode(frame, "RGB")
+            pixels = hashlib.blake2b(b"%d %d " % image.size, digest_size=16)
+            for box in strips(*image.size):
+                pixels.update(image.crop(box).tobytes())
     except BadImage as error:
-        return Look(fault=str(error))
-    kind, digest = format_of(encoded), hashlib.sha256(encoded).digest()
-    try:
-        image = decode(encoded)
-    except BadImage as error:
-        fault = str(error) if kind in FORMAT_OF_EXTENSION.values() else _what(encoded, kind)
-        return Look(len(encoded), kind, digest=digest, fault=fault, cut=bool(encoded) and _ends_early(encoded, fault))
-    except MemoryError:
-        return Look(len(encoded), kind, digest=digest, fault="too large for the memory")
-    pixels = hashlib.blake2b(b"%d %d " % image.size, digest_size=16)
-    pixels.update(image.tobytes())
-    return Look(len(encoded), kind, *image.size, digest, pixels.digest())
+        cut = _ends_early(encoded, str(error))
+        return Look(len(encoded), format_at(encoded)[0], fault=str(error), cut=cut)
+    digest = hashlib.sha256(encoded).digest()
+    name, _ = format_at(encoded)
+    return Look(len(encoded), name, *image.size, digest, pixels.digest(), blank=_why_blank(frame, image))
 
 
-def read_image_file(path: str) -> bytes:
-    """The file's bytes. Raises BadImage for what cannot be read, and for what could not be read to an end."""
-    try:
-        about = os.stat(path)
-        # To open a pipe would wait for its other end for ever.
-        if not stat.S_ISREG(about.st_mode):
-            raise BadImage("not a regular file")
-        if about.st_size > MAX_BYTES:
-            raise BadImage(f"larger than {MAX_BYTES >> 30} GiB")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise BadImage(error.strerror or "cannot be read") from error
-
-
-def format_of(encoded: bytes) -> str:
-    """Image format by content, empty for none that is known."""
-    return next((name for at, magic, name in _SIGNATURES if encoded[at : at + len(magic)] == magic), "")
-
-
-def _what(encoded: bytes, kind: str) -> str:
-    if not encoded:
-        return "empty file"
-    if kind:
-        return f"{kind} is not read"
-    head = encoded[:512]
-    return next((f"{name}, no image" for form, name in _NO_IMAGES if form.match(head)), "no image of a known format")
+def _why_blank(frame: Image.Image, image: Image.Image) -> str | None:
+    """What makes it an image of one colour, as `frame`, what its file holds, tells; None for an image of something."""
+    ranges: Any = image.getextrema()
+    if any(high - low >= _BLANK for low, high in ranges):
+        return None
+    if "A" in frame.getbands() and frame.getchannel("A").getextrema() == (0, 0):
+        return "transparent everywhere (alpha 0)"
+    if frame.mode.startswith("I"):
+        greatest: Any = frame.getextrema()[1]
+        return f"16 bits per value, of which {int(greatest).bit_length()} are used"
+    if all(low == high for low, high in ranges):
+        return "one colour, " + " ".join(str(low) for low, _ in ranges)
+    return f"levels {min(low for low, _ in ranges)} to {max(high for _, high in ranges)} of 0 to 255"
 
 
 def _ends_early(encoded: bytes, fault: str) -> bool:
+    if not encoded:
+        return False
     if encoded[8:12] == b"WEBP":
         # libwebp tells no reason; the file's head tells its length behind the first eight bytes.
         return int.from_bytes(encoded[4:8], "little") + 8 > len(encoded)

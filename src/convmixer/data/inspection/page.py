@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from convmixer.data.decode import BadImage, decode
+from convmixer.data.decode import decode
+from convmixer.data.image_file import read_image_file
 from convmixer.data.inspection.findings import Finding
-from convmixer.data.inspection.look import read_image_file
 from convmixer.data.inspection.report import Report, in_bytes, verdict
+from convmixer.data.limits import BadImage
 from convmixer.printable import printable
 
 _ROWS = 200  # cases of a kind on the page; JSON has all

@@ -13,6 +13,7 @@ from typing import Any
 from convmixer.data.inspection.examine import examine
 from convmixer.data.inspection.findings import Finding, Looks, judge
 from convmixer.data.inspection.splits import Split
+from convmixer.data.limits import MAX_PIXELS
 from convmixer.printable import printable
 
 FORMAT = 1
@@ -67,9 +68,10 @@ def inspect(
     max_imbalance: float,
     workers: int,
     on_done: Callable[[int], None],
+    max_pixels: int = MAX_PIXELS,
 ) -> Report:
     """Look at every file of the splits and judge them; the arguments are those of `judge` and `examine`."""
-    seen = examine([path for split in splits for path in split.paths], workers, on_done)
+    seen = examine([path for split in splits for path in split.paths], workers, on_done, max_pixels)
     looks, first = [], 0
     for split in splits:
         looks.append(seen[first : first + len(split.paths)])

@@ -1,0 +1,43 @@
+"""The bytes of an image file, by the one guard that every reader reads through: no file may hang or end a job."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from convmixer.data.formats.kinds import HEAD, format_at, what_it_is
+from convmixer.data.limits import MAX_BYTES, BadImage
+
+# A network file system that lost its server's answer, or whose file was replaced, often has it the next time.
+_PASSING = (errno.EIO, errno.ESTALE)
+_SMALL = 1 << 20  # bytes that are read whatever they are
+
+
+def read_image_file(path: str) -> bytes:
+    """The file's bytes. Raises BadImage for what cannot be read, and for what could not be read to an end."""
+    try:
+        return _read(path)
+    except OSError as error:
+        if error.errno not in _PASSING:
+            raise BadImage(error.strerror or "cannot be read") from error
+    try:
+        return _read(path)
+    except OSError as error:
+        raise BadImage(error.strerror or "cannot be read") from error
+
+
+def _read(path: str) -> bytes:
+    about = os.stat(path)
+    # To open a pipe would wait for its other end for ever, and a device may do anything.
+    if not stat.S_ISREG(about.st_mode):
+        raise BadImage("not a regular file")
+    if about.st_size > MAX_BYTES:
+        raise BadImage(f"larger than {MAX_BYTES >> 20} MiB")
+    with open(path, "rb", buffering=0) as file:  # a buffer would be joined with the rest: twice the file in memory
+        if about.st_size > _SMALL:
+            head = file.read(HEAD)
+            if not format_at(head)[0]:
+                raise BadImage(what_it_is(head))
+            file.seek(0)
+        return file.readall()
