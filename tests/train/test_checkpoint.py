@@ -238,6 +238,23 @@ def test_a_full_disk_says_so(small_disk: Callable[[str], Path]) -> None:
         save(root, 2)
 
 
+@pytest.mark.parametrize("call", [1, 4, 6])
+def test_a_folder_that_is_deleted_in_the_middle_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    fsync, calls = os.fsync, []
+
+    def delete(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == call:
+            shutil.rmtree(tmp_path / "run")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", delete)
+    assert fault_of(save(tmp_path / "run", 1)) is None
+    assert len(calls) > call
+
+
 def test_checkpoints_of_later_steps_do_not_push_out_the_one_just_saved(tmp_path: Path) -> None:
     """As a run has them that was resumed at an older step."""
     for step in (1, 2, 3, 4, 5):

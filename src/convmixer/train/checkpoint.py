@@ -60,7 +60,30 @@ def save_checkpoint(
     new one, and folders whose names start with a dot. Raises UserError (exit 1) when the disk refuses.
     """
     final = root / f"step_{step:08d}"
-    partial, aside = root / f".{final.name}.partial", root / f".{final.name}.aside"
+    for attempt in (1, 2):
+        try:
+            _write(final, step, weights, state, about, run or {})
+            break
+        except (OSError, RuntimeError, UserError) as error:
+            cause = _cause(error)
+            if attempt == 1 and isinstance(cause, FileNotFoundError):
+                continue  # somebody deleted the run's folder in the middle of it
+            if isinstance(error, UserError):
+                raise
+            reason = cause.strerror if cause is not None else (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{final}: the checkpoint could not be written: {reason}", exit_code=RUN_FAILED) from error
+    return final
+
+
+def _write(
+    final: Path,
+    step: int,
+    weights: Mapping[str, Weights],
+    state: Mapping[str, Any],
+    about: Mapping[str, Any],
+    run: Mapping[str, str],
+) -> None:
+    partial, aside = (final.with_name(f".{final.name}.{kind}") for kind in ("partial", "aside"))
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -68,8 +91,8 @@ def save_checkpoint(
             write_weights(partial / name, tensors, **about)
         with (partial / STATE).open("wb") as file:
             torch.save(dict(state), file)
-        files = {path.name: _record(path) for path in sorted(partial.iterdir())}
-        manifest = {"format": FORMAT, "step": step, "written": time.time(), "run": dict(run or {}), "files": files}
+        files = {name: _record(partial / name) for name in sorted([*weights, STATE])}
+        manifest = {"format": FORMAT, "step": step, "written": time.time(), "run": dict(run), "files": files}
         manifest["sha256"] = _digest(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in partial.iterdir():
@@ -80,18 +103,13 @@ def save_checkpoint(
             shutil.rmtree(aside, ignore_errors=True)
             final.rename(aside)
         partial.rename(final)
-        _sync(root)
+        _sync(final.parent)
         shutil.rmtree(aside, ignore_errors=True)
-    except (OSError, RuntimeError) as error:
+    finally:
         if aside.exists() and not final.exists():
             with contextlib.suppress(OSError):
                 aside.rename(final)
-        raise UserError(
-            f"{final}: the checkpoint could not be written: {_reason(error)}", exit_code=RUN_FAILED
-        ) from error
-    finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return final
 
 
 def keep_newest(root: Path, count: int, saved: int | None = None) -> None:
@@ -179,14 +197,14 @@ def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _reason(error: BaseException) -> str:
-    """What the system says of a failure: torch.save hides it behind an error of its own."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _cause(error: BaseException) -> OSError | None:
+    """What the system said, below what a library made of it: torch.save hides a full disk behind its own error."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below
+        below = below.__cause__ or below.__context__
+    return None
 
 
 def _record(path: Path) -> dict[str, Any]:
