@@ -11,7 +11,7 @@ from torch import nn
 
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer, create_model
-from convmixer.weights.layouts import to_ours
+from convmixer.weights.layouts import networks
 
 PARAMETERS = {"convmixer_768_32": 21_110_248, "convmixer_1024_20": 24_383_464, "convmixer_1536_20": 51_625_960}
 
@@ -61,9 +61,9 @@ def randomise_norms(module: nn.Module, patch: int) -> None:
 
 def ours_with_weights_of(module: nn.Module, model: ConvMixer, layout: str) -> ConvMixer:
     state = module.state_dict()
-    found, names = to_ours(state)
-    assert found == layout
-    model.load_state_dict({names[name]: tensor for name, tensor in state.items()})
+    (found,) = networks(state)
+    assert found.layout == layout
+    model.load_state_dict({found.names[name]: tensor for name, tensor in state.items()})
     return model
 
 

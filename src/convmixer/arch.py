@@ -62,6 +62,15 @@ def parse_arch(arch: str) -> Architecture:
     return found
 
 
+def check_image_size(arch: Architecture, size: int) -> None:
+    """Raises UserError where an image of `size` x `size` pixels holds no whole patch."""
+    if size < arch.patch_size:
+        raise UserError(
+            f"image_size: images of {size} x {size} pixels are smaller than a patch of {arch.patch_size} x "
+            f"{arch.patch_size}; image_size must be at least patch_size"
+        )
+
+
 def architecture(arch: str, **options: object) -> Architecture:
     """`parse_arch`, with those of `options` (fields of Architecture) that are not None in place of the variant's."""
     given = {name: value for name, value in options.items() if value is not None}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import re
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +18,11 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.progress import note
+from convmixer.signals import LAUNCHER, has_agent
 
 _Result = TypeVar("_Result")
 
@@ -37,9 +45,21 @@ class Processes:
 
     @classmethod
     def from_environment(cls) -> Processes:
-        """Those of torchrun's environment variables; a single process without them."""
-        read = {name: int(os.environ.get(name, default)) for name, default in _VARIABLES.items()}
-        return cls(read["RANK"], read["LOCAL_RANK"], read["WORLD_SIZE"])
+        """Those of torchrun's environment variables; a single process without them.
+
+        Raises UserError where only some of them are set, or one has no sense.
+        """
+        count = _number("WORLD_SIZE", 1, 1)
+        rank, local_rank = _number("RANK", 0, 0), _number("LOCAL_RANK", 0, 0)
+        for name, value in {"RANK": rank, "LOCAL_RANK": local_rank}.items():
+            if value >= count:
+                raise UserError(f"{name}: is {value}, but WORLD_SIZE says {count} process(es); {_TOGETHER}")
+        missing = [name for name in _VARIABLES if not os.environ.get(name)] if count > 1 else []
+        if missing:
+            raise UserError(f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; {_TOGETHER}")
+        if count > 1 and not 0 < _number("MASTER_PORT", 0, 0) < 2**16:
+            raise UserError(f"MASTER_PORT: {os.environ['MASTER_PORT']} is no port; {_TOGETHER}")
+        return cls(rank, local_rank, count)
 
     def sum(self, values: list[float]) -> list[float]:
         """Sum of each value over all processes, in double precision."""
@@ -83,6 +103,23 @@ class Processes:
             raise error
         return result
 
+    def tell(self, word: str) -> bool:
+        """Leave a word for all processes without waiting for any; True for the first that leaves it.
+
+        Without a store, or where the process that keeps it is gone: for the first of a machine where an agent started
+        all of them, else for each.
+        """
+        with contextlib.suppress(RuntimeError):
+            if _store is not None:
+                return bool(_store.add(_key(word), 1) == 1)
+        return self.local_rank == 0 or not has_agent()
+
+    def told(self, word: str) -> bool:
+        """Whether a process left the word; False where who keeps the words is gone, which the next collective tells."""
+        with contextlib.suppress(RuntimeError):
+            return _store is not None and bool(_store.check([_key(word)]))
+        return False
+
     def copy_from_first(self, tensors: list[torch.Tensor]) -> None:
         """Overwrite tensors with those of the first process."""
         if self.count > 1:
@@ -90,7 +127,24 @@ class Processes:
                 dist.broadcast(tensor, src=0)
 
 
-_VARIABLES = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_TOGETHER = f"torchrun sets {', '.join(_VARIABLES)} together: start it by torchrun or --device_num, or unset them"
+_LOST_PEER = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out|socket", re.IGNORECASE)
+
+# Where the processes left words for each other: torch's store, by which they found each other.
+_store: Any = None
+
+
+def _key(word: str) -> str:
+    return f"convmixer/{word}"
+
+
+def _number(name: str, default: int, least: int) -> int:
+    """An environment variable that is a whole number."""
+    text = os.environ.get(name) or str(default)
+    if not (re.fullmatch("[0-9]{1,9}", text) and int(text) >= least):
+        raise UserError(f"{name}: {text!r} is no whole number from {least} on; {_TOGETHER}")
+    return int(text)
 
 
 # Set by our launcher: the time that names the run, so that a process started again finds its own run.
@@ -104,7 +158,7 @@ def run_time() -> str | None:
 
 def restarted_run() -> str | None:
     """The time in the name of the run that torchrun has started again, None in a process of a first start."""
-    return run_time() if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 else None
+    return run_time() if _number("TORCHELASTIC_RESTART_COUNT", 0, 0) > 0 else None
 
 
 @contextmanager
@@ -116,15 +170,57 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = {"cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}.get(device.type, "gloo")
+    timeout = timedelta(seconds=timeout_seconds)
+    global _store
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+        _store, _, _ = next(rendezvous("env://", processes.rank, processes.count, timeout=timeout))
+        dist.init_process_group(backend, store=_store, rank=processes.rank, world_size=processes.count, timeout=timeout)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise UserError(f"the processes of the run cannot reach each other: {reason}", exit_code=RUN_FAILED) from error
+        raise UserError(
+            f"the processes of the run cannot reach each other: {_reason(error)}", exit_code=RUN_FAILED
+        ) from error
+    _end_with_the_agent(processes, timeout_seconds)
     try:
         yield
+    except RuntimeError as error:
+        explained = lost_peer(error)
+        if explained is None:
+            raise
+        raise explained from error
     finally:
         dist.destroy_process_group()
+
+
+def lost_peer(error: RuntimeError) -> UserError | None:
+    """The UserError (exit 1) that a collective's error stands for, None for another error."""
+    if not _LOST_PEER.search(str(error)):
+        return None
+    return UserError(f"another process of the run is gone or silent: {_reason(error)}", exit_code=RUN_FAILED)
+
+
+def _reason(error: RuntimeError) -> str:
+    return str(error).strip().splitlines()[0][:160]
+
+
+def _end_with_the_agent(processes: Processes, seconds: float) -> None:
+    """Stop the run, as SIGTERM does, when the agent that started this process is killed; `seconds` later in any case.
+
+    Nobody would be left to end the processes, and they would train on beside the run that takes their place.
+    """
+    if not has_agent():
+        return  # started by hand: the shell may go
+    agent = int(os.environ.get(LAUNCHER, os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == agent:
+            time.sleep(0.5)
+        if processes.local_rank == 0:
+            note("what started the processes of the run is gone; they stop")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(seconds)
+        os._exit(RUN_FAILED)
+
+    threading.Thread(target=watch, name="agent", daemon=True).start()
 
 
 def leave(code: int) -> NoReturn:
@@ -136,6 +232,7 @@ def leave(code: int) -> NoReturn:
     """
     for child in multiprocessing.active_children():
         child.terminate()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, UserError):  # its reader is gone, its disk full
+            stream.flush()
     os._exit(code)

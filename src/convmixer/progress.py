@@ -8,6 +8,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from convmixer.printable import printable
+
 PLAIN_LINE_SECONDS = 30.0
 
 
@@ -21,6 +23,7 @@ class Progress:
         self, total: int, label: str, unit: str = "img", *, enabled: bool = True, plain_lines: bool = True
     ) -> None:
         self.total, self.unit, self.done = total, unit, 0
+        label = printable(label)
         self._label, self._enabled, self._plain_lines = label, enabled, enabled and plain_lines
         self._start = self._last = time.monotonic()
         on_terminal = enabled and sys.stderr.isatty()
@@ -38,7 +41,7 @@ class Progress:
     def label(self, text: str) -> None:
         """Put another text before the bar."""
         if self._bar is not None:
-            self._bar.set_description(text, refresh=False)
+            self._bar.set_description(printable(text), refresh=False)
 
     def line(self, text: str) -> None:
         """A line that takes the bar's place where there is no terminal."""
@@ -63,8 +66,8 @@ class Progress:
 
 
 def note(text: str) -> None:
-    """One line to stderr, above a bar that may be showing."""
-    tqdm.write(text, file=sys.stderr)
+    """One line to stderr, above a bar that may be showing; whatever names it quotes, it is one line of plain text."""
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,8 @@ import os
 import platform
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -53,6 +55,13 @@ def create_run(config: Config, stamp: str) -> RunFolders:
 
     Raises UserError where they cannot be made.
     """
+    roots = {
+        Path(root).resolve() for root in (config.summary_root_dir, config.ckpt_root_dir, config.best_ckpt_root_dir)
+    }
+    if len(roots) < 3:
+        raise UserError(
+            "summary_root_dir, ckpt_root_dir and best_ckpt_root_dir must be three folders; two are the same"
+        )
     for attempt in range(1, 1000):
         name = stamp + (f"-{attempt}" if attempt > 1 else "") + run_suffix(config)
         folders = RunFolders.of(config, name)
@@ -114,8 +123,39 @@ def hardware() -> dict[str, Any]:
     return {"processor": model, "cores": cores, "system": platform.platform()}
 
 
+# Names the command of a run to its processes, which are started by another one.
+COMMAND = "CONVMIXER_COMMAND"
+
+
+def typed_command(words: Sequence[str]) -> str:
+    """The command line of this process as a shell takes it: that of `convmixer WORDS`, of a door, or of torchrun.
+
+    `words`: the subcommand and its options.
+    """
+    told = os.environ.get(COMMAND)
+    if told is not None:
+        return told
+    own = sys.argv[1:]
+    if own != list(words) and own != list(words[1:]):
+        return shlex.join(["convmixer", *words])  # called from Python
+    agent = Path(f"/proc/{os.getppid()}/cmdline")
+    if "TORCHELASTIC_RUN_ID" in os.environ and agent.is_file():
+        return shlex.join(os.fsdecode(word) for word in agent.read_bytes().removesuffix(b"\0").split(b"\0"))
+    program = sys.orig_argv[: len(sys.orig_argv) - len(own)]
+    if (
+        Path(sys.argv[0]).name == "convmixer"
+    ):  # the console command: the interpreter before it comes from its first line
+        found = shutil.which("convmixer")
+        program = [
+            "convmixer"
+            if found is not None and os.path.realpath(found) == os.path.realpath(sys.argv[0])
+            else sys.argv[0]
+        ]
+    return shlex.join([*program, *own])
+
+
 def write_provenance(
-    folder: Path, resolved: Resolved[Config], argv: Sequence[str], class_names: Sequence[str], facts: Mapping[str, Any]
+    folder: Path, resolved: Resolved[Config], command: str, class_names: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
     """`config.yaml` (options and their origins), `run.json` (command, versions, hardware, facts), `classes.json`.
 
@@ -126,7 +166,7 @@ def write_provenance(
         # One option a line, with room for a comment: the flow style's braces are left out.
         text = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf).strip()[1:-1]
         lines.append(f"{text}  # {resolved.origins[name]}\n")
-    record = {"command": shlex.join(argv), "versions": versions(), "hardware": hardware(), **facts}
+    record = {"command": command, "versions": versions(), "hardware": hardware(), **facts}
     files = {
         "config.yaml": "".join(lines),
         "run.json": json.dumps(record, indent=1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,12 @@ class TestOptions:
             (["--in_chans", "2"], ["in_chans", "2"]),
             (["--start_epoch", "2"], ["start_epoch", "is 2", "2 epochs"]),
             (["--amp_level", "O4"], ["--amp_level", "'O4'"]),
+            (["--seed=1", "--train_num_samples", "9" * 400], ["--train_num_samples", "63 bits"]),
+            (["--batch_size", "99999999"], ["--batch_size", "65536"]),
+            (["--patch_size=9"], ["image_size", "8 x 8", "9 x 9"]),
+            (["--image_size=3", "--batch_size=1"], ["batch_size", "BatchNorm", "at least 4"]),
+            (["--epochs="], ["--epochs"]),
+            (["--summary_root_dir=x", "--ckpt_root_dir=./x"], ["must be three folders"]),
         ],
     )
     def test_values(
@@ -232,3 +239,25 @@ class TestOutput:
     def test_resume_of_what_is_no_run(self, refuse: Refuse, toy_options: ToyOptions, toy: Path, tmp_path: Path) -> None:
         refuse(WRONG_USE, ["--resume", "nowhere"], "train", *toy_options(toy), "--resume", "nowhere")
         refuse(WRONG_USE, ["--resume", tmp_path], "train", *toy_options(toy), "--resume", tmp_path)
+
+
+@pytest.mark.parametrize("command", ["eval", "infer", "export"])
+def test_images_smaller_than_a_patch(refuse: Refuse, toy: Path, toy_run: Run, command: str) -> None:
+    weights = toy_run.best / "best.safetensors"
+    words = [str(toy / "val/red"), f"--checkpoint={weights}"] if command == "infer" else [f"--pretrained={weights}"]
+    words += [] if command == "infer" else [f"--data_url={toy}"]
+    refuse(WRONG_USE, ["image_size", "1 x 1 pixels", "a patch of 2 x 2"], command, *words, "--image_size=1")
+
+
+def test_one_patch_and_one_image_are_no_fault_where_batchnorm_does_not_learn(
+    convmixer: Command, toy: Path, toy_options: ToyOptions
+) -> None:
+    done = convmixer("train", *toy_options(toy, image_size=2, batch_size=1, epochs=1), "--freeze")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("command", ["eval", "infer"])
+def test_a_pipe_is_no_model(refuse: Refuse, toy: Path, tmp_path: Path, command: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    words = [str(toy / "val/red"), "--checkpoint"] if command == "infer" else [f"--data_url={toy}", "--pretrained"]
+    refuse(WRONG_USE, [tmp_path / "pipe", "neither a file nor a folder"], command, *words, tmp_path / "pipe")

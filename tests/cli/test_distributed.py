@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,11 @@ def test_one_run_with_an_exact_evaluation(
     assert [entry["step"] for entry in run.metrics("train")] == [1, 2, 3, 4, 5, 6]
     assert [entry["step"] for entry in run.metrics("eval")] == [3, 6]
     assert len(done.out.splitlines()) == 2
+    # What the door ran, for all its processes.
+    command = shlex.split(json.loads((run.summary / "run.json").read_text())["command"])
+    assert command[0] == sys.executable
+    assert command[-len(toy_options(toy)) - 1 :] == [*toy_options(toy, batch_size=4), "--with_ema"]
+    assert "torch.distributed.run" in command or "--device_num" in command
     # 13 images on two processes: none is counted twice, none left out.
     for entry in run.metrics("eval"):
         checkpoint = run.checkpoints / f"step_{entry['step']:08d}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,7 +122,57 @@ def test_a_hostile_file_name_stays_on_its_line(convmixer: Command, here: Path, p
     assert name in json.loads((here / "predictions.json").read_text())
 
 
-def test_an_output_that_cannot_be_written(convmixer: Command, pictures: Path, weights: Path) -> None:
-    done = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "no/such/folder.json")
-    assert done.code == 1
-    assert done.error == "no/such/folder.json: cannot be written: No such file or directory"
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("no/such/folder.json", "--output: no/such/folder.json cannot be written: there is no folder no/such"),
+        (".", "--output: . is a folder; name a file in it"),
+        ("pictures", "--output: pictures is a folder; name a file in it"),
+        ("pictures/a.jpg", "--output: pictures/a.jpg is there already and holds no answers; name another file"),
+        ("a.jpg/x.json", "--output: a.jpg/x.json cannot be written: there is no folder a.jpg"),
+        ("", "--output: is empty"),
+        ("x" * 256, f"--output: {'x' * 256} cannot be written: File name too long"),
+        ("loop", "--output: loop cannot be written: Too many levels of symbolic links"),
+    ],
+)
+def test_an_output_that_cannot_be_written(
+    convmixer: Command, here: Path, pictures: Path, output: str, message: str
+) -> None:
+    (here / "loop").symlink_to("loop")
+    before = {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
+    # Asked before anything is opened: these weights are none.
+    done = convmixer("infer", "pictures", "--checkpoint", "pictures/notes.txt", "-o", output)
+    assert (done.code, done.error) == (2, message)
+    assert {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()} == before
+
+
+def test_earlier_answers_are_replaced_and_nothing_is_left_by_a_command_that_fails(
+    convmixer: Command, here: Path, pictures: Path, weights: Path
+) -> None:
+    assert convmixer("infer", "pictures", "--checkpoint", "pictures/notes.txt", "-o", "new.json").code == 2
+    assert not (here / "new.json").exists()
+    for data, count in (("pictures", 3), ("pictures/a.jpg", 1)):
+        assert convmixer("infer", data, "--checkpoint", weights).code == 0
+        assert len(json.loads((here / "predictions.json").read_text())) == count
+    earlier = (here / "predictions.json").read_text()
+    assert convmixer("infer", "pictures", "--checkpoint", "pictures/notes.txt").code == 2
+    assert (here / "predictions.json").read_text() == earlier
+
+
+def test_the_file_is_that_of_the_json_module(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    for words in (("pictures", "--format=full"), ("pictures",), ("pictures/a.jpg",)):
+        convmixer("infer", *words, "--checkpoint", weights)
+        text = (here / "predictions.json").read_text()
+        assert text == json.dumps(json.loads(text), indent=1) + "\n"
+    (pictures / "a.jpg").write_text("no image")
+    assert convmixer("infer", "pictures/a.jpg", "--checkpoint", weights).code == 1
+    assert (here / "predictions.json").read_text() == "{}\n"
+
+
+def test_a_pipe_takes_the_answers(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    os.mkfifo(here / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit((here / "pipe").read_text)
+        done = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "pipe")
+        assert done.code == 0
+        assert len(json.loads(reader.result())) == 3

@@ -84,7 +84,50 @@ def test_without_a_command(convmixer: Command) -> None:
 def test_an_unknown_command_is_answered_with_the_nearest(convmixer: Command) -> None:
     done = convmixer("trian")
     assert (done.code, done.error) == (2, "unknown command 'trian'; did you mean train?")
-    assert convmixer("--epochs=3").code == 2
+    for typed, meant in (("predict", "infer"), ("eval_onnx", "eval-onnx"), ("TRAIN", "train"), ("test", "eval")):
+        assert convmixer(typed).error == f"unknown command {typed!r}; did you mean {meant}?"
+    done = convmixer("--epochs=3")
+    assert done.code == 2
+    assert done.error.startswith("a command comes before --epochs=3, as in convmixer train; commands: train, eval, ")
+
+
+def test_words_for_help_and_version(convmixer: Command) -> None:
+    assert convmixer("help").out == convmixer("-h").out == convmixer("--help").out
+    assert convmixer("help", "infer").out == convmixer("infer", "--help").out
+    assert convmixer("version").out == convmixer("-V").out == f"convmixer {__version__}\n"
+
+
+def test_the_package_is_run_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "convmixer", "--version"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"convmixer {__version__}\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop"])
+def test_a_path_that_cannot_be_is_one_line(convmixer: Command, here: Path, toy: Path, name: str) -> None:
+    (here / "loop").symlink_to("loop")
+    for words in (
+        ["infer", name, "--checkpoint=x"],
+        ["eval", f"--pretrained={name}", f"--data_url={toy}"],
+        ["train", f"--data_url={name}"],
+        ["check-data", str(toy), f"--json={name}", "-j0"],
+        ["infer-onnx", str(toy / "val/red"), f"--onnx_path={name}"],
+    ):
+        done = convmixer(*words)
+        assert done.code in (1, 2), words
+        assert len(done.error.splitlines()) == 1
+        assert name in done.error
+
+
+def test_an_empty_value_is_not_the_current_folder(convmixer: Command, here: Path) -> None:
+    assert convmixer("train", "--data_url=").error == "--data_url: is empty"
+    assert convmixer("infer", "", "--checkpoint=x").error == "DATA: is empty"
+    assert convmixer("infer", "x", "--checkpoint", "").error == "--checkpoint: is empty"
 
 
 def test_a_reader_that_leaves_is_no_error(toy: Path, toy_run: Run) -> None:

@@ -1,11 +1,15 @@
-"""SIGTERM and Ctrl-C while a run trains: it saves, says how to go on, and can go on."""
+"""Signals while a run trains, and streams that go away: it saves and can go on, or it trains on."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
+import shlex
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,34 @@ ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 300
 
 
+def start(options: list[str], ignored: tuple[int, ...] = (), terminal: int | None = None) -> subprocess.Popen[str]:
+    """A run in a session of its own, which ignores these signals as one that nohup started; on a terminal or pipes."""
+
+    def begin() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a script's background, where the tests may run, ignores it
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+        if terminal is not None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    stream = subprocess.PIPE if terminal is None else terminal
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        start_new_session=True,
+        preexec_fn=begin,
+        stdin=subprocess.DEVNULL if terminal is None else terminal,
+        stdout=stream,
+        stderr=stream,
+    )
+
+
+def saved_steps(folder: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step_")) for path in folder.glob("runs/checkpoints/*/step_*"))
+
+
+# The whole process group gets it, as from a terminal or an agent: the loader processes must not die of it.
 @pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 0)])
 def test_a_stopped_run_has_saved_and_goes_on(
     convmixer: Command,
@@ -26,19 +58,13 @@ def test_a_stopped_run_has_saved_and_goes_on(
     workers: int,
 ) -> None:
     options = toy_options(toy, epochs=EPOCHS, eval_every=EPOCHS, num_parallel_workers=workers)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(options)
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
         lines.append(line)
         if "  step 2/" in line:
-            process.send_signal(number)
+            os.killpg(process.pid, number)
             break
     out, rest = process.communicate(timeout=60)
     assert process.returncode == code, "".join(lines) + rest
@@ -47,7 +73,10 @@ def test_a_stopped_run_has_saved_and_goes_on(
     said = rest.splitlines()[-1]
     assert said.startswith(f"stopped by {number.name}, saved at step ")
     assert said.endswith(" goes on")
-    checkpoint = Path(said.split("--resume ")[1].removesuffix(" goes on"))
+    # The command that goes on is whole, and the one that was typed.
+    hint = shlex.split(said.partition("; ")[2].removesuffix(" goes on"))
+    assert hint[:-1] == [sys.executable, str(ROOT / "train.py"), *options, "--resume"]
+    checkpoint = Path(hint[-1])
     step = int(checkpoint.name.removeprefix("step_"))
     assert checkpoint.is_dir()
     assert 2 <= step < 3 * EPOCHS
@@ -58,3 +87,38 @@ def test_a_stopped_run_has_saved_and_goes_on(
     assert done.code == 0, done.err
     assert f"{checkpoint}: step {step}, " in done.err
     assert done.out.splitlines()[1] == f"last: {checkpoint.with_name(f'step_{3 * last:08d}')}"
+
+
+def test_a_run_that_nobody_watches_goes_on(here: Path, toy: Path, toy_options: ToyOptions) -> None:
+    # `nohup convmixer train 2>&1 | head`, and then the connection closes.
+    process = start(toy_options(toy, epochs=30, eval_every=30, num_parallel_workers=1), ignored=(signal.SIGHUP,))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    for line in process.stderr:
+        if "  step 2/" in line:
+            break
+    process.stderr.close()
+    os.killpg(process.pid, signal.SIGHUP)
+    assert process.wait(timeout=120) == 0
+    assert saved_steps(here)[-1] == 90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ignored", "code"), [((), 129), ((signal.SIGHUP,), 0)])
+def test_a_terminal_that_is_closed(
+    ignored: tuple[int, ...], code: int, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    main, side = os.openpty()
+    termios.tcsetwinsize(side, (24, 80))
+    options = toy_options(toy, epochs=100, eval_every=100, num_parallel_workers=1, ckpt_save_every_step=1)
+    process = start(options, ignored, terminal=side)
+    os.close(side)
+    shown = b""
+    while b"img/s" not in shown or len(saved_steps(here)) < 2:
+        assert select.select([main], [], [], 60)[0], "it tells nothing"
+        shown += os.read(main, 4096)
+    os.close(main)
+    assert process.wait(timeout=120) == code
+    steps = saved_steps(here)
+    assert steps[-1] == 300 if code == 0 else 2 <= steps[-1] < 300

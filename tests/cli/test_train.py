@@ -92,7 +92,13 @@ def test_options_are_written_with_their_origins_and_can_be_used_again(
 
 def test_the_run_tells_how_it_was_made(toy_run: Run, toy: Path, toy_options: ToyOptions) -> None:
     record = json.loads((toy_run.summary / "run.json").read_text())
-    assert shlex.split(record["command"])[1:] == [*toy_options(toy), "--with_ema", "--ckpt_save_every_step=2"]
+    assert shlex.split(record["command"]) == [
+        "convmixer",
+        "train",
+        *toy_options(toy),
+        "--with_ema",
+        "--ckpt_save_every_step=2",
+    ]
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert record["hardware"]["cores"] >= 1
     assert json.loads((toy_run.summary / "classes.json").read_text()) == ["blue", "green", "red"]

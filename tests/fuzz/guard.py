@@ -95,5 +95,9 @@ def limit_growth() -> None:
 
 
 def peak() -> int:
-    """Bytes of memory held at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    """Bytes of memory that this program has held at most so far.
+
+    Not `ru_maxrss`: that begins with the memory of the process that started this one, and growth below it is not seen.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10

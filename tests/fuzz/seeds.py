@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import pickle
 import zipfile
@@ -18,6 +19,7 @@ from convmixer.data.formats.kinds import READ
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
 from convmixer.train.checkpoint import save_checkpoint
+from convmixer.weights.mindspore_ckpt import encode_checkpoint, read_checkpoint
 from convmixer.weights.write import write_layout, write_weights
 
 ARCHITECTURE = Architecture(8, 2, kernel_size=3, patch_size=2, num_classes=3)
@@ -91,6 +93,17 @@ def weight_files(folder: Path) -> dict[str, bytes]:
     torch.save({"state_dict": state, "epoch": 3}, path, _use_new_zipfile_serialization=False)
     found["legacy"] = path.read_bytes()
     found["pickle"] = pickle.dumps({"state_dict": {"stem": [1.0]}, "epoch": 3})
+    beside = {"top1": np.float64(0.5), "out": Path("a/b"), "args": argparse.Namespace(lr=0.1), "seen": {1}}
+    for name, pickle_protocol in (("protocol 2", 2), ("protocol 5", 5)):
+        content = {"model": {f"net.{key}": tensor for key, tensor in state.items()}, "ema": state, **beside}
+        torch.save(content, path, pickle_protocol=pickle_protocol)
+        found[name] = path.read_bytes()
+    found["pickled tensors"] = pickle.dumps({**state, **beside}, 4)
+    path.write_bytes(found["mindspore"])
+    arrays = {key: value for key, value in read_checkpoint(path).items() if not isinstance(value, str)}
+    trained = {f"model.{key}": value for key, value in arrays.items()}
+    moments = {f"adam_m.model.{key}": value for key, value in arrays.items() if "moving" not in key}
+    found["mindspore training"] = encode_checkpoint({**trained, **moments, "learning_rate": np.array(0.1, np.float32)})
     return found
 
 

@@ -30,7 +30,7 @@ from convmixer.data.geometry import eval_crop
 from convmixer.data.inspection.look import look_at
 from convmixer.train.checkpoint import fault_of, load_checkpoint
 from convmixer.weights import record
-from convmixer.weights.load import complete
+from convmixer.weights.load import check, complete
 from convmixer.weights.read import read_weights
 
 
@@ -75,6 +75,9 @@ def weights(folder: Path) -> Target:
     parts = seeds.members(whole["timm"])
     pickled = next(name for name in parts if name.endswith("data.pkl"))
     repacked = damaged([parts[pickled], *PICKLES]).map(lambda content: seeds.packed({**parts, pickled: content}))
+    newer = seeds.members(whole["protocol 5"])
+    newest = next(name for name in newer if name.endswith("data.pkl"))
+    repacked |= damaged([newer[newest], *PICKLES]).map(lambda content: seeds.packed({**newer, newest: content}))
     everything = damaged([*whole.values(), *PICKLES]) | repacked | _safetensors(whole["ours"]) | st.binary(max_size=64)
 
     path, picture = folder / "weights", Image.new("RGB", (23, 17))
@@ -82,7 +85,7 @@ def weights(folder: Path) -> Target:
     def read(content: bytes) -> None:
         path.write_bytes(content)
         found = read_weights(path)
-        complete(found, "convmixer_8_2")
+        check(found, complete(found, "convmixer_8_2")[0])
         if found.preprocessing is not None:
             eval_crop(picture.convert("L" if found.preprocessing.channels == 1 else "RGB"), found.preprocessing)
 

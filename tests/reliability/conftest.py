@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,17 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(here: Path) -> Iterator[Start]:
-    """Start `convmixer WORDS` in a process and a process group of its own, in the folder `here`."""
+    """Start `convmixer WORDS`, or another command, in a process and a session of its own, in the folder `here`."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*words: object, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    def run(
+        *words: object,
+        env: dict[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "convmixer.cli.main"),
+        **options: Any,
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "convmixer.cli.main", *map(str, words)],
+            [*command, *map(str, words)],
             cwd=here,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), **(env or {})},
             stdout=subprocess.PIPE,

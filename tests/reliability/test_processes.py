@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import Done, Run, ToyOptions, Train
+from tests.conftest import Done, Run, ToyOptions, Train, draw_images
 from tests.reliability.conftest import ROOT, Start, assert_same_checkpoint, children, metrics, newest, wait_for
 
 # 24 images: 12 steps an epoch of one image for each of two processes, 8 of three.
@@ -24,6 +24,13 @@ def finished(process: subprocess.Popen[str], folder: Path) -> Run:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return Run.below(folder, Done(0, out, err))
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def steps_saved(folder: Path) -> int:
@@ -147,6 +154,96 @@ def test_sigterm_saves_one_state_of_all(
     else:
         raise AssertionError("it did not resume")
     assert str(newest(run).name) in line or "step_" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_warnings_of_clusters_and_closed_connections(
+    number: signal.Signals, start: Start, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    nohup = number != signal.SIGHUP
+    process = start(
+        "train",
+        *toy_options(toy, **PAIR | {"epochs": 1000, "eval_every": 1000, "num_parallel_workers": 1}),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL),
+    )
+    wait_for(lambda: steps_saved(here) >= 2)
+    if nohup:
+        for each in (process.pid, *ranks(process.pid)):
+            os.killpg(each, signal.SIGHUP)
+        before = steps_saved(here)
+        wait_for(lambda: steps_saved(here) >= before + 3)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, err
+    assert err.splitlines()[-1].startswith(f"stopped by {number.name}, saved at step ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["convmixer", "torchrun"])
+def test_processes_end_with_their_agent(
+    agent: str, start: Start, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    options = toy_options(toy, **PAIR | {"epochs": 1000, "eval_every": 1000, "num_parallel_workers": 1})
+    if agent == "convmixer":
+        process = start("train", *options)
+    else:
+        words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py"))
+        process = start(*options, command=(sys.executable, *words))
+    wait_for(lambda: steps_saved(here) >= 2)
+    below = ranks(process.pid)
+    loaders = [child for rank in below for child in children(rank)]
+    assert len(loaders) >= 2
+    process.kill()
+    wait_for(lambda: not any(map(running, [*below, *loaders])), seconds=30)
+    _, err = process.communicate(timeout=30)
+    assert "what started the processes of the run is gone; they stop" in err
+    assert err.splitlines()[-1].startswith("stopped by SIGTERM, saved at step ")
+    (run,) = (here / "runs/checkpoints").iterdir()
+    step = int(newest(run).name.removeprefix("step_"))
+    assert f"saved at step {step}; " in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [True, False])
+def test_an_evaluation_of_several_is_left(
+    to_all: bool, start: Start, here: Path, toy: Path, toy_options: ToyOptions, tmp_path: Path
+) -> None:
+    # Enough images for both processes to be at work for seconds when the signal comes.
+    folder = tmp_path / "large"
+    draw_images(folder, {"train": (8, 8, 8), "val": (1500, 1500, 1501)})
+    options = toy_options(folder, **PAIR | {"epochs": 1})
+    whole = finished(start("train", *options), here)
+    kept = tmp_path / "whole"
+    shutil.move(here / "runs", kept)
+    process = start("train", *options)
+    wait_for(lambda: any('"step": 12,' in path.read_text() for path in here.glob("runs/summary/*/metrics.jsonl")))
+    begin = time.monotonic()
+    os.kill(process.pid if to_all else ranks(process.pid)[1], signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert time.monotonic() - begin < 10
+    assert "eval results" not in err
+    again = finished(start("train", *options, "--resume=auto"), here)
+    assert_same_checkpoint(kept / "checkpoints" / whole.name / "step_00000012", newest(again.checkpoints))
+    assert again.metrics("eval") == Run(whole.done, whole.name, kept / "summary" / whole.name, kept, kept).metrics(
+        "eval"
+    )
+
+
+@pytest.mark.slow
+def test_who_fails_says_why_and_the_others_are_silent(
+    start: Start, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    options = toy_options(toy, **PAIR | {"epochs": 1000, "eval_every": 1000, "num_parallel_workers": 1})
+    process = start("train", *options)
+    wait_for(lambda: steps_saved(here) >= 2)
+    os.kill(children(ranks(process.pid)[1])[-1], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    (line,) = (line for line in err.splitlines() if line.startswith("convmixer: "))
+    assert "a loader process was killed; being read: " in line
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""SIGTERM in an evaluation and while a checkpoint is written: the run saves, and its resumed twin ends equal."""
+"""Signals in an evaluation and while a checkpoint is written: the run saves, and its resumed twin ends equal."""
 
 from __future__ import annotations
 
@@ -16,28 +16,34 @@ from convmixer.runtime.torch_runtime import TorchRuntime
 from convmixer.train import saver
 
 
-def signalled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose first call sends SIGTERM to this process."""
+def signalled(function: Callable[..., Any], number: signal.Signals) -> Callable[..., Any]:
+    """The function, whose first call sends a signal to this process."""
     calls: list[None] = []
 
     def call(*arguments: Any, **options: Any) -> Any:
         if not calls:
             calls.append(None)
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         return function(*arguments, **options)
 
     return call
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "step"),
-    [(TorchRuntime, "logits", 3), (saver, "save_checkpoint", None)],
-    ids=["evaluation", "saving"],
+    ("owner", "name", "step", "number", "code"),
+    [
+        (TorchRuntime, "logits", 3, signal.SIGHUP, 129),
+        (saver, "save_checkpoint", None, signal.SIGUSR1, 138),
+        pytest.param(TorchRuntime, "logits", 3, signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(saver, "save_checkpoint", None, signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
-def test_sigterm_saves_and_the_rest_is_equal(
+def test_it_saves_and_the_rest_is_equal(
     owner: Any,
     name: str,
     step: int | None,
+    number: signal.Signals,
+    code: int,
     train: Train,
     convmixer: Command,
     toy: Path,
@@ -49,9 +55,9 @@ def test_sigterm_saves_and_the_rest_is_equal(
     whole = train("--with_ema")
     shutil.move(here / "runs", tmp_path / "runs")
     kept = Run.below(tmp_path, whole.done)
-    monkeypatch.setattr(owner, name, signalled(getattr(owner, name)))
+    monkeypatch.setattr(owner, name, signalled(getattr(owner, name), number))
     done = convmixer("train", *toy_options(toy), "--with_ema")
-    assert done.code == 143, done.err
+    assert done.code == code, done.err
     (run,) = (here / "runs/checkpoints").iterdir()
     if step is not None:
         assert newest(run).name == f"step_{step:08d}"

@@ -129,8 +129,9 @@ def opened(path: Path) -> ModelFile:
 
 
 RUN_ALL = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
+from tests.fuzz.guard import peak
 from tests.runtime.test_hostile_onnx import opened
 from convmixer.errors import UserError
 found = []
@@ -142,8 +143,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     except UserError as error:
         message = f"{error.exit_code} {error}"
     found.append((path.stem, message, time.monotonic() - start))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-print(json.dumps([found, peak]))
+print(json.dumps([found, peak()]))
 """
 
 

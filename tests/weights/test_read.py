@@ -166,8 +166,8 @@ def test_other_networks_and_parts_are_refused(tmp_path: Path, tiny) -> None:
     assert refusal(path) == "holds 1 tensors, but not those of a ConvMixer."
     torch.save([torch.zeros(3)], path)
     assert refusal(path) == "holds a list, not a state_dict; no weights are in it."
-    torch.save({**tiny().state_dict(), "rates": [1, 2]}, path)
-    assert refusal(path).startswith("'rates' is no tensor")
+    torch.save({"epoch": 3}, path)
+    assert refusal(path) == "holds no tensors; no weights are in it."
     state = tiny().state_dict()
     del state["head.weight"]
     torch.save(state, path)
@@ -233,7 +233,7 @@ def test_tensors_larger_than_the_file_are_refused(tmp_path: Path, tiny) -> None:
     torch.save({**state, "head.weight": torch.zeros(1).expand(10**6, 10**6)}, path)
     assert refusal(path).startswith("'head.weight' is not stored as a plain dense tensor")
     torch.save({**state, "head.weight": torch.zeros(10, 8).to_sparse()}, path)
-    assert refusal(path).startswith("'head.weight' is not stored as a plain dense tensor")
+    assert "asks to run or build torch._utils._rebuild_sparse_tensor" in refusal(path)
     # A storage that says it has more elements than its member of the archive.
     torch.save({"stem.conv.weight": torch.zeros(77)}, honest)
     with zipfile.ZipFile(honest) as archive:

@@ -77,7 +77,7 @@ def _output(name: str | None, option: str, data: Sequence[Path]) -> Path | None:
         return None
     path = Path(name).absolute()
     for folder in data:
-        if path.resolve().is_relative_to(folder.resolve()):
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             raise UserError(f"{option}: {path} lies in the data folder {folder}, which is never written to")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"{option}: {path} cannot be written; is {path.parent} a folder that you may write to?")

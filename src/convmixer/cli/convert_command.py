@@ -57,13 +57,12 @@ def open_checked(options: SourceOptions) -> tuple[WeightFile, Architecture]:
     if options.weights is None:
         raise UserError("WEIGHTS: a weight file, a checkpoint folder or the name of published weights is needed")
     # torch is imported only now, so that --help and wrong options answer at once.
-    from convmixer.model import ConvMixer
-    from convmixer.weights.load import complete, load_into
+    from convmixer.weights.load import build, complete
     from convmixer.weights.read import read_weights
 
-    weights = read_weights(options.weights)
+    weights = read_weights(options.weights, options.entry)
     architecture, notes = complete(weights, options.arch, activation=options.activation)
-    load_into(ConvMixer(architecture), weights)
+    build(weights, architecture)
     for line in notes:
         note(line)
     return weights, architecture

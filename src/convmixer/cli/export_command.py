@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convmixer.arch import check_image_size
 from convmixer.config.export import ExportConfig
 from convmixer.config.loading import Command, Resolved, parse
+from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.progress import note
@@ -22,7 +24,19 @@ if TYPE_CHECKING:
     from convmixer.model import ConvMixer
     from convmixer.runtime.about import About
 
-COMMAND = Command("export", "Export the weights of --pretrained, and compare.", ExportConfig, takes_config=True)
+# Beside those that only an export has.
+USES = (
+    "pretrained entry arch kernel_size patch_size activation num_classes file_format "
+    "set data_url train_dir val_dir seed num_parallel_workers image_size crop_pct interpolation mean std exif max_pixels"
+)
+
+COMMAND = Command(
+    "export",
+    "Export the weights of --pretrained, and compare.",
+    ExportConfig,
+    takes_config=True,
+    uses=frozenset([*USES.split(), *ExportConfig.model_fields.keys() - Config.model_fields.keys()]),
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,18 +66,18 @@ def main(argv: Sequence[str]) -> int:
 
 def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
     """The network on the CPU, and what the exported file will say of itself."""
-    from convmixer.model import ConvMixer
     from convmixer.runtime.about import About
-    from convmixer.weights.load import complete, load_into
+    from convmixer.weights.load import build, complete
     from convmixer.weights.read import read_weights
 
     config = resolved.options
-    weights = read_weights(str(config.pretrained))
+    weights = read_weights(str(config.pretrained), config.entry)
     options = {name: resolved.said(name) for name in ("kernel_size", "patch_size", "activation", "num_classes")}
     architecture, notes = complete(weights, resolved.said("arch"), **options)
     preprocessing = preprocessing_for(resolved, weights.preprocessing, architecture.in_chans)
-    model = ConvMixer(architecture).eval()
-    for line in notes + load_into(model, weights) + overruled(resolved, preprocessing):
+    check_image_size(architecture, preprocessing.size)
+    model = build(weights, architecture)
+    for line in notes + overruled(resolved, preprocessing):
         note(line)
     with weights.path.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
@@ -103,7 +117,8 @@ def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, abo
         return
     tolerance = config.tolerance or TOLERANCES[about.precision]
     parity = _parity(model, about, path, list(crops(shown, inputs, threads, config.max_pixels)))
-    note(table(path.name, parity, tolerance))
+    for line in table(path.name, parity, tolerance).splitlines():
+        note(line)
     facts: dict[str, Any] = {"file": path.name, "precision": about.precision, "source_sha256": about.source_sha256}
     facts |= {"tolerance": tolerance, **parity.to_dict()}
     if about.embed_preprocess:

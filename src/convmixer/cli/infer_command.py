@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from convmixer.config.inference import InferOptions
-from convmixer.config.loading import Command, parse
+from convmixer.config.loading import Command, Resolved, parse
 from convmixer.data.folders import Files, ignored_line, open_files
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
-from convmixer.predict import line_of, predict, write_predictions
+from convmixer.predict import AnswerFile, line_of, predict
 from convmixer.printable import printable
 from convmixer.progress import Progress, note
 from convmixer.runtime import tune
@@ -33,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     if options.checkpoint is None:
         raise UserError("--checkpoint: a weight file or a checkpoint folder is needed")
     files = find_images(options)
+    check_output(options.output)
     # No engine is imported before the file tells which one it needs.
     from convmixer.runtime.model_file import DeviceWish
     from convmixer.runtime.opening import open_model
@@ -44,10 +47,11 @@ def main(argv: Sequence[str]) -> int:
         arch=options.arch,
         autocast=partial(_autocast, options),
         activation=options.activation,
+        entry=options.entry,
     )
     way, asked = options.execution, resolved.asked("execution")
     tune(model.runtime, len(files), options.batch_size, model.preprocessing.size, way, asked=asked)
-    return answer(options, files, model)
+    return answer(resolved, files, model)
 
 
 def _autocast(options: InferOptions, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
@@ -67,34 +71,106 @@ def find_images(options: Any) -> Files:
     return files
 
 
-def answer(options: Any, files: Files, model: ModelFile, *, ahead: int = 2) -> int:
-    """Classify the files, print and write the answers, and return the exit code."""
-    full, answers = options.format == "full", []
-    classes = model.classes
+def check_output(name: str) -> Path:
+    """Path of the answers' file, which can be written; asked before the work, and nothing is left there.
+
+    Raises UserError where it cannot, or where something else than answers would be lost: an image, weights.
+    """
+    path = Path(name)
+    try:
+        if path.is_dir():
+            raise UserError(f"--output: {path} is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            return path  # a device or a pipe: opening it may wait for its reader
+        is_new = not path.exists()
+        with path.open("ab+") as file:
+            file.seek(0)
+            head = file.read(2)
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        reason = error.strerror if path.parent.is_dir() else f"there is no folder {path.parent}"
+        raise UserError(f"--output: {path} cannot be written: {reason}") from None
+    if head not in (b"", b"{\n", b"{}"):
+        raise UserError(f"--output: {path} is there already and holds no answers; name another file")
+    return path
+
+
+def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: int = 2) -> int:
+    """Classify the files, print and write each answer as it comes, and return the exit code.
+
+    Where the reader of stdout goes away the work ends, but goes on where the user named a file with --output.
+    """
+    options = resolved.options
+    full, classes = options.format == "full", model.classes
     if full and classes is None and model.num_classes == len(imagenet_classes()):
         classes = imagenet_classes()
         note(f"the model names no classes; its {len(classes)} are taken for ImageNet's")
-    with Progress(len(files), "infer") as progress:
-        for prediction in predict(
-            model.runtime,
-            files,
-            model.preprocessing,
-            batch_size=options.batch_size,
-            threads=options.num_parallel_workers,
-            ahead=ahead,
-            topk=options.topk,
-            on_batch=progress.add,
-            max_pixels=options.max_pixels,
-        ):
-            answers.append(prediction)
-            if prediction.fault is None:
-                print(line_of(prediction, classes, full=full))
-            else:
-                note(f"not classified: {printable(prediction.path)}: {prediction.fault}")
+    faults, stopped, is_read = 0, None, True
+    with Progress(len(files), "infer") as progress, AnswerFile(Path(options.output), classes, full=full) as answers:
+        try:
+            with raising_signals():
+                for prediction in predict(
+                    model.runtime,
+                    files,
+                    model.preprocessing,
+                    batch_size=options.batch_size,
+                    threads=options.num_parallel_workers,
+                    ahead=ahead,
+                    topk=options.topk,
+                    on_batch=progress.add,
+                    max_pixels=options.max_pixels,
+                ):
+                    if prediction.fault is not None:
+                        faults += 1
+                        note(f"not classified: {printable(prediction.path)}: {prediction.fault}")
+                        continue
+                    answers.add(prediction)
+                    is_read = is_read and _shown(line_of(prediction, classes, full=full))
+                    if not is_read and not (resolved.asked("output") and answers.is_file):
+                        raise Signalled(signal.SIGPIPE)
+        except Signalled as signalled:
+            stopped = signalled
         rate = progress.rate
-    write_predictions(Path(options.output), answers, classes, full=full)
-    faults = sum(prediction.fault is not None for prediction in answers)
-    note(f"{len(answers) - faults} images, {rate:.1f} img/s; answers in {options.output}")
+    note(f"{answers.count} images, {rate:.1f} img/s; answers in {printable(options.output)}")
     if faults:
-        note(f"{faults} of {len(answers)} images could not be read")
+        note(f"{faults} of {answers.count + faults} images could not be read")
+    if stopped is not None:
+        note(f"{stopped} after {answers.count + faults} of {len(files)} images")
+        return stopped.exit_code
     return RUN_FAILED if faults else 0
+
+
+def _shown(line: str) -> bool:
+    """Print the line at once, and tell whether stdout has a reader still."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        return False
+    return True
+
+
+class Signalled(BaseException):
+    """The work was ended by a signal; `exit_code` is 128 plus its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def raising_signals() -> Iterator[None]:
+    """Within it SIGINT, SIGTERM and SIGHUP raise Signalled at the next line of Python; one that is ignored stays so."""
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raise Signalled(number)
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, raise_it)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

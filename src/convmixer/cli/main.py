@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from convmixer import __version__
-from convmixer.errors import WRONG_USE, UserError
+from convmixer.errors import RUN_FAILED, WRONG_USE, UserError
+from convmixer.signals import has_agent
+from convmixer.streams import standard_streams
 
 COMMANDS = {
     "train": "train a network on a folder of images",
@@ -24,37 +27,107 @@ COMMANDS = {
     "convert": "write weights in another program's layout",
     "push": "publish weights on the Hugging Face hub",
 }
+# What other programs call them.
+OTHER_NAMES = {
+    "fit": "train",
+    "finetune": "train",
+    "resume": "train",
+    "test": "eval",
+    "validate": "eval",
+    "evaluate": "eval",
+    "predict": "infer",
+    "classify": "infer",
+    "inference": "infer",
+    "onnx": "export",
+    "upload": "push",
+}
+# Package -> what pip installs for it, where it is not the package itself.
+_EXTRAS = {
+    "onnx": "'convmixer[onnx]'",
+    "onnxruntime": "'convmixer[onnx]'",
+    "onnxscript": "'convmixer[onnx]'",
+    "openvino": "'convmixer[openvino]'",
+    "huggingface_hub": "'convmixer[hub]'",
+    "mindspore": "'convmixer[mindspore]'",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+}
+
+# What no path that can be used ends with.
+_PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line, without the program's name, and return its exit code (0, 1, 2, 130 or 143)."""
+    """Run a command line, without the program's name, and return its exit code.
+
+    0, 1 or 2; 128 + n where signal n ended it: 129, 130, 138, 143 of a stopped run, 141 where nobody reads the results.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
+    with standard_streams():
+        try:
+            code = _explained(words)
+            sys.stdout.flush()
+            return code
+        except UserError as error:
+            if _speaks():
+                print(f"convmixer: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            if _speaks():
+                print("convmixer: interrupted", file=sys.stderr)
+            return 128 + signal.SIGINT
+        except BrokenPipeError:
+            # The reader of stdout has gone: `convmixer infer ... | head`.
+            return 128 + signal.SIGPIPE
+
+
+def _speaks() -> bool:
+    """Of the processes that an agent started on this machine, the first says what all of them meet."""
+    return not has_agent() or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _explained(words: list[str]) -> int:
+    """Run it; what no command looked at before is a UserError all the same."""
     try:
         return _run(words)
-    except UserError as error:
-        print(f"convmixer: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("convmixer: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of stdout has gone (`convmixer infer ... | head`); the interpreter must not flush into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "convmixer"):
+            raise
+        raise UserError(_cannot_import(words[0], package, error)) from None
+    except MemoryError as error:
+        reason = str(error).rstrip(".") or "out of memory"
+        raise UserError(f"{reason}; a smaller batch_size takes less", exit_code=RUN_FAILED) from None
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.filename is None or not error.strerror:
+            raise
+        code = WRONG_USE if error.errno in _PATH_FAULTS else RUN_FAILED
+        raise UserError(f"{error.filename}: {error.strerror}", exit_code=code) from None
+
+
+def _cannot_import(command: str, package: str, error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{command} needs {package}, which is not installed: pip install {_EXTRAS.get(package, package)}"
+    return f"{package} is installed, but cannot be imported: {error}\n`convmixer doctor` tells more."
 
 
 def _run(words: list[str]) -> int:
+    if words and words[0] == "help":
+        words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
         print("usage: convmixer COMMAND ...\n")
         for name, text in COMMANDS.items():
             print(f"  {name:<12}{text}")
         print("\n'convmixer COMMAND --help' lists the options of a command.")
         return 0 if words else WRONG_USE
-    if words[0] == "--version":
+    if words[0] in ("-V", "--version", "version"):
         print(f"convmixer {__version__}")
         return 0
+    if words[0].startswith("-"):
+        raise UserError(f"a command comes before {words[0]}, as in convmixer train; commands: {', '.join(COMMANDS)}")
     if words[0] not in COMMANDS:
-        near = difflib.get_close_matches(words[0], COMMANDS, n=1, cutoff=0.5)
+        name = words[0].lower()
+        near = [OTHER_NAMES[name]] if name in OTHER_NAMES else difflib.get_close_matches(name, COMMANDS, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else "commands: " + ", ".join(COMMANDS)
         raise UserError(f"unknown command {words[0]!r}; {hint}")
     module = import_module(f"convmixer.cli.{words[0].replace('-', '_')}_command")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from shlex import quote
+from typing import Any, NoReturn
 
 from convmixer.config.loading import DEFAULT, Command, Resolved, parse
 from convmixer.config.model_zoo import difference
@@ -39,12 +42,22 @@ def main(argv: Sequence[str]) -> int:
         return launch(wanted, ["train", *argv], max_restarts=resolved.options.max_restarts)
     if processes.count != wanted and resolved.origins["device_num"] != DEFAULT:
         raise UserError(f"device_num: is {wanted}, but {processes.count} processes were started; leave it out")
-    code = _train(resolved, processes)
     if processes.count > 1:
-        from convmixer.distributed import leave
+        _train_and_leave(resolved, processes)
+    return _train(resolved, processes)
 
-        leave(code)
-    return code
+
+def _train_and_leave(resolved: Resolved[Config], processes: Any) -> NoReturn:
+    from convmixer.distributed import leave
+
+    try:
+        code = _train(resolved, processes)
+    except UserError as error:
+        # Mostly all processes meet it, or one meets it and the others miss that one: the first to fail says it.
+        if processes.tell("error"):
+            print(f"convmixer: {error}", file=sys.stderr)
+        code = error.exit_code
+    leave(code)
 
 
 def remarks(resolved: Resolved[Config]) -> list[str]:
@@ -58,34 +71,32 @@ def remarks(resolved: Resolved[Config]) -> list[str]:
 def _train(resolved: Resolved[Config], processes: Any) -> int:
     from convmixer.distributed import process_group
     from convmixer.progress import note
+    from convmixer.runs import typed_command
     from convmixer.runtime.devices import choose_device
     from convmixer.train.assembly import build_trainer
     from convmixer.train.stopping import Stopped
 
     config = resolved.options
     index = config.device_id if processes.count == 1 else processes.local_rank
-    try:
-        device, remark = choose_device(config.device_target, index, asked=resolved.asked("device_target"))
-        if processes.is_first:
-            note(f"recipe {resolved.recipe}")
-            for line in remarks(resolved):
-                note(line)
-            if remark is not None:
-                note(remark)
-        with process_group(processes, device, config.dist_timeout):
-            trainer = build_trainer(resolved, device, processes)
-            try:
-                trainer.run()
-            except Stopped as stop:
-                if processes.is_first:
-                    note(f"{stop}, saved at step {trainer.state.step}; --resume {trainer.saver.latest} goes on")
-                return stop.exit_code
-            if trainer.saver.folders is not None:
-                print(f"best: {trainer.saver.best} (Top1-Acc {trainer.state.best_top1})")
-                print(f"last: {trainer.saver.latest}")
-    except UserError as error:
-        # What is wrong with options or data is wrong on every process of a machine: one says it.
-        if processes.local_rank > 0:
-            return error.exit_code
-        raise
+    device, remark = choose_device(config.device_target, index, asked=resolved.asked("device_target"))
+    if processes.is_first:
+        note(f"recipe {resolved.recipe}")
+        for line in remarks(resolved):
+            note(line)
+        if remark is not None:
+            note(remark)
+    with process_group(processes, device, config.dist_timeout):
+        trainer = build_trainer(resolved, device, processes)
+        try:
+            trainer.run()
+        except Stopped as stop:
+            if processes.is_first:
+                again = f"{typed_command(['train', *resolved.argv])} --resume {quote(str(trainer.saver.latest))}"
+                note(f"{stop}, saved at step {trainer.state.step}; {again} goes on")
+            return stop.exit_code
+    if trainer.saver.folders is not None:
+        # Where nobody reads them, the run is done and saved all the same.
+        with contextlib.suppress(BrokenPipeError):
+            print(f"best: {trainer.saver.best} (Top1-Acc {trainer.state.best_top1})")
+            print(f"last: {trainer.saver.latest}", flush=True)
     return 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from convmixer.arch import Activation
-from convmixer.config.options import Options, option
+from convmixer.config.options import option
+from convmixer.config.schema import EntryOptions
 
 
-class SourceOptions(Options):
+class SourceOptions(EntryOptions):
     """Weights"""
 
     weights: str | None = option(None, "weight file, checkpoint folder, or name of published weights", path=True)

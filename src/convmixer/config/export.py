@@ -25,7 +25,7 @@ class ExportOptions(Options):
         20, "ONNX: version of its operators; a lower one for older runtimes, GELU is slower below 20", ge=13, le=23
     )
     tolerance: float | None = option(
-        None, "largest difference from the weights' logits, as a share of the largest; left out: by precision", gt=0
+        None, "largest difference from the weights' logits, as a fraction of the largest; left out: by precision", gt=0
     )
     parity_images: int = option(32, "images that the exported file is compared on", ge=1)
     calibration_images: int = option(64, "images that int8 takes the ranges of activations from", ge=1)

@@ -8,7 +8,7 @@ from convmixer.arch import Activation
 from convmixer.config import preprocessing
 from convmixer.config.options import Options, option
 from convmixer.config.preprocessing import Interpolation
-from convmixer.config.schema import DecodingOptions, DeviceOptions, ExecutionOptions
+from convmixer.config.schema import DecodingOptions, DeviceOptions, EntryOptions, ExecutionOptions
 
 
 class ImageOptions(Options):
@@ -34,7 +34,7 @@ class AnswerOptions(Options):
     topk: int = option(5, "classes an answer names with --format full", ge=1)
 
 
-class WeightOptions(Options):
+class WeightOptions(EntryOptions):
     """Weights"""
 
     checkpoint: str | None = option(None, "weight file or checkpoint folder", path=True)

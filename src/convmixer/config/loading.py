@@ -6,7 +6,6 @@ The defaults are ours, or with `--defaults model_zoo` the model zoo's where it h
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from convmixer.config import model_zoo
+from convmixer.config.meant import Meant
 from convmixer.config.options import Option, Options, expanded_path, options_of
 from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.errors import UserError
@@ -57,13 +57,22 @@ class Resolved(Generic[T]):
 
 @dataclass(frozen=True)
 class Command:
-    """A command line: its name, its sentence, its options, and what stands on it without a flag."""
+    """A command line: its name, its sentence, its options, and what stands on it without a flag.
+
+    `uses`: the names of those options that the command reads, None for all. The others, which training has, are
+    accepted, so that its recipes and command lines can be given, and left out of the help.
+    """
 
     name: str
     help: str
     model: type[Options]
     positional: str | None = None
     takes_config: bool = False
+    uses: frozenset[str] | None = None
+
+    def shows(self, name: str) -> bool:
+        """Whether the help lists the option."""
+        return self.uses is None or name in self.uses
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,6 +88,9 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         prog=f"convmixer {command.name}",
         usage=_usage(command),
         description=command.help,
+        epilog=None
+        if command.uses is None
+        else "Training's other options are accepted, so that its recipes can be given.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
@@ -92,7 +104,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
             continue
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        _add(groups[option.group], option)
+        _add(groups[option.group], option, command.shows(option.name))
     return parser
 
 
@@ -105,15 +117,16 @@ def _usage(command: Command) -> str:
     return " ".join([*words, "[--option value ...]"])
 
 
-def _add(group: Any, option: Option) -> None:
+def _add(group: Any, option: Option, is_shown: bool) -> None:
     default = "" if option.default is None or option.default == "" else f", default {_text(option.default)}"
+    text = f"{option.help} [{option.domain}{default}]".replace("%", "%%")
     group.add_argument(
         *option.flags,
         *(f"--{name}" for name in option.names),
         dest=option.name,
         metavar="X",
         nargs="+" if option.is_list else None,
-        help=f"{option.help} [{option.domain}{default}]".replace("%", "%%"),
+        help=text if is_shown else argparse.SUPPRESS,
     )
 
 
@@ -127,17 +140,18 @@ def parse(command: Command, argv: Sequence[str], *, default_recipe: Any = None) 
     Raises UserError for an unknown or misspelt option, a value out of bounds, or a YAML file that cannot be used.
     """
     parser = build_parser(command)
+    meant = Meant(command)
     options = {name: option for option in options_of(command.model) for name in option.names}
-    namespace, rest = parser.parse_known_args(_spelled_out(argv, parser, options))
+    namespace, rest = parser.parse_known_args(_spelled_out(argv, options, meant))
     if rest:
-        _refuse_unknown(rest[0], options)
+        meant.refuse(rest[0])
     given = vars(namespace)
     named = recipe = given.pop("config", None)
-    from_line = {name: _from_text(options[name], value) for name, value in given.items()}
+    from_line = {name: _from_text(options[name], value, command) for name, value in given.items()}
     if recipe is None and default_recipe is not None:
         recipe = default_recipe(from_line)
     path = _recipe_path(recipe) if recipe is not None else None
-    from_file = _from_yaml(read_recipe(path), options, str(path)) if path is not None else {}
+    from_file = _from_yaml(read_recipe(path), options, str(path), meant) if path is not None else {}
     given = from_file | from_line
     lowest = model_zoo.defaults_for(given) if command.takes_config else {}
     origins = {option.name: DEFAULT for option in options.values()} | dict.fromkeys(lowest, model_zoo.ORIGIN)
@@ -158,45 +172,38 @@ def _recipe_path(recipe: str) -> Path:
         raise UserError(f"--config: {error}") from None
 
 
-def _spelled_out(argv: Sequence[str], parser: argparse.ArgumentParser, options: Mapping[str, Option]) -> list[str]:
+def _spelled_out(argv: Sequence[str], options: Mapping[str, Option], meant: Meant) -> list[str]:
     """`--base-lr` to `--base_lr`, and a switch alone to `--switch=true`, so that it never swallows what follows."""
     words, out = list(argv), list[str]()
     while words:
         word = words.pop(0)
         if word == "--":
             return [*out, word, *words]
+        meant.refuse_typographic(word)
         if word.startswith("--"):
             name, sign, value = word[2:].partition("=")
             name = name.replace("-", "_")
-            if name in options and options[name].is_switch and not sign:
-                sign, value = "=", words.pop(0) if words and words[0].lower() in _BOOLEANS else "true"
-            word = f"--{name}{sign}{value}"
+            if name in options:  # another name is quoted as it was typed
+                if options[name].is_switch and not sign:
+                    sign, value = "=", words.pop(0) if words and words[0].lower() in _BOOLEANS else "true"
+                word = f"--{name}{sign}{value}"
         out.append(word)
     return out
 
 
-def _refuse_unknown(word: str, options: Mapping[str, Option]) -> NoReturn:
-    if not word.startswith("-"):
-        raise UserError(f"unexpected argument {word!r}; see --help")
-    name = word.lstrip("-").partition("=")[0]
-    raise UserError(f"unknown option {word.partition('=')[0]}; {_nearest(name, options, '--')}")
-
-
-def _nearest(name: str, options: Mapping[str, Option], prefix: str = "") -> str:
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    return f"did you mean {prefix}{near[0]}?" if near else "see --help for the options"
-
-
-def _from_text(option: Option, value: Any) -> Any:
+def _from_text(option: Option, value: Any, command: Command) -> Any:
+    if value == "" and option.default != "":
+        # An unset variable of a shell: as a path it would mean the current folder.
+        raise UserError(f"{option.name.upper() if option.name == command.positional else f'--{option.name}'}: is empty")
     if option.is_list:
         return [part for text in value for part in text.split(",") if part]
     return None if option.is_optional and str(value).lower() in ("none", "null") else value
 
 
-def _from_yaml(content: Mapping[str, Any], options: Mapping[str, Option], path: str) -> dict[str, Any]:
+def _from_yaml(content: Mapping[str, Any], options: Mapping[str, Option], path: str, meant: Meant) -> dict[str, Any]:
     for key in content:
         if key not in options:
-            raise UserError(f"{path}: unknown option {key}; {_nearest(key, options)}")
+            raise UserError(f"{path}: unknown option {key}; {meant.hint(key)}")
         if any(other in content for other in options[key].names if other != key):
             raise UserError(f"{path}: {' and '.join(options[key].names)} are one option; leave one of them out")
     return {options[key].name: value for key, value in content.items()}

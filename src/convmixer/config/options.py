@@ -57,6 +57,14 @@ class Options(BaseModel):
             return expanded_path(value)
         return in_declared_case(value, choices_of(field.annotation))
 
+    @field_validator("*")
+    @classmethod
+    def _no_endless_numbers(cls, value: Any) -> Any:
+        # Python's integers have no end, those of NumPy and torch do.
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("is a number of more than 63 bits, which no option takes")
+        return value
+
 
 @dataclass(frozen=True)
 class Option:

@@ -13,6 +13,14 @@ from convmixer.config.preprocessing import PreprocessingOptions
 from convmixer.errors import UserError
 
 
+class EntryOptions(Options):
+    """Weights"""
+
+    entry: str | None = option(
+        None, "which network of a weight file that holds several, as state_dict, teacher or network"
+    )
+
+
 class ModelOptions(Options):
     """Model"""
 
@@ -41,7 +49,7 @@ class DataOptions(Options):
     val_dir: str = option("val", "folder of the evaluation images, below data_url", path=True)
     train_num_samples: int | None = option(None, "use this many training images, chosen by seed", ge=1)
     val_num_samples: int | None = option(None, "use this many evaluation images, chosen by seed", ge=1)
-    batch_size: int = option(128, "images a process and (micro-)batch", ge=1)
+    batch_size: int = option(128, "images per process and (micro-)batch", ge=1, le=65536)
     num_parallel_workers: int = option(4, "loader processes or decoding threads; 0: none", flags=("-j",), ge=0, le=256)
 
 
@@ -130,7 +138,7 @@ class RunOptions(Options):
         None, "checkpoint or run folder to continue, or auto for the newest of a like run", path=True
     )
     force_resume: bool = option(False, "go on in spite of other data, classes or options than the run was started with")
-    accumulate: int = option(1, "micro-batches a step", ge=1)
+    accumulate: int = option(1, "micro-batches per step", ge=1)
     eval_every: int = option(1, "epochs between evaluations; the last epoch is always evaluated", ge=1)
     keep_bn_fp32: bool = option(True, "BatchNorm in single precision under mixed precision")
     is_dynamic_loss_scale: bool = option(False, "fp16: adapt the loss scale")
@@ -201,6 +209,7 @@ class Config(
     DecodingOptions,
     PreprocessingOptions,
     DataOptions,
+    EntryOptions,
     ModelOptions,
 ):
     """Options of `train`, `eval` and `export`, all groups in one flat name space."""

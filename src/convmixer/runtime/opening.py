@@ -49,18 +49,24 @@ def open_model(
     *,
     arch: str | None = None,
     autocast: Callable[[torch.device], Any] | None = None,
+    entry: str | None = None,
     **options: object,
 ) -> ModelFile:
     """Open a weight file of any layout, a checkpoint folder, an ONNX or a MINDIR file.
 
-    `arch`, and for weights `options` (as `weights.load.complete` takes them) say what the file does not. `autocast`:
-    for weights, device -> a maker of the context that they run in. Raises UserError for a file that cannot be used.
+    `arch`, and for weights `options` (as `weights.load.complete` takes them) say what the file does not; `entry` which
+    network of a weight file that holds several. `autocast`: for weights, device -> a maker of the context that they run
+    in. Raises UserError for a file that cannot be used.
     """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{path}: is neither a file nor a folder")  # reading a pipe may wait for ever
     kind = kind_of(path)
     if kind == "weights":
         from convmixer.runtime.torch_runtime import open_weights
 
-        return open_weights(path, arch, choose, device, autocast, **options)
+        return open_weights(path, arch, choose, device, autocast, entry, **options)
+    if entry is not None:
+        raise UserError(f"--entry: names a network of a weight file; {path} is none")
     if kind == "onnx":
         try:
             from convmixer.runtime.onnx_runtime import open_onnx

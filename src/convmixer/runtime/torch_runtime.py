@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from convmixer.arch import check_image_size
 from convmixer.augment.pipeline import normalise
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.execution import Execution, Job, choose_network
@@ -16,7 +17,7 @@ from convmixer.model import ConvMixer
 from convmixer.progress import note
 from convmixer.runtime.devices import choose_device, memory_format
 from convmixer.runtime.model_file import Chooser, DeviceWish, ModelFile
-from convmixer.weights.load import complete, load_into
+from convmixer.weights.load import build, complete
 from convmixer.weights.read import read_weights
 
 
@@ -67,18 +68,20 @@ def open_weights(
     choose: Chooser,
     wish: DeviceWish,
     autocast: Callable[[torch.device], Callable[[], AbstractContextManager[object]]] | None = None,
+    entry: str | None = None,
     **options: object,
 ) -> ModelFile:
     """Open weights of any layout on a device; see `opening.open_model`."""
     device, remark = choose_device(wish.target, wish.index, asked=wish.asked)
     if remark is not None:
         note(remark)
-    weights = read_weights(path)
+    weights = read_weights(path, entry)
     architecture, notes = complete(weights, arch, **options)
     chosen = choose(weights.preprocessing, architecture.in_chans)
-    model = ConvMixer(architecture)
-    for line in notes + load_into(model, weights):
+    check_image_size(architecture, chosen.size)
+    model = build(weights, architecture)
+    for line in notes:
         note(line)
-    model.to(device).to(memory_format=memory_format(architecture.kernel_size, device)).eval()
+    model.to(device).to(memory_format=memory_format(architecture.kernel_size, device))
     runtime = TorchRuntime(model, chosen, device, nullcontext if autocast is None else autocast(device))
     return ModelFile(runtime, chosen, weights.classes, architecture.num_classes, architecture)

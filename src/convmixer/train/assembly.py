@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from convmixer.arch import Architecture, check_image_size
 from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
 from convmixer.config.loading import Resolved
@@ -119,9 +120,20 @@ class _Assembly:
     def _model(self, weights: WeightFile | None) -> ConvMixer:
         check_class_count(self.resolved, self.data.classes)
         model = create_network(self.resolved, weights, self.data.classes, self.say)
+        self._check_shapes(model.arch)
         if self.config.sync_bn and self.processes.count > 1:
             synchronise(model, self.device)
         return model.to(self.device).to(memory_format=memory_format(model.arch.kernel_size, self.device))
+
+    def _check_shapes(self, arch: Architecture) -> None:
+        config, side = self.config, self.data.preprocessing.size // arch.patch_size
+        check_image_size(arch, self.data.preprocessing.size)
+        shared = self.processes.count if config.sync_bn else 1
+        if side * side * config.batch_size * shared == 1 and not config.freeze:
+            raise UserError(
+                "batch_size: 1 image of 1 patch leaves BatchNorm one value, which has no variance; "
+                f"batch_size must be at least 2, or image_size at least {2 * arch.patch_size}"
+            )
 
     @cached_property
     def state(self) -> TrainState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import torch
 
@@ -38,7 +38,7 @@ class Evaluation:
         self.runtime = TorchRuntime(state.model, data.preprocessing, device, precision.autocast)
 
     def __call__(self, interrupted: Callable[[], bool]) -> Score:
-        """The score over all processes. Raises Interrupted soon after `interrupted()` is true.
+        """The score over all processes. Raises Interrupted, on all, soon after `interrupted()` is true on one.
 
         Images that cannot be read are named the first time. Raises UserError (exit 1) where none can be read.
         """
@@ -55,17 +55,22 @@ class Evaluation:
                 if interrupted():
                     raise Interrupted
 
-            score = evaluate(
-                self.runtime,
-                val,
-                self.data.preprocessing,
-                batch_size=self.config.batch_size,
-                threads=self.config.num_parallel_workers,
-                part=processes.part,
-                on_batch=count,
-                max_pixels=self.config.max_pixels,
-            )
-        total = Score.merged(processes.gather(score))
+            score: Score | None = None
+            with suppress(Interrupted):
+                score = evaluate(
+                    self.runtime,
+                    val,
+                    self.data.preprocessing,
+                    batch_size=self.config.batch_size,
+                    threads=self.config.num_parallel_workers,
+                    part=processes.part,
+                    on_batch=count,
+                    max_pixels=self.config.max_pixels,
+                )
+        parts = processes.gather(score)
+        if None in parts:
+            raise Interrupted
+        total = Score.merged(parts)
         check_any_readable(total, val)
         new = [(index, reason) for index, reason in total.bad if index not in self._named]
         self._named.update(index for index, _ in new)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from convmixer.data.order import BatchPlan
 from convmixer.data.reader import TrainReader
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.train.stopping import answer_only_the_parent
 from convmixer.train.watchdog import Watchdog
 
 PREFETCH = 4  # batches a loader process holds ready
@@ -108,10 +109,8 @@ class _Keys(Sampler[tuple[int, np.ndarray]]):
         return len(self.steps) * self.plan.accumulate
 
 
-def _default_signals(_: int) -> None:
-    # Ctrl-C reaches the whole process group; the main process alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _begin(_: int) -> None:
+    answer_only_the_parent()
 
 
 class LoaderFeed:
@@ -159,7 +158,7 @@ class LoaderFeed:
                 sampler=_Keys(self.plan, steps, self.rank),
                 num_workers=self.workers,
                 pin_memory=self.pin,
-                worker_init_fn=_default_signals if self.workers else None,
+                worker_init_fn=_begin if self.workers else None,
                 prefetch_factor=PREFETCH if self.workers else None,
             )
             batches = iter(loader)

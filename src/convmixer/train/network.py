@@ -20,13 +20,13 @@ from convmixer.execution.ways import ways_for
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 from convmixer.train.state import TrainState
-from convmixer.weights.load import complete, load_into
+from convmixer.weights.load import check, complete, load_into
 from convmixer.weights.read import WeightFile, read_weights
 
 
 def read_start(config: Config) -> WeightFile | None:
     """The weights that a run starts from, where `pretrained` names any."""
-    return read_weights(config.pretrained) if config.pretrained else None
+    return read_weights(config.pretrained, config.entry) if config.pretrained else None
 
 
 def create_network(
@@ -38,9 +38,12 @@ def create_network(
     UserError where weights and options do not fit.
     """
     config = resolved.options
+    shape = _architecture(resolved, weights, len(classes), say)
+    if weights is not None:
+        check(weights, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = ConvMixer(_architecture(resolved, weights, len(classes), say))
+        model = ConvMixer(shape)
     if weights is not None:
         if not config.exclude_epoch_state:
             say("exclude_epoch_state: pretrained takes over weights only; --resume continues a run")

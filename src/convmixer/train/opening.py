@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from convmixer.config.schema import Config
 from convmixer.distributed import run_time
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.progress import note
-from convmixer.runs import TIME_FORMAT, RunFolders, create_run, keep_record, reopen_run, write_provenance
+from convmixer.runs import TIME_FORMAT, RunFolders, create_run, keep_record, reopen_run, typed_command, write_provenance
 from convmixer.train.data import TrainingData
 from convmixer.train.journal import Journal
 from convmixer.train.pictures import graph_text
@@ -43,8 +42,8 @@ def open_run(
         reopen_run(folders)
         journal = Journal(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
     facts = {"processes": processes, "images": [len(data.train), len(data.val)]}
-    argv = [Path(sys.argv[0]).name, *resolved.argv]
-    write_provenance(folders.summary, resolved, argv, data.classes.names, facts)
+    command = typed_command(["train", *resolved.argv])
+    write_provenance(folders.summary, resolved, command, data.classes.names, facts)
     if config.dump_graph:
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
     note(f"run {folders.name}: {folders.summary}")

@@ -18,7 +18,7 @@ from convmixer.train.report import Report
 from convmixer.train.saver import Saver
 from convmixer.train.state import TrainState
 from convmixer.train.step import TrainStep
-from convmixer.train.stopping import Interrupted, Stopped, StopSignals
+from convmixer.train.stopping import Interrupted, Stopped, StopSignals, StopWish
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Trainer:
         try:
             with StopSignals() as signals:
                 self._run(signals)
-            self.saver.end()
+                self.saver.end()
         except RuntimeError as error:
             size = self.step.augment.preprocessing.size
             explained = explain(error, self.feed, image_size=size, processes=self.processes.count)
@@ -65,6 +65,7 @@ class Trainer:
         # A run that was stopped between a step and its evaluation makes up for it first.
         if self._owes_evaluation():
             self._evaluate(signals)
+            self.saver.save_checkpoint(self.state)
         for batches in self.feed.batches(range(self.state.step, self.agenda.last_step)):
             with self._telling():
                 result = self.step(batches)
@@ -130,8 +131,7 @@ class Trainer:
     def _evaluate(self, signals: StopSignals) -> None:
         start = time.monotonic()
         try:
-            # Among several processes only a common decision may end it, and that falls after it.
-            score = self.evaluate(lambda: self.processes.count == 1 and signals.received is not None)
+            score = self.evaluate(StopWish(signals, self.processes))
         except Interrupted:
             self.saver.save_checkpoint(self.state)
             self._stop(signals)

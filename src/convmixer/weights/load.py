@@ -40,14 +40,19 @@ def _fitting(
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """A state dict that fits the model, and notes; UserError where there is none. The model is left as it is."""
     own, state, notes = model.state_dict(), dict(weights.state), list[str]()
+    if weights.headless:
+        if not replace_head:
+            raise _no_head(weights)
+        state |= {name: tensor for name, tensor in own.items() if name.startswith("head.")}
+        notes.append(f"{weights.path}: has no head; the new one has {model.arch.num_classes} classes.")
     lacking, added = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if lacking or added:
         raise UserError(f"{weights.path}: lacks {_shown(lacking)}; adds {_shown(added)}.")
     here, there = model.arch.num_classes, weights.shape.num_classes
-    if replace_head:
+    if replace_head and not weights.headless:
         head, notes = head_for(own, weights, classes)
         state |= head
-    elif here != there:
+    elif not replace_head and here != there:
         raise UserError(f"{weights.path}: its head has {there} classes, the model {here}.")
     other = [
         f"{name} {_form(state[name])}, not {_form(own[name])}" for name in own if _form(state[name]) != _form(own[name])
@@ -57,22 +62,52 @@ def _fitting(
     return state, notes
 
 
-def load_model(path: str | PathLike[str], arch: str | None = None, **options: object) -> ConvMixer:
+def _no_head(weights: WeightFile) -> UserError:
+    return UserError(f"{weights.path}: has no head, so it answers in no classes; train one: train --pretrained.")
+
+
+def load_model(
+    path: str | PathLike[str], arch: str | None = None, entry: str | None = None, **options: object
+) -> ConvMixer:
     """The ConvMixer in a weight file or checkpoint folder of any layout, on the CPU in eval mode.
 
     `arch` and `options` (kernel_size, patch_size, activation, num_classes, in_chans; None is not given) say what the
-    file does not, as `complete` has it. Raises UserError where they contradict the file, or where something is missing.
+    file does not, as `complete` has it; `entry` which of several networks in it. Raises UserError where they contradict
+    the file, or where something is missing.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, entry)
     architecture, notes = complete(weights, arch, **options)
-    # No random numbers are drawn for values that the file replaces, and no memory taken before the file is seen to fit.
-    with torch.device("meta"):
-        model = ConvMixer(architecture)
-    state, _ = _fitting(model, weights, replace_head=False)
-    model.to_empty(device="cpu").load_state_dict(state)
+    model = build(weights, architecture)
     for note in notes:
         _log.info(note)
+    return model
+
+
+def build(weights: WeightFile, architecture: Architecture) -> ConvMixer:
+    """The network with these weights, on the CPU in eval mode. Raises UserError as `load_into`.
+
+    No random numbers are drawn for values that the file replaces, and no memory is taken before it is seen to fit.
+    """
+    model, state = _checked(weights, architecture, replace_head=False)
+    model.to_empty(device="cpu").load_state_dict(state)
     return model.eval()
+
+
+def check(weights: WeightFile, architecture: Architecture) -> None:
+    """Refuse weights that `load_into` with `replace_head` would refuse, before a network takes memory."""
+    _checked(weights, architecture, replace_head=True)
+
+
+def _checked(
+    weights: WeightFile, architecture: Architecture, *, replace_head: bool
+) -> tuple[ConvMixer, dict[str, torch.Tensor]]:
+    """The network without memory, and the state dict that fits it."""
+    if weights.headless and not replace_head:
+        raise _no_head(weights)
+    with torch.device("meta"):
+        model = ConvMixer(architecture)
+    state, _ = _fitting(model, weights, replace_head)
+    return model, state
 
 
 def complete(weights: WeightFile, arch: str | None = None, **options: object) -> tuple[Architecture, list[str]]:

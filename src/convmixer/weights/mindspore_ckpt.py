@@ -13,6 +13,7 @@ file with `crc_num` and the CRC-32 of what stands before it (mindspore/train/ser
 from __future__ import annotations
 
 import math
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -36,10 +37,16 @@ _TYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CRC_MARK = b"crc_num"
 _CRC_BYTES = 10
+_DIMS_MAX = 64  # NumPy's
+_FIELDS_MAX = 256  # of one entry; MindSpore writes its tag and its tensor
 
 
 class _MalformedError(ValueError):
     """Bytes that are no checkpoint."""
+
+
+class _TooManyError(Exception):
+    """A checkpoint of something else, by the number of its entries."""
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -56,10 +63,13 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise _MalformedError("a number has too many bytes")
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def _fields(data: memoryview, most: int = _FIELDS_MAX) -> Iterator[tuple[int, int | memoryview]]:
     """(field number, value) of a message: an int for varints, else a view of the bytes, never a copy."""
     at = 0
     while at < len(data):
+        most -= 1
+        if most < 0:
+            raise _MalformedError("an entry has more parts than any that MindSpore writes")
         key, at = _varint(data, at)
         wire = key & 7
         if wire == _VARINT:
@@ -115,7 +125,10 @@ class _Entry:
         self.dims = []
         for number, value in _fields(tensor):
             if number == 1:
-                self.dims.extend(_dims(value))
+                for size in _dims(value):
+                    self.dims.append(size)
+                    if len(self.dims) > _DIMS_MAX:
+                        raise _MalformedError("an entry has more dimensions than fit an array")
             elif number == 2:
                 self.type = _text(value)
             elif number == 3:
@@ -142,16 +155,18 @@ class _Entry:
         return (array.astype("<u4") << 16).view("<f4") if wide else array
 
 
-def _decode(data: memoryview) -> dict[str, np.ndarray | str]:
+def _decode(data: memoryview, entries_max: int | None) -> dict[str, np.ndarray | str]:
     mark = len(data) - _CRC_BYTES - len(_CRC_MARK)
     if mark >= 0 and data[mark : mark + len(_CRC_MARK)] == _CRC_MARK:
         if zlib.crc32(data[:mark]) != int.from_bytes(data[-_CRC_BYTES:], "big"):
             raise _MalformedError("its CRC does not fit its content")
         data = data[:mark]
     entries: dict[str, _Entry] = {}
-    for number, value in _fields(data):
+    for count, (number, value) in enumerate(_fields(data, sys.maxsize)):
         if number != 1:
             raise _MalformedError("it has entries of an unknown kind")
+        if count == entries_max:
+            raise _TooManyError(f"holds more than {entries_max:,} tensors, which no ConvMixer has")
         inner = list(_fields(_view(value)))
         tags = [_text(view) for key, view in inner if key == 1]
         if len(tags) != 1:
@@ -177,13 +192,16 @@ def looks_like_checkpoint(head: bytes) -> bool:
         return False
 
 
-def read_checkpoint(path: str | PathLike[str]) -> dict[str, np.ndarray | str]:
+def read_checkpoint(path: str | PathLike[str], entries_max: int | None = None) -> dict[str, np.ndarray | str]:
     """All entries of a `.ckpt` by name: arrays in the shape and type stored (BFloat16 as float32), text as str.
 
-    Raises UserError for a file that is truncated or malformed. Nothing is allocated on the word of a length field.
+    Raises UserError for a file that is truncated or malformed, or has more than `entries_max` entries. Nothing is
+    allocated on the word of a length field.
     """
     try:
-        return _decode(memoryview(Path(path).read_bytes()))
+        return _decode(memoryview(Path(path).read_bytes()), entries_max)
+    except _TooManyError as error:
+        raise UserError(f"{path}: {error}.") from None
     except _MalformedError as error:
         raise UserError(f"{path}: a damaged MindSpore checkpoint: {error}; fetch or save it again.") from None
 

@@ -16,19 +16,23 @@ from convmixer.arch import Activation, Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.printable import printable
 from convmixer.progress import note
 from convmixer.weights import record
-from convmixer.weights.layouts import COUNTER, Layout, to_ours
+from convmixer.weights.entries import TENSORS_MAX, choose
+from convmixer.weights.folder import INDEX, file_of_folder, read_shards
+from convmixer.weights.hub_config import read_hub_config
+from convmixer.weights.layouts import COUNTER, Layout
 from convmixer.weights.mindspore_ckpt import looks_like_checkpoint, read_checkpoint
 from convmixer.weights.published import Published, fetch, nearest, published
 from convmixer.weights.record import Shape
+from convmixer.weights.structure import shape_of
 from convmixer.weights.torch_file import read_torch_file
 
 _ACCEPTED = "a checkpoint folder, .safetensors, a PyTorch state_dict (.pth, .pth.tar) or a MindSpore .ckpt is read"
-# The averaged weights come first: with EMA, evaluation and export use them.
-_FOLDER_FILES = ("best.safetensors", "ema.safetensors", "model.safetensors")
 _HEAD_BYTES = 512
 _SAFETENSORS_HEADER_MAX = 100_000_000  # the format's own bound
+_HEADER_MAX = 8_000_000  # that of 20,000 tensors and as many names of classes has half of it
 _OTHER_FILES = (
     (rb"\xff\xd8\xff", "a JPEG image"),
     (rb"\x89PNG", "a PNG image"),
@@ -61,18 +65,24 @@ class WeightFile:
         """The whole architecture where the file says it, None where the activation is not known."""
         return self.shape.with_activation(self.activation) if self.activation else None
 
+    @property
+    def headless(self) -> bool:
+        """Whether the file has no head: a backbone, which answers in no classes."""
+        return self.shape.num_classes == 0
 
-def read_weights(path: str | PathLike[str]) -> WeightFile:
+
+def read_weights(path: str | PathLike[str], entry: str | None = None) -> WeightFile:
     """The weights in a file, in a checkpoint folder (the averaged ones where it has them), or published by that name.
 
+    `entry`: which of the networks in a file that holds several, by the name of its entry or of what wraps it.
     Raises UserError in one line for what is missing, damaged, or no weights of a ConvMixer. Nothing in the file is
     executed, and nothing is unpacked to more than the file's size.
     """
     path = Path(path)
     item = published(path)
     if item is None:
-        return _read(path)
-    weights = _read(path if path.is_file() else fetch(item))
+        return _read(path, entry)
+    weights = _read(path if path.is_file() else fetch(item), entry)
     # A file that somebody gave this name may speak for itself.
     return weights if weights.activation else _described(weights, item)
 
@@ -85,46 +95,44 @@ def _described(weights: WeightFile, item: Published) -> WeightFile:
     return replace(weights, activation=activation, classes=item.classes, preprocessing=item.preprocessing)
 
 
-def _read(path: Path) -> WeightFile:
+def _read(path: Path, entry: str | None) -> WeightFile:
     if path.is_dir():
-        path = _file_of_folder(path)
-    state, metadata = _read_content(path)
-    found = to_ours(state)
-    if found is None:
-        raise UserError(f"{path}: holds {len(state)} tensors, but not those of a ConvMixer.")
-    source, names = found
-    mapped = {ours: state[name] for name, ours in names.items()}
-    _add_counters(mapped)
-    shape = _shape(path, mapped)
+        path = file_of_folder(path, _ACCEPTED)
+    content, metadata = _read_content(path)
+    choice = choose(path, content, entry)
+    for line in choice.notes:
+        note(printable(line))
+    if choice.place:
+        metadata = {**metadata, "entry": choice.place}
+    state, source = choice.state, choice.layout
+    _add_counters(state)
+    shape = shape_of(path, state)
     own = metadata.get(record.KEY) if source in ("ours", "timm") else None
     if own is None:
-        return WeightFile(mapped, shape, None, None, None, source, path, metadata)
+        return _described_by_config(WeightFile(state, shape, None, None, None, source, path, metadata))
     try:
-        said = record.decode(str(own), state)
+        said = record.decode(str(own), content)
     except ValueError as error:
         raise UserError(f"{path}: a damaged weight file: {error}.") from None
     if Shape.of(said.architecture) != shape:
         raise UserError(f"{path}: its record says {Shape.of(said.architecture)}, its tensors are those of {shape}.")
     return WeightFile(
-        mapped, shape, said.architecture.activation, said.classes, said.preprocessing, source, path, said.extra
+        state, shape, said.architecture.activation, said.classes, said.preprocessing, source, path, said.extra
     )
 
 
-def _file_of_folder(folder: Path) -> Path:
-    for name in _FOLDER_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    runs = sorted(child for child in folder.glob("*/best.safetensors"))
-    if runs:
-        note(f"{folder}: the newest of {len(runs)} run(s), {runs[-1]}")
-        return runs[-1]
-    steps = sorted(child.name for child in folder.glob("step_*") if child.is_dir())
-    hint = f"; did you mean {folder / steps[-1]}?" if steps else f"; {_ACCEPTED}."
-    raise UserError(f"{folder}: a folder without {' or '.join(reversed(_FOLDER_FILES))}{hint}")
+def _described_by_config(weights: WeightFile) -> WeightFile:
+    """The weights with what a config.json of the hub beside them says."""
+    config = read_hub_config(weights.path, weights.shape)
+    for line in config.notes:
+        note(printable(line))
+    return replace(weights, activation=config.activation, classes=config.classes, preprocessing=config.preprocessing)
 
 
-def _read_content(path: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]:
-    """Tensors under the file's own names, and the plain values beside them."""
+def _read_content(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What the file holds under its own names (tensors, or mappings of them), and the plain values among it."""
+    if path.name.endswith(INDEX):
+        return read_shards(path, lambda shard: _read_content(shard)[0]), {}
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -138,19 +146,25 @@ def _read_content(path: Path) -> tuple[Mapping[str, torch.Tensor], Mapping[str, 
         return read_torch_file(path, zipped=True)
     if re.match(rb"\x80[\x02-\x05]", head):
         return read_torch_file(path, zipped=False)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _SAFETENSORS_HEADER_MAX:
-        return _read_safetensors(path)
+    header = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header <= _SAFETENSORS_HEADER_MAX:
+        return _read_safetensors(path, header)
     if looks_like_checkpoint(head):
-        entries = read_checkpoint(path)
+        entries = read_checkpoint(path, TENSORS_MAX)
         arrays = {name: torch.from_numpy(v) for name, v in entries.items() if not isinstance(v, str)}
         return arrays, {name: v for name, v in entries.items() if isinstance(v, str)}
     raise UserError(f"{path}: {_kind(head, size)}, not weights; {_ACCEPTED}.")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _read_safetensors(path: Path, header: int) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    if header > _HEADER_MAX:
+        raise UserError(f"{path}: its header has {header} bytes, far more than a ConvMixer's tensors need.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            names = file.keys()
+            if len(names) > TENSORS_MAX:
+                raise UserError(f"{path}: holds more than {TENSORS_MAX:,} tensors, which no ConvMixer has.")
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, ValueError, OSError):
         raise UserError(f"{path}: a truncated or damaged safetensors file; fetch or save it again.") from None
 
@@ -175,25 +189,3 @@ def _add_counters(state: dict[str, torch.Tensor]) -> None:
         return
     for name in [name for name in state if name.endswith(".running_mean")]:
         state[name.removesuffix("running_mean") + COUNTER] = torch.zeros((), dtype=torch.int64)
-
-
-def _shape(path: Path, state: Mapping[str, torch.Tensor]) -> Shape:
-    """Architecture told by the shapes of stem, first block and head."""
-    blocks = {match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}
-    sizes = {}
-    for name, rank in (("stem.conv.weight", 4), ("blocks.0.depthwise.weight", 4), ("head.weight", 2)):
-        tensor = state.get(name)
-        if tensor is None:
-            raise UserError(f"{path}: lacks {name}; it holds only a part of a ConvMixer.")
-        if tensor.ndim != rank or 0 in tensor.shape or (rank == 4 and tensor.shape[2] != tensor.shape[3]):
-            raise UserError(f"{path}: {name} has the shape {list(tensor.shape)}, which no ConvMixer has.")
-        sizes[name.split(".")[0]] = tensor.shape
-    stem, block, head = sizes["stem"], sizes["blocks"], sizes["head"]
-    return Shape(
-        dim=stem[0],
-        depth=len(blocks),
-        kernel_size=block[2],
-        patch_size=stem[2],
-        num_classes=head[0],
-        in_chans=stem[1],
-    )

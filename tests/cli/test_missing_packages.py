@@ -1,0 +1,95 @@
+"""An install without torch, or without an extra: what needs it says so in a line, and the rest runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.cli.test_onnx_doors import draw, foreign_model
+from tests.conftest import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+# Importing a name that stands for None raises ModuleNotFoundError, as if it were not installed.
+CODE = """
+import sys
+for name in sys.argv[1].split(","): sys.modules[name] = None
+from convmixer.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def without(packages: str, *words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CODE, packages, *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "infer", "export", "convert"])
+def test_torch(here: Path, toy: Path, toy_run: Run, command: str) -> None:
+    weights = toy_run.best / "best.safetensors"
+    words = {
+        "train": [],
+        "eval": [f"--pretrained={weights}", f"--data_url={toy}"],
+        "infer": [toy / "val/red", f"--checkpoint={weights}"],
+        "export": [f"--pretrained={weights}"],
+        "convert": [weights, "--to=timm"],
+    }[command]
+    done = without("torch", command, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"convmixer: {command} needs torch, which is not installed: pip install torch\n"
+    assert list(here.iterdir()) == []
+
+
+def test_what_runs_without_torch(here: Path, toy: Path) -> None:
+    foreign_model(here / "only.onnx")
+    draw(here / "red.png", (200, 20, 20))
+    gone = "torch,onnx,onnxscript,openvino,huggingface_hub,mindspore,safetensors"
+    for words in (
+        ["infer", "red.png", "--checkpoint=only.onnx"],
+        ["eval", "--pretrained=only.onnx", f"--data_url={toy}"],
+    ):
+        done = without(gone, *words)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    done = without(gone, "check-data", toy, "-j0")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)  # the toy images are very small
+    assert "37 images" in done.stderr
+    done = without(gone, "doctor")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "broken  torch " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "message"),
+    [
+        ("onnxruntime", ["infer", "red.png", "--checkpoint=only.onnx"], "onnxruntime, pip install 'convmixer[onnx]'"),
+        ("onnxruntime", ["eval-onnx", "."], "onnxruntime, pip install 'convmixer[onnx]'"),
+        ("openvino", ["infer-onnx", "red.png", "--engine=openvino"], "openvino, pip install 'convmixer[openvino]'"),
+        ("huggingface_hub", ["push", "x", "--repo=a/b"], "huggingface_hub: pip install 'convmixer[hub]'"),
+        ("PIL", ["infer-onnx", "red.png"], "PIL, which is not installed: pip install pillow"),
+        ("yaml", ["train"], "yaml, which is not installed: pip install pyyaml"),
+    ],
+)
+def test_other_packages(here: Path, package: str, words: list[str], message: str) -> None:
+    foreign_model(here / "only.onnx")
+    draw(here / "red.png", (200, 20, 20))
+    done = without(package, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_the_exporter(here: Path, toy_run: Run, package: str) -> None:
+    done = without(package, "export", f"--pretrained={toy_run.best}", "-j0")
+    assert (done.returncode, done.stdout) == (2, "")
+    last = done.stderr.splitlines()[-1]
+    assert f"needs {package}, " in last
+    assert last.endswith("pip install 'convmixer[onnx]'")
+    assert sorted(here.iterdir()) == []
