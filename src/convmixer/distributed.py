@@ -10,11 +10,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,8 @@ from torch.distributed.rendezvous import rendezvous
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.progress import note
 from convmixer.signals import LAUNCHER, has_agent
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,19 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
+
+    def on_first(self, job: Callable[[], _Result]) -> _Result | None:
+        """What the job gives on the first process, None on the others. Its UserError is raised on all."""
+        result, error = None, None
+        if self.is_first:
+            try:
+                result = job()
+            except UserError as raised:
+                error = raised
+        error = self.from_first(error)
+        if error is not None:
+            raise error
+        return result
 
     def tell(self, word: str) -> bool:
         """Leave a word for all processes without waiting for any; True for the first that leaves it.

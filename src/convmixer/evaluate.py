@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,7 +10,10 @@ from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.sources import Source
+from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metrics import Score
+from convmixer.printable import printable
+from convmixer.progress import note
 from convmixer.runtime import Runtime
 
 
@@ -44,3 +47,24 @@ def evaluate(
         if on_batch is not None:
             on_batch(len(batch.indices) + len(batch.bad))
     return score
+
+
+def check_any_readable(score: Score, source: Source) -> None:
+    """Raises UserError (exit 1) where no image could be read: means over none are no result."""
+    if not score.count and score.bad:
+        index, reason = min(score.bad)
+        raise UserError(
+            f"none of the {len(score.bad)} evaluation images can be read, the first {source.name(index)} ({reason}); "
+            "mend or replace them",
+            exit_code=RUN_FAILED,
+        )
+
+
+def name_unreadable(bad: Sequence[tuple[int, str]], score: Score, source: Source, most: int | None = None) -> None:
+    """Name the images `bad` of a score, or the first `most` of them, and say how many of all are not in the score."""
+    for index, reason in sorted(bad)[:most]:
+        note(f"not evaluated: {printable(source.name(index))}: {printable(reason)}")
+    if most is not None and len(bad) > most:
+        note(f"not evaluated: {len(bad) - most} more; convmixer check-data names all")
+    if bad:
+        note(f"{len(score.bad)} of {len(score.bad) + score.count} images could not be read and are not in the results")

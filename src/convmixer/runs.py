@@ -20,7 +20,10 @@ import yaml
 
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
+from convmixer.durable import remove_leftovers, write_file
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.printable import printable
+from convmixer.progress import note
 
 TIME_FORMAT = "%y-%m-%d_%H%M%S"
 PACKAGES = ("convmixer", "torch", "numpy", "pillow", "pydantic", "safetensors", "triton")
@@ -72,6 +75,30 @@ def create_run(config: Config, stamp: str) -> RunFolders:
             raise UserError(f"{error.filename}: cannot be made: {error.strerror}", exit_code=RUN_FAILED) from None
         return folders
     raise UserError(f"{folders.summary}: a thousand runs of this name are there already", exit_code=RUN_FAILED)
+
+
+def reopen_run(folders: RunFolders) -> None:
+    """The folders of a run that goes on, made where they are gone. Raises UserError (exit 1) where they cannot be."""
+    for path in (folders.summary, folders.checkpoints, folders.best):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be made: {error.strerror}", exit_code=RUN_FAILED) from None
+    for path in (folders.summary, folders.best):
+        remove_leftovers(path)
+
+
+def keep_record(path: Path, content: str | bytes) -> bool:
+    """Write a file of a run's record, whole or not at all; where the disk refuses say so, and return False.
+
+    The record serves people: a run goes on without it.
+    """
+    try:
+        write_file(path, content if isinstance(content, bytes) else content.encode())
+    except OSError as error:
+        note(f"{printable(str(path))}: could not be written: {error.strerror}; the run goes on")
+        return False
+    return True
 
 
 def versions() -> dict[str, str]:
@@ -126,13 +153,20 @@ def typed_command(words: Sequence[str]) -> str:
 def write_provenance(
     folder: Path, resolved: Resolved[Config], command: str, class_names: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
-    """`config.yaml` (options and their origins), `run.json` (command, versions, hardware, facts), `classes.json`."""
+    """`config.yaml` (options and their origins), `run.json` (command, versions, hardware, facts), `classes.json`.
+
+    A run goes on where they cannot be written, see `keep_record`.
+    """
     lines = []
     for name, value in resolved.options.model_dump(mode="json").items():
         # One option a line, with room for a comment: the flow style's braces are left out.
         text = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf).strip()[1:-1]
         lines.append(f"{text}  # {resolved.origins[name]}\n")
-    (folder / "config.yaml").write_text("".join(lines), encoding="utf-8")
     record = {"command": command, "versions": versions(), "hardware": hardware(), **facts}
-    (folder / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    (folder / "classes.json").write_text(json.dumps(list(class_names), indent=0), encoding="utf-8")
+    files = {
+        "config.yaml": "".join(lines),
+        "run.json": json.dumps(record, indent=1),
+        "classes.json": json.dumps(list(class_names), indent=0),
+    }
+    # What is wrong with the disk is said once.
+    all(keep_record(folder / name, text) for name, text in files.items())

@@ -132,7 +132,9 @@ def checkpoints(folder: Path) -> Target:
 
     def with_manifest(files: dict[str, bytes]) -> dict[str, bytes]:
         told = {n: {"bytes": len(files[n]), "sha256": hashlib.sha256(files[n]).hexdigest()} for n in names}
-        return {**files, "manifest.json": json.dumps({**manifest, "files": told}).encode()}
+        changed = {**{k: v for k, v in manifest.items() if k != "sha256"}, "files": told}
+        changed["sha256"] = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+        return {**files, "manifest.json": json.dumps(changed).encode()}
 
     def read(files: dict[str, bytes]) -> None:
         for name, content in files.items():

@@ -119,4 +119,6 @@ def rewrite_manifest(folder: Path) -> None:
     for name, record in manifest["files"].items():
         content = (folder / name).read_bytes()
         record |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    del manifest["sha256"]
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(manifest))

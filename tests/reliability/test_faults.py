@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import Command, Run, ToyOptions, Train
-from tests.reliability.conftest import Start, children, newest
+from tests.conftest import Command, Run, ToyOptions, Train, file_size_limit
+from tests.reliability.conftest import Start, children, newest, wait_for
 
+from convmixer.train.checkpoint import fault_of
 from convmixer.train.faults import explain
 
 
@@ -57,30 +57,122 @@ def test_disk_full_while_a_checkpoint_is_written(
     assert [path.name for path in run.checkpoints.iterdir()] == [kept.name]
 
 
-def test_disk_full_for_the_metrics(start: Start, toy: Path, toy_options: ToyOptions) -> None:
-    process = start("train", *toy_options(toy, epochs=50, eval_every=50), preexec_fn=limit_file_size(5_000))
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "File too large" in last_line(err)
-    assert "Traceback" not in err
+def test_a_full_summary_disk_ends_the_events_and_not_the_run(
+    convmixer: Command, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    """The events, then the metrics, grow past the limit; checkpoints and weights stay below it."""
+    options = toy_options(toy, arch="convmixer_8_1", batch_size=1, epochs=7, eval_every=7, print_loss_every=60)
+    with file_size_limit(20_000):
+        done = convmixer("train", *options)
+    assert done.code == 0, done.err
+    assert done.err.count("File too large") == 1
+    assert done.err.count("no more TensorBoard events") == 1
+    run = Run.below(here, done)
+    assert newest(run.checkpoints).name == "step_00000168"
+    steps = [entry["step"] for entry in run.metrics("train")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert 90 < len(steps) < 168
+    assert f"metrics.jsonl: the last {169 - len(steps)} lines could not be written" in done.err
+    # With room again it goes on; the lines that were lost stay so.
+    done = convmixer("train", *options, "--resume=auto", "--force_resume", "--epochs=8")
+    assert done.code == 0, done.err
+    assert [entry["step"] for entry in run.metrics("train")] == [*steps, *range(169, 193)]
+
+
+def test_a_small_summary_disk(
+    small_disk: Callable[[str], Path], convmixer: Command, toy: Path, toy_options: ToyOptions, here: Path
+) -> None:
+    disk = small_disk("40k")
+    done = convmixer("train", *toy_options(toy, batch_size=1, epochs=7, eval_every=7), f"--summary_root_dir={disk}")
+    assert done.code == 0, done.err
+    assert done.err.count("No space left on device") == 1
+    assert done.out.startswith("best: ")
+
+
+def test_the_disk_of_the_best_weights_is_full(
+    small_disk: Callable[[str], Path], convmixer: Command, toy: Path, toy_options: ToyOptions, here: Path
+) -> None:
+    """The run goes on to its end; resumed, when there is room, it writes what it could not."""
+    disk = small_disk("64k")
+    options = [*toy_options(toy), f"--best_ckpt_root_dir={disk}"]
+    filler = disk / "filler"
+
+    def fill(*_: object) -> None:
+        filler.write_bytes(bytes(60_000))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convmixer.train.opening.check_space", fill)
+        done = convmixer("train", *options)
+    assert done.code == 1
+    assert "the best weights, those of step " in done.error
+    assert done.err.count("No space left on device. They are tried again") == 1
+    (run,) = (here / "runs/checkpoints").iterdir()
+    assert fault_of(newest(run)) is None
+    logged = (here / "runs/summary" / run.name / "metrics.jsonl").read_text()
+    filler.unlink()
+    done = convmixer("train", *options, "--resume=auto")
+    assert done.code == 0, done.err
+    assert [path.name for path in disk.glob("*/*")] == ["best.safetensors"]
+    again = (here / "runs/summary" / run.name / "metrics.jsonl").read_text()
+    assert evaluations(again) == evaluations(logged)
+
+
+def evaluations(log: str) -> list[tuple[int, float]]:
+    entries = [json.loads(line) for line in log.splitlines()]
+    return [(entry["step"], entry["Loss"]) for entry in entries if entry["kind"] == "eval"]
+
+
+def test_a_run_whose_folders_are_deleted_makes_them_again(
+    start: Start, here: Path, toy: Path, toy_options: ToyOptions, convmixer: Command
+) -> None:
+    process = start("train", *toy_options(toy, epochs=5000, eval_every=5, ckpt_keep_num=2))
+    wait_for(lambda: len(list((here / "runs/checkpoints").glob("*/step_*"))) >= 2)
+    # Not in the middle of writing, which would end it: both its own folder and what is in it are gone at once.
+    (here / "runs").rename(here / "gone")
+    wait_for(lambda: len(list((here / "runs").glob("*/*/step_*"))) >= 2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    (run,) = (here / "runs/checkpoints").iterdir()
+    assert fault_of(newest(run)) is None
+    assert (here / "runs/summary" / run.name / "metrics.jsonl").read_text()
+
+
+def test_two_processes_do_not_write_one_run(
+    start: Start, here: Path, toy: Path, toy_options: ToyOptions, convmixer: Command
+) -> None:
+    long = toy_options(toy, epochs=5000, eval_every=5000)
+    first = start("train", *long)
+    wait_for(lambda: len(list((here / "runs/checkpoints").glob("*/step_*"))) >= 1)
+    refused = convmixer("train", *long, "--resume=auto")
+    assert refused.code == 2
+    assert f"process {first.pid} on " in refused.error
+    assert len(refused.error.splitlines()) <= 2
+    first.kill()
+    first.wait()
+    (run,) = (here / "runs/checkpoints").iterdir()
+    assert (run / "run.lock").exists()
+    epochs = int(newest(run).name.removeprefix("step_")) // 3 + 1
+    changes = {"epochs": epochs, "eval_every": epochs}
+    taken = convmixer("train", *toy_options(toy, **changes), "--resume=auto", "--force_resume")
+    assert taken.code == 0, taken.err
+    assert f"{run.absolute()}: process {first.pid} on " in taken.err
+    assert not (run / "run.lock").exists()
 
 
 def test_no_room_is_said_before_the_first_step(
-    convmixer: Command, toy: Path, toy_options: ToyOptions, tmp_path: Path, here: Path
+    convmixer: Command, toy: Path, toy_options: ToyOptions, small_disk: Callable[[str], Path], here: Path
 ) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        done = convmixer("train", *toy_options(toy, arch="convmixer_64_4"), f"--ckpt_root_dir={small}")
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+    small = small_disk("64k")
+    done = convmixer("train", *toy_options(toy, arch="convmixer_64_4"), f"--ckpt_root_dir={small}")
     assert done.code == 1
     assert "MiB free" in done.error
     assert "  loss " not in done.err
     assert not (here / "runs").exists()
+    done = convmixer("train", *toy_options(toy, arch="convmixer_64_4"), f"--best_ckpt_root_dir={small}")
+    assert done.code == 1
+    assert "the best weights need " in done.error
+    assert "--best_ckpt_root_dir" in done.error
 
 
 def test_damaged_images_are_replaced_named_and_counted(train: Train, own_toy: Path) -> None:
@@ -208,9 +300,9 @@ def test_events_that_cannot_be_written_do_not_stop_the_run(train: Train, monkeyp
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convmixer.train.journal.SummaryWriter", refuse)
+    monkeypatch.setattr("convmixer.train.journal.EventFile", refuse)
     run = train()
-    assert run.done.err.count("no TensorBoard events") == 1
+    assert run.done.err.count("no more TensorBoard events") == 1
     assert len(run.metrics("train")) == 6
 
 
@@ -222,3 +314,51 @@ def test_an_image_damaged_in_evaluation_is_named(convmixer: Command, toy_run: Ru
     assert "val/red/1.jpg" in done.err
     assert "1 of 13 images" in done.err
     assert done.out.startswith("eval results: ")
+
+
+def test_images_damaged_in_the_evaluation_of_a_run_are_named_once_and_counted(train: Train, own_toy: Path) -> None:
+    for index in range(3):
+        (own_toy / f"val/red/{index}.{('png', 'jpg')[index % 2]}").write_bytes(b"")
+    run = train(folder=own_toy)
+    for name in ("0.png", "1.jpg", "2.png"):
+        assert run.done.err.count(f"not evaluated: {own_toy}/val/red/{name}: ") == 1
+    assert run.done.err.count("3 of 13 images could not be read and are not in the results") == 1
+    assert [entry["unreadable"] for entry in run.metrics("eval")] == [3, 3]
+
+
+def test_of_many_damaged_images_the_first_are_named(train: Train, own_toy: Path) -> None:
+    for path in sorted(own_toy.glob("val/*/*"))[:-1]:
+        path.write_text("not an image")
+    run = train(folder=own_toy)
+    assert run.done.err.count(f"not evaluated: {own_toy}/val/") == 5
+    assert run.done.err.count("not evaluated: 7 more") == 1
+    assert run.done.err.count("12 of 13 images could not be read") == 1
+    assert [entry["unreadable"] for entry in run.metrics("eval")] == [12, 12]
+
+
+def test_without_a_readable_evaluation_image_nothing_is_best(
+    convmixer: Command, own_toy: Path, toy: Path, toy_options: ToyOptions, here: Path
+) -> None:
+    whole = {path: path.read_bytes() for path in own_toy.glob("val/*/*")}
+    for path in whole:
+        path.write_bytes(b"")
+    done = convmixer("train", *toy_options(own_toy))
+    assert (done.code, done.out) == (1, "")
+    assert "none of the 13 evaluation images can be read, the first " in done.error
+    assert f"{own_toy}/val/blue/0.png" in done.error
+    assert "best so far" not in done.err
+    assert not list(here.glob("runs/best/*/*"))
+    (run,) = (here / "runs/checkpoints").iterdir()
+    assert newest(run).name == "step_00000003"  # the epoch is not lost
+    for path, content in whole.items():
+        path.write_bytes(content)
+    done = convmixer("train", *toy_options(own_toy), "--resume=auto")
+    assert done.code == 0, done.err
+    (log,) = here.glob("runs/summary/*/metrics.jsonl")
+    assert [step for step, _ in evaluations(log.read_text())] == [3, 6]
+
+    for path in whole:
+        path.write_bytes(b"")
+    done = convmixer("eval", f"--data_url={own_toy}", "--pretrained=runs/best")
+    assert (done.code, done.out) == (1, "")
+    assert "none of the 13 evaluation images can be read" in done.error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Done, Run, ToyOptions, Train, draw_images
-from tests.reliability.conftest import ROOT, Start, assert_same_checkpoint, children, metrics, newest
+from tests.reliability.conftest import ROOT, Start, assert_same_checkpoint, children, metrics, newest, wait_for
 
 # 24 images: 12 steps an epoch of one image for each of two processes, 8 of three.
 PAIR = {"batch_size": 1, "device_num": 2, "ckpt_save_every_step": 1, "ckpt_keep_num": 99}
@@ -24,13 +24,6 @@ def finished(process: subprocess.Popen[str], folder: Path) -> Run:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return Run.below(folder, Done(0, out, err))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def running(pid: int) -> bool:
@@ -109,15 +102,20 @@ def test_killed_process_ends_the_run_with_a_clear_error(
 
 
 @pytest.mark.slow
-def test_restart_after_a_killed_process_is_exact(start: Start, here: Path, toy: Path, toy_options: ToyOptions) -> None:
+@pytest.mark.parametrize("rank", [0, 1])
+def test_restart_after_a_killed_process_is_exact(
+    rank: int, start: Start, here: Path, toy: Path, toy_options: ToyOptions
+) -> None:
+    """Of the first process the run's lock is left, which the restarted one takes over."""
     whole = finished(start("train", *toy_options(toy, **PAIR)), here)
     kept = here / "whole"
     shutil.move(here / "runs", kept)
     process = start("train", *toy_options(toy, **PAIR), "--max_restarts=1")
     wait_for(lambda: steps_saved(here) >= 3)
-    os.kill(ranks(process.pid)[1], signal.SIGKILL)
+    os.kill(ranks(process.pid)[rank], signal.SIGKILL)
     again = finished(process, here)
     assert "resumed " in again.done.err
+    assert ("is gone; its run is taken over" in again.done.err) == (rank == 0)
     step = newest(again.checkpoints)
     assert_same_checkpoint(kept / "checkpoints" / whole.name / step.name, step)
 

@@ -15,7 +15,7 @@ from convmixer.data.folders import ignored_line
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.sources import Source, open_split, open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.evaluate import evaluate
+from convmixer.evaluate import check_any_readable, evaluate, name_unreadable
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.metrics import Score
 from convmixer.progress import Progress, note
@@ -76,7 +76,10 @@ def main(argv: Sequence[str]) -> int:
 def score_of(
     model: ModelFile, source: Source, batch_size: int, threads: int, *, ahead: int = 2, max_pixels: int = MAX_PIXELS
 ) -> Score:
-    """Evaluate, and tell how fast, and what of the folder is ignored."""
+    """Evaluate, and tell how fast, and what of the folder is ignored.
+
+    Raises UserError (exit 1) where no image can be read.
+    """
     if ignored := getattr(source, "ignored", None):
         note(ignored_line(ignored, "the images"))
     with Progress(len(source), "evaluate") as progress:
@@ -91,6 +94,7 @@ def score_of(
             max_pixels=max_pixels,
         )
         rate = progress.rate
+    check_any_readable(score, source)
     note(f"{score.count} images, {rate:.1f} img/s")
     return score
 
@@ -128,10 +132,7 @@ def open_evaluation_split(resolved: Resolved[Config], classes: ClassMap | None, 
 
 def name_bad_images(score: Score, source: Any) -> int:
     """Name the images that could not be read, and return the exit code."""
-    for index, reason in score.bad:
-        note(f"not evaluated: {source.name(index)}: {reason}")
     if score.not_finite:
         note(f"{score.not_finite} of {score.count} images got logits that are no numbers; they count as wrong")
-    if score.bad:
-        note(f"{len(score.bad)} of {len(score.bad) + score.count} images could not be read and are not in the results")
+    name_unreadable(score.bad, score, source)
     return RUN_FAILED if score.bad or score.not_finite else 0

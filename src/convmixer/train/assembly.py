@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -16,27 +15,27 @@ from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.folders import ignored_line
 from convmixer.data.order import BatchPlan
-from convmixer.distributed import Processes, run_time
+from convmixer.distributed import Processes
 from convmixer.errors import UserError
 from convmixer.inputs import settled
 from convmixer.model import ConvMixer
 from convmixer.progress import note
-from convmixer.runs import TIME_FORMAT, RunFolders, create_run, typed_command, write_provenance
+from convmixer.run_lock import RunLock
 from convmixer.runtime.devices import memory_format
 from convmixer.train.agenda import Agenda
 from convmixer.train.data import check_class_count, open_training_data, train_reader
 from convmixer.train.ema import Ema
 from convmixer.train.evaluation import Evaluation
 from convmixer.train.feed import Feed, LoaderFeed
-from convmixer.train.journal import Journal
 from convmixer.train.network import create_network, read_start, wrap
+from convmixer.train.opening import check_room, open_run
 from convmixer.train.optimizer import create_optimizer
-from convmixer.train.pictures import graph_text, sheet
+from convmixer.train.pictures import sheet
 from convmixer.train.precision import Precision
 from convmixer.train.report import Report
 from convmixer.train.resident import ResidentFeed, whole_images
 from convmixer.train.resume import Resumed, find_resumable, identity_of
-from convmixer.train.saver import Saver, check_space
+from convmixer.train.saver import Saver
 from convmixer.train.schedulers import Schedule, peak_lr
 from convmixer.train.state import TrainState
 from convmixer.train.step import TrainStep
@@ -56,6 +55,7 @@ class _Assembly:
     def __init__(self, resolved: Resolved[Config], device: torch.device, processes: Processes) -> None:
         self.resolved, self.config = resolved, resolved.options
         self.device, self.processes = device, processes
+        self.lock: RunLock | None = None
         self.say = note if processes.is_first else lambda _: None
         weights = read_start(self.config)
         self.data = open_training_data(resolved, weights, self.say)
@@ -71,18 +71,28 @@ class _Assembly:
             self.config = self.resolved.options
 
     def trainer(self) -> Trainer:
+        """All of it; the run is left to others where something does not fit."""
+        try:
+            return self._trainer()
+        except BaseException:
+            if self.lock is not None:
+                self.lock.release()
+            raise
+
+    def _trainer(self) -> Trainer:
         config, state = self.config, self.state
         identity = identity_of(config, self.data, self.plan.global_batch)
-        resumed = find_resumable(config)
+        resumed = find_resumable(config, lambda run: self.processes.on_first(lambda: self._claim(run)))
         restored = resumed.restore(state, identity, force=config.force_resume) if resumed is not None else None
         agenda = self._agenda()
         feed = self._feed()
-        if self.processes.is_first:
-            self._tell(restored, feed)
-            check_space(Path(config.ckpt_root_dir), state)
+        self.processes.on_first(lambda: self._announce(resumed, restored, feed))
         size, dtype = self.data.preprocessing.size, self.precision.dtype
         network = wrap(state, config, size, self.plan, dtype, self.device, self.processes)
-        folders, journal = self._open_run(resumed)
+        opened = self.processes.on_first(
+            lambda: open_run(self.resolved, resumed, state, self.data, self.processes.count, self._claim)
+        )
+        folders, journal = opened or (None, None)
         report = Report(
             agenda, self.processes, journal, first_step=state.step, step_images=self.plan.global_batch, folders=folders
         )
@@ -92,7 +102,7 @@ class _Assembly:
             "preprocessing": self.data.preprocessing,
         }
         latest = None if resumed is None else resumed.checkpoint
-        saver = Saver(folders, about, identity, config.ckpt_keep_num, journal, latest)
+        saver = Saver(folders, about, identity, config.ckpt_keep_num, journal, latest, self.lock)
         return Trainer(
             state,
             self._step(network, report),
@@ -221,25 +231,10 @@ class _Assembly:
         if restored is not None:
             note(restored)
 
-    def _open_run(self, resumed: Resumed | None) -> tuple[RunFolders | None, Journal | None]:
-        """The run's folders and journal, on the first process."""
-        if not self.processes.is_first:
-            return None, None
-        config, state = self.config, self.state
-        if resumed is None:
-            folders = create_run(config, run_time() or datetime.now().strftime(TIME_FORMAT))
-            journal = Journal(folders.summary)
-        else:
-            folders = resumed.folders
-            for path in (folders.summary, folders.checkpoints, folders.best):
-                path.mkdir(parents=True, exist_ok=True)
-            journal = Journal(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
-        facts = {"processes": self.processes.count, "images": [len(self.data.train), len(self.data.val)]}
-        command = typed_command(["train", *self.resolved.argv])
-        write_provenance(folders.summary, self.resolved, command, self.data.classes.names, facts)
-        if config.dump_graph:
-            (folders.summary / "graph.txt").write_text(
-                graph_text(self.model, self.data.preprocessing.size), encoding="utf-8"
-            )
-        note(f"run {folders.name}: {folders.summary}")
-        return folders, journal
+    def _claim(self, folder: Path) -> None:
+        """Make this run the only one that writes into a run's checkpoint folder, on the first process."""
+        self.lock = RunLock(folder)
+
+    def _announce(self, resumed: Resumed | None, restored: str | None, feed: Feed) -> None:
+        self._tell(restored, feed)
+        check_room(self.config, resumed, self.state)

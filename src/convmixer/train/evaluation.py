@@ -9,7 +9,7 @@ import torch
 
 from convmixer.config.schema import Config
 from convmixer.distributed import Processes
-from convmixer.evaluate import evaluate
+from convmixer.evaluate import check_any_readable, evaluate, name_unreadable
 from convmixer.metrics import Score
 from convmixer.progress import Progress
 from convmixer.runtime.torch_runtime import TorchRuntime
@@ -17,6 +17,8 @@ from convmixer.train.data import TrainingData
 from convmixer.train.precision import Precision
 from convmixer.train.state import TrainState
 from convmixer.train.stopping import Interrupted
+
+MOST_NAMED = 5  # of the images that cannot be read
 
 
 class Evaluation:
@@ -32,10 +34,14 @@ class Evaluation:
         processes: Processes,
     ) -> None:
         self.config, self.data, self.state, self.processes = config, data, state, processes
+        self._named: set[int] = set()
         self.runtime = TorchRuntime(state.model, data.preprocessing, device, precision.autocast)
 
     def __call__(self, interrupted: Callable[[], bool]) -> Score:
-        """The score over all processes. Raises Interrupted, on all, soon after `interrupted()` is true on one."""
+        """The score over all processes. Raises Interrupted, on all, soon after `interrupted()` is true on one.
+
+        Images that cannot be read are named the first time. Raises UserError (exit 1) where none can be read.
+        """
         state, processes, val = self.state, self.processes, self.data.val
         with (
             nullcontext() if state.ema is None else state.ema.applied(state.model),
@@ -64,4 +70,10 @@ class Evaluation:
         parts = processes.gather(score)
         if None in parts:
             raise Interrupted
-        return Score.merged(parts)
+        total = Score.merged(parts)
+        check_any_readable(total, val)
+        new = [(index, reason) for index, reason in total.bad if index not in self._named]
+        self._named.update(index for index, _ in new)
+        if processes.is_first:
+            name_unreadable(new, total, val, MOST_NAMED)
+        return total

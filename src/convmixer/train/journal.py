@@ -9,55 +9,98 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.durable import AppendedFile
+from convmixer.printable import printable
 from convmixer.progress import note
+from convmixer.train.events import EventFile
 
 METRICS = "metrics.jsonl"
 
 
 class Journal:
-    """Appends to `folder/metrics.jsonl` and to event files in `folder`; `keep_bytes` cuts a resumed run's file back."""
+    """Appends to `folder/metrics.jsonl` and to an event file in `folder`; `keep_bytes` cuts a resumed run's file back.
+
+    A disk that refuses never ends a run: the events end, with one warning, and the lines of metrics.jsonl wait in
+    memory until it takes them.
+    """
 
     def __init__(self, folder: Path, *, keep_bytes: int | None = None, purge_step: int | None = None) -> None:
-        path = folder / METRICS
-        if keep_bytes is not None and path.is_file() and path.stat().st_size > keep_bytes:
-            os.truncate(path, keep_bytes)
-        self._file = path.open("a", encoding="utf-8")
-        self._events: SummaryWriter | None = None
+        self.folder = folder
+        self._waiting: list[bytes] = []
+        self._warned = False
+        self._events: EventFile | None = None
+        with contextlib.suppress(OSError):  # the first line finds out
+            _cut(folder / METRICS, keep_bytes)
+        self._metrics = AppendedFile(folder / METRICS)
         try:
-            self._events = SummaryWriter(str(folder), purge_step=purge_step)
+            self._metrics.append(b"")  # the file is there from the start
+            self._events = EventFile(folder, purge_step)
         except OSError as error:
-            note(f"no TensorBoard events: {folder}: {error.strerror}")
+            self._warn(error)
 
     @property
     def bytes(self) -> int:
-        """Length of metrics.jsonl so far."""
-        return self._file.tell()
+        """Length of metrics.jsonl so far, with what waits for room on the disk."""
+        return self._metrics.size + sum(map(len, self._waiting))
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics, `kind` train or eval; the numbers go to the events as `kind/name`.
-
-        Raises UserError (exit 1) where the disk refuses: a run without a record would be lost work.
-        """
-        try:
-            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise UserError(f"{self._file.name}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
+        """One line of metrics, `kind` train or eval; the numbers go to the events as `kind/name`."""
+        self._waiting.append(json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n")
+        self._flush()
         if self._events is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._events.add_scalar(f"{kind}/{name}", value, step)
+            numbers = {f"{kind}/{name}": v for name, v in values.items() if isinstance(v, int | float)}
+            try:
+                self._events.scalars(step, numbers)
+            except OSError as error:
+                self._warn(error)
 
     def picture(self, name: str, image: np.ndarray) -> None:
         """Put a picture, uint8 [H, W, 3], into the events."""
         if self._events is not None:
-            self._events.add_image(name, image, dataformats="HWC")
+            try:
+                self._events.picture(name, image)
+            except OSError as error:
+                self._warn(error)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # the line that the disk refused is still in the buffer
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
+        """Try a last time to write what waits, and say where that fails."""
+        self._flush()
+        if self._waiting:
+            path = printable(str(self.folder / METRICS))
+            note(f"{path}: the last {len(self._waiting)} lines could not be written and are lost")
+
+    def _flush(self) -> None:
+        if self._waiting:
+            try:
+                self._metrics.append(b"".join(self._waiting))
+            except OSError as error:
+                self._warn(error)
+            else:
+                self._waiting.clear()
+
+    def _warn(self, error: OSError) -> None:
+        """Once for both: they lie on one disk."""
+        self._events = None
+        if not self._warned:
+            self._warned = True
+            note(
+                f"{printable(str(self.folder))}: {error.strerror}: no more TensorBoard events, and new lines of "
+                f"{METRICS} wait in memory until they can be written; the run goes on"
+            )
+
+
+def _cut(path: Path, keep_bytes: int | None) -> None:
+    """Cut a file of lines back to a length, and to whole lines: a loss of power may leave the half of one."""
+    if not path.is_file():
+        return
+    size = path.stat().st_size
+    keep = size if keep_bytes is None else min(size, keep_bytes)
+    with path.open("rb") as file:
+        back = min(keep, 1 << 16)
+        file.seek(keep - back)
+        tail = file.read(back)
+    if b"\n" in tail or back == keep:
+        keep -= len(tail) - (tail.rfind(b"\n") + 1)
+    if keep < size:
+        os.truncate(path, keep)

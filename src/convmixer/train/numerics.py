@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -143,8 +142,8 @@ def trace(model: nn.Module, run: Callable[[], torch.Tensor]) -> str | None:
     return None if bad is None else f"backward: gradient of {bad}"
 
 
-def dump(path: Path, error: NonFinite, names: Iterable[str], where: str | None) -> None:
-    """Write what is known of a non-finite step as JSON."""
+def described(error: NonFinite, names: Iterable[str], where: str | None) -> str:
+    """What is known of a non-finite step, as JSON."""
     record = {
         "step": error.step,
         "loss": str(error.loss),
@@ -153,4 +152,4 @@ def dump(path: Path, error: NonFinite, names: Iterable[str], where: str | None) 
         "images": list(names),
         "where": where,
     }
-    path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return json.dumps(record, indent=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import numpy as np
@@ -10,10 +11,10 @@ from PIL import Image
 from convmixer.distributed import Processes
 from convmixer.metrics import Score
 from convmixer.progress import Progress, duration, note
-from convmixer.runs import RunFolders
+from convmixer.runs import RunFolders, keep_record
 from convmixer.train.agenda import Agenda
 from convmixer.train.journal import Journal
-from convmixer.train.numerics import NonFinite, dump
+from convmixer.train.numerics import NonFinite, described
 from convmixer.train.step import StepResult
 
 
@@ -66,7 +67,8 @@ class Report:
         if where is not None:
             note(f"step {error.step}: {where}")
         if self.folders is not None:
-            dump(self.folders.summary / f"non_finite_step_{error.step:08d}.json", error, names, where)
+            path = self.folders.summary / f"non_finite_step_{error.step:08d}.json"
+            keep_record(path, described(error, names, where))
 
     def bad_images(self, names: list[str]) -> None:
         """Images of a batch that could not be read, as `name: reason`."""
@@ -80,14 +82,17 @@ class Report:
             return
         results = score.results()
         if self.journal is not None:
-            self.journal.write("eval", step, {"epoch": step / self.agenda.steps_per_epoch, **results})
+            values = {"epoch": step / self.agenda.steps_per_epoch, **results, "unreadable": len(score.bad)}
+            self.journal.write("eval", step, values)
         mark = "  (best so far)" if best else ""
         note(f"epoch {step / self.agenda.steps_per_epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
 
     def picture(self, images: np.ndarray) -> None:
         """A sheet of images, uint8 [H, W, 3], into the summary: `input.png`, and among the events."""
         if self.journal is not None and self.folders is not None:
-            Image.fromarray(images).save(self.folders.summary / "input.png")
+            encoded = io.BytesIO()
+            Image.fromarray(images).save(encoded, "PNG")
+            keep_record(self.folders.summary / "input.png", encoded.getvalue())
             self.journal.picture("input", images)
 
     def close(self) -> None:

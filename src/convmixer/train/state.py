@@ -53,7 +53,11 @@ class TrainState:
     def restore(
         self, model: Mapping[str, torch.Tensor], ema: Mapping[str, torch.Tensor] | None, counters: dict[str, Any]
     ) -> None:
-        """Take over what a checkpoint holds."""
+        """Take over what a checkpoint holds.
+
+        Raises ValueError, in a few words, or an error of torch where it is not what `counters` gave.
+        """
+        _check(counters, self.optimizer, averaged=self.ema is not None and ema is not None)
         self.model.load_state_dict(dict(model))
         self.optimizer.load_state_dict(counters["optimizer"])
         self.scaler.load_state_dict(counters["scaler"])
@@ -66,4 +70,34 @@ class TrainState:
         self.best_top1 = counters["best_top1"]
         self.evaluated_step = counters["evaluated_step"]
         self.log_bytes = counters["log_bytes"]
-        self.way = counters["way"]
+        self.way = counters.get("way")  # the first checkpoints of this program have none
+
+
+def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, averaged: bool) -> None:
+    """Raises ValueError for what torch would take and the training trip over."""
+    for name in ("step", "best_top1", "evaluated_step", "log_bytes", "optimizer", "scaler", "ema_updates"):
+        if name not in counters:
+            raise ValueError(f"it has no {name}")
+    for name in ("step", "evaluated_step", "log_bytes", *(["ema_updates"] if averaged else [])):
+        if type(counters[name]) is not int:
+            raise ValueError(f"its {name} is no whole number")
+    if counters["step"] < 0 or counters["log_bytes"] < 0:
+        raise ValueError("its step or log_bytes is below 0")
+    if not isinstance(counters["best_top1"], float | int | None) or not isinstance(counters.get("way"), str | None):
+        raise ValueError("its best_top1 or way is of another type")
+    scaler, saved = counters["scaler"], counters["optimizer"]
+    if not isinstance(scaler, dict) or not all(isinstance(value, float | int) for value in scaler.values()):
+        raise ValueError("its scaler is no dictionary of numbers")
+    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        for name, value in own.items():
+            if isinstance(value, float) and not isinstance(group.get(name, value), float | int):
+                raise ValueError(f"its optimizer's {name} is no number")
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    for index, moments in saved["state"].items():
+        for name, moment in moments.items():
+            if isinstance(moment, torch.Tensor):
+                fits = moment.ndim == 0 or moment.shape == shapes[index]
+            else:
+                fits = isinstance(moment, float | int | None)
+            if not fits:
+                raise ValueError(f"its optimizer's {name} does not fit parameter {index}")

@@ -50,7 +50,7 @@ class Trainer:
         try:
             with StopSignals() as signals:
                 self._run(signals)
-                self.saver.finish()
+                self.saver.end()
         except RuntimeError as error:
             size = self.step.augment.preprocessing.size
             explained = explain(error, self.feed, image_size=size, processes=self.processes.count)
@@ -59,6 +59,7 @@ class Trainer:
             raise explained from error
         finally:
             self.report.close()
+            self.saver.close()
 
     def _run(self, signals: StopSignals) -> None:
         # A run that was stopped between a step and its evaluation makes up for it first.
@@ -134,14 +135,19 @@ class Trainer:
         except Interrupted:
             self.saver.save_checkpoint(self.state)
             self._stop(signals)
+        except UserError:
+            # No image can be read: what was learnt is kept, and a resumed run makes up for the evaluation.
+            self.saver.save_checkpoint(self.state)
+            self.saver.finish()
+            raise
         top1 = score.results()["Top1-Acc"]
         best = self.state.best_top1 is None or top1 > self.state.best_top1
         self.state.evaluated_step = self.state.step
         if best:
-            self.state.best_top1 = top1
-            self.saver.save_best(self.state)
+            before, self.state.best_top1 = self.state.best_top1, top1
+            self.saver.save_best(self.state, before)
         self.report.evaluation(self.state.step, score, time.monotonic() - start, best=best)
 
     def _stop(self, signals: StopSignals) -> None:
-        self.saver.finish()
+        self.saver.end()
         raise Stopped(max(number or 0 for number in self.processes.gather(signals.received)))

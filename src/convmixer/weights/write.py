@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from convmixer.arch import Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.durable import write_file
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.weights import record
 from convmixer.weights.layouts import Layout, from_ours
@@ -79,26 +78,7 @@ def _renamed(tensors: Mapping[str, torch.Tensor], layout: Layout, arch: Architec
 
 
 def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_file(path, content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}.", exit_code=RUN_FAILED) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power, where the system can flush a folder."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
