@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from convmixer.config.inference import InferOptions
@@ -109,7 +109,7 @@ def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: in
     faults, stopped, is_read = 0, None, True
     with Progress(len(files), "infer") as progress, AnswerFile(Path(options.output), classes, full=full) as answers:
         try:
-            with raising_signals():
+            with RaisingSignals() as signals:
                 for prediction in predict(
                     model.runtime,
                     files,
@@ -125,7 +125,9 @@ def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: in
                         faults += 1
                         note(f"not classified: {printable(prediction.path)}: {prediction.fault}")
                         continue
-                    answers.add(prediction)
+                    # A pipe may wait for its reader, and must not be waited for.
+                    with signals.held() if answers.is_file else nullcontext():
+                        answers.add(prediction)
                     is_read = is_read and _shown(line_of(prediction, classes, full=full))
                     if not is_read and not (resolved.asked("output") and answers.is_file):
                         raise Signalled(signal.SIGPIPE)
@@ -158,19 +160,36 @@ class Signalled(BaseException):
         self.exit_code = 128 + number
 
 
-@contextmanager
-def raising_signals() -> Iterator[None]:
-    """Within it SIGINT, SIGTERM and SIGHUP raise Signalled at the next line of Python; one that is ignored stays so."""
+class RaisingSignals:
+    """Within the context SIGINT, SIGTERM and SIGHUP raise Signalled at the next line of Python; one that is ignored
+    stays so."""
 
-    def raise_it(number: int, frame: FrameType | None) -> None:
-        raise Signalled(number)
+    def __init__(self) -> None:
+        self._held, self._sent = False, 0
+        self._before: dict[int, Any] = {}
 
-    before = {}
-    try:
+    def __enter__(self) -> RaisingSignals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, raise_it)
-        yield
-    finally:
-        for number, handler in before.items():
+                self._before[number] = signal.signal(number, self._raise)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this context a signal waits for its end: what is begun is done whole."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._sent:
+            raise Signalled(self._sent)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self._sent = number
+        if not self._held:
+            raise Signalled(number)
