@@ -34,7 +34,8 @@ RATIO = (3 / 4, 4 / 3)
 def eval_crop(image: Image.Image, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Shorter side to floor(size / crop_pct), then the centre: uint8 [size, size, C].
 
-    Raises BadImage for an image so long that it would have more than `max_pixels` at that size.
+    Raises BadImage for an image so long that it would have more pixels at that size than `max_pixels` (of a file), or
+    than MAX_PIXELS where that is more.
     """
     size, short = preprocessing.size, preprocessing.resize
     width, height = image.size
@@ -43,7 +44,7 @@ def eval_crop(image: Image.Image, preprocessing: Preprocessing, max_pixels: int 
     else:
         width, height = int(short * width / height), short
     if (width, height) != image.size:
-        if width * height > max_pixels:
+        if width * height > max(max_pixels, MAX_PIXELS):
             raise BadImage(f"{image.width} x {image.height} pixels, too long to be resized to {width} x {height}")
         image = image.resize((width, height), RESAMPLE[preprocessing.interpolation])
     left, top = round((width - size) / 2), round((height - size) / 2)
