@@ -202,6 +202,9 @@ def _reason(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[0][:160]
 
 
+_WATCH_SECONDS = 0.5
+
+
 def _end_with_the_agent(processes: Processes, seconds: float) -> None:
     """Stop the run, as SIGTERM does, when the agent that started this process is killed; `seconds` later in any case.
 
@@ -213,9 +216,11 @@ def _end_with_the_agent(processes: Processes, seconds: float) -> None:
 
     def watch() -> None:
         while os.getppid() == agent:
-            time.sleep(0.5)
+            time.sleep(_WATCH_SECONDS)
         if processes.local_rank == 0:
             note("what started the processes of the run is gone; they stop")
+        else:
+            time.sleep(2 * _WATCH_SECONDS)  # so that the first has said so before the run ends
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(seconds)
         os._exit(RUN_FAILED)

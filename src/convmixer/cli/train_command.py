@@ -77,6 +77,8 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
     from convmixer.train.stopping import Stopped
 
     config = resolved.options
+    # Asked for now: the process that tells it may be gone when the run stops.
+    command = typed_command(["train", *resolved.argv])
     index = config.device_id if processes.count == 1 else processes.local_rank
     device, remark = choose_device(config.device_target, index, asked=resolved.asked("device_target"))
     if processes.is_first:
@@ -91,7 +93,7 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
             trainer.run()
         except Stopped as stop:
             if processes.is_first:
-                again = f"{typed_command(['train', *resolved.argv])} --resume {quote(str(trainer.saver.latest))}"
+                again = f"{command} --resume {quote(str(trainer.saver.latest))}"
                 note(f"{stop}, saved at step {trainer.state.step}; {again} goes on")
             return stop.exit_code
     if trainer.saver.folders is not None:
