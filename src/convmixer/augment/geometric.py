@@ -1,4 +1,6 @@
-"""Affine operations on a batch, equal to Pillow's `Image.transform(AFFINE)` and `Image.rotate`.
+"""Affine operations on a batch, within one level of Pillow's `Image.transform(AFFINE)` and `Image.rotate`.
+
+By nearest neighbours they are equal.
 
 Shapes: n images, h rows, w columns, c channels, k taps (source pixels along one axis: 2 bilinear, 4 bicubic).
 """
