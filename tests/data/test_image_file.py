@@ -80,7 +80,7 @@ def failing_disk(path: Path) -> str:
 def sparse_giant(path: Path) -> str:
     with path.open("wb") as file:
         file.truncate(6 << 30)
-    return "larger than 512 MiB"
+    return "larger than 400 MiB"
 
 
 def sparse(path: Path) -> str:

@@ -329,4 +329,4 @@ def test_a_file_beyond_any_image_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     with path.open("wb") as file:
         file.truncate(6 << 30)
-    assert look_at(str(path)).fault == "larger than 512 MiB"
+    assert look_at(str(path)).fault == "larger than 400 MiB"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 MAX_PIXELS = 89_478_485
 # A longer side makes a resize to a few pixels take gigabytes for its filter alone.
 MAX_SIDE = 1_000_000
-# Larger than any file of MAX_PIXELS that is not wasteful.
-MAX_BYTES = 1 << 29
+# Larger than a file of MAX_PIXELS without compression (four bytes each); two copies of it stay below a gigabyte.
+MAX_BYTES = 400 * 2**20
 # What is done to an image strip by strip holds so many pixels at once.
 STRIP_PIXELS = 1 << 20
 
