@@ -10,8 +10,8 @@ from convmixer.config.schema import Config
 INTRODUCTION = """# Options
 
 Every option of `train`, `eval` and `export`, as YAML key and as flag (`--base_lr` or `--base-lr`). Defaults are
-overridden by the recipe, and that by the command line. `eval` and `export` accept all, and use those that their `--help`
-lists. Made by `python -m convmixer.config.table`; do not edit.
+overridden by the recipe, and that by the command line. `eval` and `export` accept all, and use those that their
+`--help` lists. Made by `python -m convmixer.config.table`; do not edit.
 """
 
 
