@@ -25,14 +25,19 @@ def write_file(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk. Raises OSError where the disk or the system refuses."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename last through a loss of power, where the system can flush a folder."""
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(folder)
 
 
 def remove_leftovers(folder: Path) -> None:

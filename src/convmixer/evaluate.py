@@ -12,7 +12,6 @@ from convmixer.data.reader import read_batches
 from convmixer.data.sources import Source
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metrics import Score
-from convmixer.printable import printable
 from convmixer.progress import note
 from convmixer.runtime import Runtime
 
@@ -63,7 +62,7 @@ def check_any_readable(score: Score, source: Source) -> None:
 def name_unreadable(bad: Sequence[tuple[int, str]], score: Score, source: Source, most: int | None = None) -> None:
     """Name the images `bad` of a score, or the first `most` of them, and say how many of all are not in the score."""
     for index, reason in sorted(bad)[:most]:
-        note(f"not evaluated: {printable(source.name(index))}: {printable(reason)}")
+        note(f"not evaluated: {source.name(index)}: {reason}")
     if most is not None and len(bad) > most:
         note(f"not evaluated: {len(bad) - most} more; convmixer check-data names all")
     if bad:

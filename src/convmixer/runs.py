@@ -22,7 +22,6 @@ from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.durable import remove_leftovers, write_file
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.printable import printable
 from convmixer.progress import note
 
 TIME_FORMAT = "%y-%m-%d_%H%M%S"
@@ -96,7 +95,7 @@ def keep_record(path: Path, content: str | bytes) -> bool:
     try:
         write_file(path, content if isinstance(content, bytes) else content.encode())
     except OSError as error:
-        note(f"{printable(str(path))}: could not be written: {error.strerror}; the run goes on")
+        note(f"{path}: could not be written: {error.strerror}; the run goes on")
         return False
     return True
 

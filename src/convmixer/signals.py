@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
 
 # Set by our launcher: its own process, whose end is the processes' end too.
 LAUNCHER = "CONVMIXER_LAUNCHER"
@@ -14,9 +15,9 @@ STOP_SIGNALS = tuple(
 )
 
 
-def heeded() -> list[signal.Signals]:
-    """The stop signals but for those that are ignored, as SIGHUP is under nohup."""
-    return [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+def heeded(among: Iterable[signal.Signals] = STOP_SIGNALS) -> list[signal.Signals]:
+    """The stop signals, or others, but for those that are ignored, as SIGHUP is under nohup."""
+    return [number for number in among if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def has_agent() -> bool:

@@ -143,7 +143,8 @@ PROGRAM = """
 import json, os, resource, sys, time
 from pathlib import Path
 from convmixer.data.inspection.look import look_at
-from convmixer.data.decode import BadImage, decode
+from convmixer.data.decode import decode
+from convmixer.data.limits import BadImage
 statm = Path("/proc/self/statm")
 limit = int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from convmixer.data.decode import BadImage, decode
+from convmixer.data.decode import decode
 from convmixer.data.formats import jpeg
 from convmixer.data.formats.kinds import READ
+from convmixer.data.limits import BadImage
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 

@@ -12,8 +12,8 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from convmixer.data.decode import BadImage
 from convmixer.data.geometry import CROP_DRAWS, eval_crop, random_crop_box, train_crop
+from convmixer.data.limits import BadImage
 from convmixer.data.preprocessing import Preprocessing
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convmixer.data.decode import BadImage
+from convmixer.data.limits import BadImage
 from convmixer.errors import UserError
 
 SECONDS = 10.0  # an input: a hundred times what the slowest takes on a busy machine

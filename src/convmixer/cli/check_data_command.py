@@ -15,7 +15,6 @@ from convmixer.data.inspection.page import to_html
 from convmixer.data.inspection.report import Report, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.printable import printable
 from convmixer.progress import Progress, note
 
 COMMAND = Command(
@@ -96,7 +95,7 @@ def _write_text(path: Path, content: str) -> None:
         path.write_text(content, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
-    note(f"report: {printable(str(path))}")
+    note(f"report: {path}")
 
 
 def _cores() -> int:

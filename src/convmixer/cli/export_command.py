@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
     config = resolved.options
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
-    for name, default in (("precision", "fp32"), ("embed_preprocess", False), ("opset", 20)):
-        if config.file_format != "ONNX" and getattr(config, name) != default:
+    for name in ("precision", "embed_preprocess", "opset"):
+        if config.file_format != "ONNX" and getattr(config, name) != ExportConfig.model_fields[name].default:
             raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
     # torch is imported only now, so that --help and wrong options answer at once.
     from convmixer.export.formats import FORMATS

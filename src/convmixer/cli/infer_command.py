@@ -17,9 +17,9 @@ from convmixer.data.imagenet import imagenet_classes
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
 from convmixer.predict import AnswerFile, line_of, predict
-from convmixer.printable import printable
 from convmixer.progress import Progress, note
 from convmixer.runtime import tune
+from convmixer.signals import heeded
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +123,7 @@ def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: in
                 ):
                     if prediction.fault is not None:
                         faults += 1
-                        note(f"not classified: {printable(prediction.path)}: {prediction.fault}")
+                        note(f"not classified: {prediction.path}: {prediction.fault}")
                         continue
                     # A pipe may wait for its reader, and must not be waited for.
                     with signals.held() if answers.is_file else nullcontext():
@@ -134,7 +134,7 @@ def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: in
         except Signalled as signalled:
             stopped = signalled
         rate = progress.rate
-    note(f"{answers.count} images, {rate:.1f} img/s; answers in {printable(options.output)}")
+    note(f"{answers.count} images, {rate:.1f} img/s; answers in {options.output}")
     if faults:
         note(f"{faults} of {answers.count + faults} images could not be read")
     if stopped is not None:
@@ -169,9 +169,8 @@ class RaisingSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> RaisingSignals:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._raise)
+        for number in heeded((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+            self._before[number] = signal.signal(number, self._raise)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -88,7 +88,7 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
         if remark is not None:
             note(remark)
     with process_group(processes, device, config.dist_timeout):
-        trainer = build_trainer(resolved, device, processes)
+        trainer = build_trainer(resolved, device, processes, command)
         try:
             trainer.run()
         except Stopped as stop:

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from convmixer.errors import UserError
-from convmixer.printable import printable
 from convmixer.progress import note
 
 SUFFIXES = (".yaml", ".yml")
@@ -27,7 +26,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in lines:
-                problem = f"{printable(key.value)} is in line {lines[key.value]} already"
+                problem = f"{key.value} is in line {lines[key.value]} already"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)

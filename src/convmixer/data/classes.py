@@ -6,6 +6,7 @@ import hashlib
 import json
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ClassMap:
         """Label of a class name, in any Unicode form, or None where there is no such class."""
         return self.labels.get(composed(name))
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, int]:
         """Composed name -> label."""
         return {composed(name): label for label, name in enumerate(self.names)}

@@ -19,9 +19,7 @@ from convmixer.data.formats.kinds import format_at, what_it_is
 from convmixer.data.formats.plugins import open_avif, open_bmp, open_heic, open_webp
 from convmixer.data.formats.png import open_png
 from convmixer.data.formats.tiff import open_tiff
-from convmixer.data.limits import MAX_PIXELS as MAX_PIXELS
-from convmixer.data.limits import BadImage as BadImage
-from convmixer.data.limits import strips
+from convmixer.data.limits import MAX_PIXELS, BadImage, strips
 
 # Each is opened through its format's class: Image.open would look at one global pixel limit, and warn instead of
 # refusing. They take the bytes, where in them the image begins, and the limit of pixels.

@@ -16,15 +16,13 @@ _SMALL = 1 << 20  # bytes that are read whatever they are
 
 def read_image_file(path: str) -> bytes:
     """The file's bytes. Raises BadImage for what cannot be read, and for what could not be read to an end."""
-    try:
-        return _read(path)
-    except OSError as error:
-        if error.errno not in _PASSING:
-            raise BadImage(error.strerror or "cannot be read") from error
-    try:
-        return _read(path)
-    except OSError as error:
-        raise BadImage(error.strerror or "cannot be read") from error
+    for is_last in (False, True):
+        try:
+            return _read(path)
+        except OSError as error:
+            if is_last or error.errno not in _PASSING:
+                raise BadImage(error.strerror or "cannot be read") from error
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _read(path: str) -> bytes:

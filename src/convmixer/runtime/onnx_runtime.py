@@ -15,7 +15,6 @@ import onnxruntime
 
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.printable import printable
 from convmixer.progress import note
 from convmixer.runtime.about import KEY, About, decode
 from convmixer.runtime.limits import memory_growth
@@ -181,7 +180,7 @@ def _output(path: str, session: onnxruntime.InferenceSession, wanted: str | None
     flat = [entry.name for entry in session.get_outputs() if len(entry.shape) in (0, 2)]
     chosen = (flat or names)[0]
     if len(names) > 1:
-        note(f"{path}: has the outputs {printable(', '.join(names))}; {printable(chosen)} is taken, see --onnx_output")
+        note(f"{path}: has the outputs {', '.join(names)}; {chosen} is taken, see --onnx_output")
     return chosen
 
 

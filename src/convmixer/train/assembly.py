@@ -44,17 +44,20 @@ from convmixer.train.trainer import Trainer
 from convmixer.weights.read import WeightFile
 
 
-def build_trainer(resolved: Resolved[Config], device: torch.device, processes: Processes) -> Trainer:
-    """The run that the options ask for, ready to start or to go on. Raises UserError for all that does not fit."""
-    return _Assembly(resolved, device, processes).trainer()
+def build_trainer(resolved: Resolved[Config], device: torch.device, processes: Processes, command: str) -> Trainer:
+    """The run that the options ask for, ready to start or to go on; `command`, as it was typed, is for its record.
+
+    Raises UserError for all that does not fit.
+    """
+    return _Assembly(resolved, device, processes, command).trainer()
 
 
 class _Assembly:
     """The parts of a run while they are put together."""
 
-    def __init__(self, resolved: Resolved[Config], device: torch.device, processes: Processes) -> None:
+    def __init__(self, resolved: Resolved[Config], device: torch.device, processes: Processes, command: str) -> None:
         self.resolved, self.config = resolved, resolved.options
-        self.device, self.processes = device, processes
+        self.device, self.processes, self.command = device, processes, command
         self.lock: RunLock | None = None
         self.say = note if processes.is_first else lambda _: None
         weights = read_start(self.config)
@@ -90,7 +93,7 @@ class _Assembly:
         size, dtype = self.data.preprocessing.size, self.precision.dtype
         network = wrap(state, config, size, self.plan, dtype, self.device, self.processes)
         opened = self.processes.on_first(
-            lambda: open_run(self.resolved, resumed, state, self.data, self.processes.count, self._claim)
+            lambda: open_run(self.resolved, self.command, resumed, state, self.data, self.processes.count, self._claim)
         )
         folders, journal = opened or (None, None)
         report = Report(

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from convmixer.durable import sync
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.weights.read import read_weights
 from convmixer.weights.torch_file import load_plain
@@ -96,14 +97,14 @@ def _write(
         manifest["sha256"] = _digest(manifest)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in partial.iterdir():
-            _sync(path)
-        _sync(partial)
+            sync(path)
+        sync(partial)
         if final.exists():
             # A run that was resumed at an older step comes by here again.
             shutil.rmtree(aside, ignore_errors=True)
             final.rename(aside)
         partial.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         if aside.exists() and not final.exists():
@@ -214,11 +215,3 @@ def _record(path: Path) -> dict[str, Any]:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from convmixer.durable import AppendedFile
-from convmixer.printable import printable
 from convmixer.progress import note
 from convmixer.train.events import EventFile
 
@@ -67,8 +66,7 @@ class Journal:
         """Try a last time to write what waits, and say where that fails."""
         self._flush()
         if self._waiting:
-            path = printable(str(self.folder / METRICS))
-            note(f"{path}: the last {len(self._waiting)} lines could not be written and are lost")
+            note(f"{self.folder / METRICS}: the last {len(self._waiting)} lines could not be written and are lost")
 
     def _flush(self) -> None:
         if self._waiting:
@@ -85,7 +83,7 @@ class Journal:
         if not self._warned:
             self._warned = True
             note(
-                f"{printable(str(self.folder))}: {error.strerror}: no more TensorBoard events, and new lines of "
+                f"{self.folder}: {error.strerror}: no more TensorBoard events, and new lines of "
                 f"{METRICS} wait in memory until they can be written; the run goes on"
             )
 

@@ -12,7 +12,7 @@ from convmixer.config.schema import Config
 from convmixer.distributed import run_time
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.progress import note
-from convmixer.runs import TIME_FORMAT, RunFolders, create_run, keep_record, reopen_run, typed_command, write_provenance
+from convmixer.runs import TIME_FORMAT, RunFolders, create_run, keep_record, reopen_run, write_provenance
 from convmixer.train.data import TrainingData
 from convmixer.train.journal import Journal
 from convmixer.train.pictures import graph_text
@@ -22,13 +22,14 @@ from convmixer.train.state import TrainState
 
 def open_run(
     resolved: Resolved[Config],
+    command: str,
     resumed: Resumed | None,
     state: TrainState,
     data: TrainingData,
     processes: int,
     claim: Callable[[Path], None],
 ) -> tuple[RunFolders, Journal]:
-    """The folders and journal of a run. `claim` locks the checkpoint folder of a new one.
+    """The folders and journal of a run; `command`: what was typed. `claim` locks the checkpoint folder of a new one.
 
     Raises UserError where the folders cannot be made (exit 1) or another process holds them (exit 2).
     """
@@ -42,7 +43,6 @@ def open_run(
         reopen_run(folders)
         journal = Journal(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
     facts = {"processes": processes, "images": [len(data.train), len(data.val)]}
-    command = typed_command(["train", *resolved.argv])
     write_provenance(folders.summary, resolved, command, data.classes.names, facts)
     if config.dump_graph:
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
@@ -64,16 +64,16 @@ def check_space(checkpoints: Path, best: Path, state: TrainState) -> None:
     # Weights, two moments of the optimizer, averaged weights; a new checkpoint stands beside the one before.
     two = one * (3 + (state.ema is not None)) * 2
     if _existing(checkpoints).stat().st_dev == _existing(best).stat().st_dev:
-        return _check_room(checkpoints, two + one, "two checkpoints and the best weights need", "--ckpt_root_dir")
-    _check_room(checkpoints, two, "two checkpoints need", "--ckpt_root_dir")
-    return _check_room(best, one, "the best weights need", "--best_ckpt_root_dir")
+        return _check_free(checkpoints, two + one, "two checkpoints and the best weights need", "--ckpt_root_dir")
+    _check_free(checkpoints, two, "two checkpoints need", "--ckpt_root_dir")
+    return _check_free(best, one, "the best weights need", "--best_ckpt_root_dir")
 
 
 def _existing(path: Path) -> Path:
     return next(path for path in (path.absolute(), *path.absolute().parents) if path.exists())
 
 
-def _check_room(root: Path, needed: int, who: str, option: str) -> None:
+def _check_free(root: Path, needed: int, who: str, option: str) -> None:
     free = shutil.disk_usage(_existing(root)).free
     if free < needed:
         raise UserError(

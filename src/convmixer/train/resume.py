@@ -15,7 +15,6 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.distributed import restarted_run
 from convmixer.errors import UserError
 from convmixer.inputs import as_options, preprocessing_of
-from convmixer.printable import printable
 from convmixer.progress import note
 from convmixer.runs import RunFolders, run_suffix
 from convmixer.train.checkpoint import MANIFEST, STATE, checkpoints, fault_of, load_checkpoint, run_of, written_at
@@ -100,7 +99,7 @@ class Resumed:
                 "give the same options, or --force_resume to go on with these"
             )
         for change in changes:
-            note(f"resumed in spite of {printable(change)}")
+            note(f"resumed in spite of {change}")
         try:
             state.restore(model, ema, counters)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:

@@ -16,7 +16,6 @@ from convmixer.arch import Activation, Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.printable import printable
 from convmixer.progress import note
 from convmixer.weights import record
 from convmixer.weights.entries import TENSORS_MAX, choose
@@ -101,7 +100,7 @@ def _read(path: Path, entry: str | None) -> WeightFile:
     content, metadata = _read_content(path)
     choice = choose(path, content, entry)
     for line in choice.notes:
-        note(printable(line))
+        note(line)
     if choice.place:
         metadata = {**metadata, "entry": choice.place}
     state, source = choice.state, choice.layout
@@ -125,7 +124,7 @@ def _described_by_config(weights: WeightFile) -> WeightFile:
     """The weights with what a config.json of the hub beside them says."""
     config = read_hub_config(weights.path, weights.shape)
     for line in config.notes:
-        note(printable(line))
+        note(line)
     return replace(weights, activation=config.activation, classes=config.classes, preprocessing=config.preprocessing)
 
 

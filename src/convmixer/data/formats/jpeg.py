@@ -28,7 +28,7 @@ _REDUCED = 4  # times max_pixels that are decoded at half size
 
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-_SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+_EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
 _ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # stuffing and markers without a length
 # Comments and what applications store, but APP0 and APP14: these two tell the colour space.
 _DROPPED = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
