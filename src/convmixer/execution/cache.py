@@ -41,6 +41,7 @@ def key_of(job: Job) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "dtype": str(job.dtype),
         "training": job.training,
+        "recompute": job.recompute,
         "device": device,
         # Without one torch.compile fails, and should be tried again where it has been installed since.
         "compiler": has_compiler(),

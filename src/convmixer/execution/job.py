@@ -18,7 +18,8 @@ NOMINAL_RATE = {"cpu": 1e11, "cuda": 2e13}
 class Job:
     """A ConvMixer on batches [batch_size, in_chans, image_size, image_size] of a device, forward or a training step.
 
-    `dtype`: fp32, or the type of the autocast that the caller runs in.
+    `dtype`: fp32, or the type of the autocast that the caller runs in. `recompute`: in training, keep only each block's
+    input for the backward pass and compute the rest again (activation checkpointing, https://arxiv.org/abs/1604.06174).
     """
 
     arch: Architecture
@@ -27,10 +28,11 @@ class Job:
     dtype: torch.dtype
     training: bool
     device: torch.device
+    recompute: bool = False
 
     @property
     def flops_per_image(self) -> float:
-        """Operations of an image: multiplications and additions of the convolutions, three times as many to train."""
+        """Operations per image: multiplications and additions of the convolutions, three times as many to train."""
         arch = self.arch
         positions = (self.image_size // arch.patch_size) ** 2
         stem = arch.dim * arch.in_chans * arch.patch_size**2
