@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-import math
 import multiprocessing
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.conftest import Command, Run, ToyOptions, Train
-from tests.kernels.device.test_memory import HALF, IMAGES, INPUT, MAP, PATCH, SIDE, kept, network
+import yaml
+from tests.conftest import Command, ToyOptions, Train
+from tests.kernels.device.test_memory import HALF, IMAGES, INPUT, MAP, SIDE, kept, network
 from tests.reliability.conftest import assert_equal, assert_same_checkpoint, newest
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.execution.depthwise import training_forward
 from convmixer.model import ConvMixer, create_model
@@ -57,7 +57,7 @@ def trained(model: ConvMixer, forward: Forward, *, recompute: bool, dtype: torch
 
 
 @contextmanager
-def convolutions_of(model: ConvMixer) -> Iterator[list[int]]:
+def passes_of(model: ConvMixer) -> Iterator[list[int]]:
     """Counts the calls of the blocks' activation, two a pass of a block."""
     calls = [0]
 
@@ -120,7 +120,7 @@ def test_a_frozen_network_is_not_computed_twice(forward: Forward) -> None:
     model.head.requires_grad_(True)
     assert_equal(trained(model, forward, recompute=True), trained(model, forward, recompute=False), "recompute")
     model.recompute = True
-    with convolutions_of(model) as calls:
+    with passes_of(model) as calls:
         forward(model, torch.randn(2, 3, 8, 8)).sum().backward()
     assert calls == [2 * 3]
 
@@ -131,7 +131,7 @@ def test_statistics_are_the_same_tensors_afterwards(forward: Forward) -> None:
     model = model_of()
     model.recompute = True
     before = {name: id(buffer) for name, buffer in model.named_buffers()}
-    with convolutions_of(model) as calls:
+    with passes_of(model) as calls:
         loss = forward(model, torch.randn(2, 3, 8, 8)).sum()
         assert calls == [2 * 3]
         loss.backward(retain_graph=True)
@@ -191,44 +191,72 @@ def test_one_map_a_block_is_kept_by_the_fused_training_of_a_cpu(depth: int) -> N
     assert len(without) == 1 + 4 * depth + 1
 
 
-def _train_in_two(rank: int, store: str, recompute: bool, synchronised: bool, box: Any) -> None:
-    import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
-
+def _train_in_two(rank: int, store: str, box: Any) -> None:
+    """Each kind of BatchNorm, without and with recomputation; gradients and buffers of all four."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    box.put(
+        (rank, [_ends(rank, recompute, kind) for kind in (nn.BatchNorm2d, SyncBatchNorm2d) for recompute in (0, 1)])
+    )
+    torch.distributed.destroy_process_group()
+
+
+def _ends(rank: int, recompute: bool, kind: type[nn.BatchNorm2d]) -> dict[str, Any]:
     model = model_of()
-    if synchronised:
-        for norm in model.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.__class__ = SyncBatchNorm2d
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.__class__ = kind
     model.recompute = recompute
-    ddp = DistributedDataParallel(model, find_unused_parameters=True)
+    network = DistributedDataParallel(model, find_unused_parameters=True)
     generator = torch.Generator().manual_seed(rank)
     for step in range(3):
-        with ddp.no_sync() if step == 1 else torch.enable_grad():
-            loss = nn.functional.cross_entropy(ddp(torch.randn(4, 3, 8, 8, generator=generator)), torch.arange(4))
-            loss.backward()
-    found = {name: p.grad.numpy() for name, p in model.named_parameters()}
-    box.put((rank, found | {name: b.numpy() for name, b in model.named_buffers()}))
-    dist.destroy_process_group()
+        with network.no_sync() if step == 1 else nullcontext():
+            logits = network(torch.randn(4, 3, 8, 8, generator=generator))
+            nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+    return gradients | {f"{name}, a buffer": buffer.numpy() for name, buffer in model.named_buffers()}
 
 
-@pytest.mark.parametrize("synchronised", [False, True])
-def test_several_processes(synchronised: bool, tmp_path: Path) -> None:
-    context, found = multiprocessing.get_context("spawn"), {}
-    for recompute in (False, True):
-        box = context.Queue()
-        store = str(tmp_path / f"store_{recompute}")
-        processes = [
-            context.Process(target=_train_in_two, args=(rank, store, recompute, synchronised, box)) for rank in range(2)
-        ]
-        for process in processes:
-            process.start()
-        found[recompute] = dict(box.get(timeout=60) for _ in processes)
-        for process in processes:
-            process.join()
+def test_several_processes(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    box = context.Queue()
+    processes = [context.Process(target=_train_in_two, args=(rank, str(tmp_path / "store"), box)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = dict(box.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join()
     for rank in range(2):
-        one, other = found[True][rank], found[False][rank]
-        assert one.keys() == other.keys()
-        assert [name for name in one if (one[name] != other[name]).any()] == []
+        plain, plain_again, synchronised, synchronised_again = found[rank]
+        for one, other in ((plain, plain_again), (synchronised, synchronised_again)):
+            assert one.keys() == other.keys()
+            assert [name for name in one if (one[name] != other[name]).any()] == []
+        assert (plain["head.weight"] != synchronised["head.weight"]).any()
+    assert (found[0][2]["head.weight"] == found[1][2]["head.weight"]).all()
+
+
+def test_a_run_goes_on_with_or_without(
+    train: Train, convmixer: Command, here: Path, toy: Path, toy_options: ToyOptions, tmp_path: Path
+) -> None:
+    """The key of a YAML file and the option; what is resumed the other way ends as the whole run, to the bit."""
+    (here / "small.yaml").write_text("recompute: true\n")
+    words = ["--config=small.yaml", "--with_ema", "--mixup=0.4", "--ckpt_save_every_step=1"]
+    whole = train(*words, "--recompute=false")
+    shutil.move(here / "runs", tmp_path / "whole")
+    begun = train(*words)
+    assert yaml.safe_load((begun.summary / "config.yaml").read_text())["recompute"] is True
+    for path in begun.checkpoints.iterdir():
+        if path.name > "step_00000004":
+            shutil.rmtree(path)
+    done = convmixer("train", *toy_options(toy), *words, "--recompute=false", f"--resume={begun.checkpoints}")
+    assert done.code == 0, done.err
+    last = newest(tmp_path / "whole/checkpoints" / whole.name)
+    assert_same_checkpoint(last, newest(begun.checkpoints))
+
+
+@pytest.mark.parametrize("words", [["--compile"], ["--execution=compile"]])
+def test_compile_is_refused(words: list[str], convmixer: Command) -> None:
+    done = convmixer("train", "--recompute", *words)
+    assert done.code == 2
+    assert done.error.startswith("--recompute: ")
+    assert "compile" in done.error

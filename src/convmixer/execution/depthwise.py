@@ -25,7 +25,8 @@ CHUNK_BYTES = 2 << 20
 def training_forward(model: ConvMixer, images: Tensor) -> Tensor:
     """logits [N, num_classes] of images [N, in_chans, height, width]: those of `model(images)`, differentiable once.
 
-    `model.recompute` holds here too. Only for a kernel of odd side; quick if the parameters are in channels_last layout.
+    `model.recompute` holds here too. Only for a kernel of odd side; quick if the parameters are in channels_last
+    layout.
     """
     x = model.stem(images.contiguous(memory_format=torch.channels_last))
     for block in model.blocks:
