@@ -69,7 +69,7 @@ def test_the_options_offer_exactly_these() -> None:
 
 
 def test_who_honours_found_inf() -> None:
-    """By torch's flag those with a fused step, made so; their plain steps refuse or, as RMSprop's, do not look at it."""
+    """By torch's flag those with a fused step; their plain steps refuse it or, as RMSprop's, do not look at it."""
     for name, entry in OPTIMIZERS.items():
         model = one_unit()
         assert honours_found_inf(create_optimizer(model, optimizer=name, **SETTINGS)) == entry.has_fused, name
