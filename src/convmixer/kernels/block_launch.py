@@ -165,6 +165,7 @@ def depthwise_block_grad(
             slope,
             of_x.scale,
             of_x.shift,
+            of_x.bias,
             x_grad,
             sums,
             products,
