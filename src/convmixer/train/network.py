@@ -86,7 +86,8 @@ def wrap(
     Raises UserError, on every process, where what `execution` names is not there.
     """
     model = state.model
-    job = Job(model.arch, image_size, config.batch_size, dtype, True, device)
+    model.recompute = config.recompute
+    job = Job(model.arch, image_size, config.batch_size, dtype, True, device, config.recompute)
     execution: Execution = "compile" if config.compile else config.execution
     ways_asked_for(job, execution)
     # Of the whole run, so that it and one that resumes it choose alike.
