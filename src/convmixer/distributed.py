@@ -135,6 +135,11 @@ _LOST_PEER = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pip
 _store: Any = None
 
 
+def shared_store() -> Any:
+    """The store by which the processes of the run found each other; None without several."""
+    return _store
+
+
 def _key(word: str) -> str:
     return f"convmixer/{word}"
 

@@ -67,9 +67,7 @@ class GraphedConvMixer(nn.Module):
         # Leaves of its own over the same memory. A parameter's node that something keeps alive belongs to another
         # stream, which recording refuses; and those of the recorded pass live as long as the graph does, so that each
         # gradient of a replay would change streams.
-        leaves = {
-            f"model.{name}": parameter.detach().requires_grad_() for name, parameter in self._leaves().items()
-        }
+        leaves = {f"model.{name}": parameter.detach().requires_grad_() for name, parameter in self._leaves().items()}
         call = FunctionOfModel(self.model, self._function)
 
         def run(images: Tensor, *_: Tensor) -> Tensor:
