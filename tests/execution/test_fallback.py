@@ -1,4 +1,4 @@
-"""What runs where a way fails: when it is built, in a forward and in a backward pass; and what a trial leaves behind."""
+"""What runs where a way fails, when it is built or in one of its passes; and what a trial leaves behind."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_inference_goes_the_same_way_at_its_first_call(
             "execution: fused failed (RuntimeError: no forward pass); running eager",
         ]
     else:
-        with pytest.raises(UserError, match="fused failed .RuntimeError: no forward pass.; leave the option out"):
+        with pytest.raises(UserError, match=r"fused failed .RuntimeError: no forward pass.; leave the option out"):
             build_network("graph", model, job_of(model), execution, said.append)(images)
 
 

@@ -98,7 +98,5 @@ def test_forms_that_cannot_be_timed_are_the_default_ones(
     model, said = small_model(), []
     job = job_of(model, training=True)
     assert choose_way(model, job, LONG, "auto", said.append) == "fused, Triton"
-    assert said[1] == (
-        "execution: forms not timed, the default ones are taken (OutOfMemoryError: CUDA out of memory)"
-    )
+    assert said[1] == ("execution: forms not timed, the default ones are taken (OutOfMemoryError: CUDA out of memory)")
     assert cache.load_plan(job) is None
