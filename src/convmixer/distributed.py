@@ -139,6 +139,11 @@ _ASKING = timedelta(seconds=10)
 _store: Any = None
 
 
+def shared_store() -> Any:
+    """The store by which the processes of the run found each other; None without several."""
+    return _store
+
+
 def _key(word: str) -> str:
     return f"convmixer/{word}"
 
