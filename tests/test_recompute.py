@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +18,7 @@ import torch
 import yaml
 from tests.conftest import Command, ToyOptions, Train
 from tests.kernels.device.test_memory import HALF, IMAGES, INPUT, MAP, SIDE, kept, network
-from tests.reliability.conftest import assert_equal, assert_same_checkpoint, newest
+from tests.reliability.conftest import ROOT, assert_equal, assert_same_checkpoint, newest
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -189,6 +192,41 @@ def test_one_map_a_block_is_kept_by_the_fused_training_of_a_cpu(depth: int) -> N
         found = kept(lambda: training_forward(model, images))
     assert found == sorted([HALF * INPUT] + [HALF * MAP] * (depth + 1))
     assert len(without) == 1 + 4 * depth + 1
+
+
+STEP = """
+import sys
+import torch
+from tests.fuzz.guard import peak
+from convmixer.execution.depthwise import training_forward
+from convmixer.model import create_model
+
+def step(arch, images, recompute):
+    model = create_model(arch, kernel_size=5, patch_size=2, num_classes=10).train()
+    model.to(memory_format=torch.channels_last).recompute = recompute
+    before = peak()
+    training_forward(model, images).sum().backward()
+    return peak() - before
+
+step("convmixer_8_1", torch.randn(2, 3, 32, 32), True)  # what torch imports at its first checkpoint is no map
+print(step("convmixer_256_8", torch.randn(32, 3, 32, 32), sys.argv[1] == "True"))
+"""
+
+
+@pytest.mark.slow
+def test_peak_of_a_cpus_memory() -> None:
+    """8 blocks of GELU, a map of 8.4 MB: 6 * 8 + 2 maps and 3 of a step against 8 + 2 + 6 and 3, 0.36 of them.
+
+    Large pieces are given back at once, as a GPU's allocator gives them to the next one that asks.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    environment |= {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    plain, recomputed = (
+        int(subprocess.check_output([sys.executable, "-c", STEP, str(recompute)], env=environment, text=True))
+        for recompute in (False, True)
+    )
+    assert plain > 6 * 8 * 8.4e6
+    assert recomputed < 0.5 * plain, (recomputed, plain)
 
 
 def _train_in_two(rank: int, store: str, box: Any) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from shlex import quote
 from typing import Any, NoReturn
@@ -84,7 +83,8 @@ def _end_of(error: BaseException, processes: Any) -> int:
     elif isinstance(error, KeyboardInterrupt):
         print("convmixer: interrupted", file=sys.stderr)
     else:
-        traceback.print_exception(error)
+        # torch's own, which puts the rank before each line.
+        sys.excepthook(type(error), error, error.__traceback__)
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     return RUN_FAILED if told is None else told.exit_code
