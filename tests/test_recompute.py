@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import multiprocessing
 import os
 import shutil
@@ -24,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.execution.depthwise import training_forward
 from convmixer.model import ConvMixer, create_model
+from convmixer.train.numerics import trace
 from convmixer.train.sync_batchnorm import SyncBatchNorm2d
 
 Forward = Callable[[ConvMixer, Tensor], Tensor]
@@ -98,6 +100,28 @@ def test_a_cumulative_average_of_the_statistics_moves_once(forward: Forward) -> 
     assert_equal(trained(model, forward, recompute=True), without, "recompute")
 
 
+def test_torchs_synchronised_batchnorm() -> None:
+    """Alone, as it is plain then; of several processes it takes GPUs only."""
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model_of())
+    assert isinstance(model.blocks[0].pointwise_norm, nn.SyncBatchNorm)
+    assert_equal(trained(model, plain, recompute=True), trained(model, plain, recompute=False), "recompute")
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_number_that_is_not_finite_is_traced(recompute: bool) -> None:
+    """To the same layer: forward, and in the backward pass, which anomaly detection watches."""
+    model, images = model_of(), torch.randn(2, 3, 8, 8)
+    model.recompute = recompute
+    model.blocks[1].pointwise_norm.register_full_backward_hook(lambda norm, to, of: (to[0] * math.nan,))
+    found = trace(model, lambda: model(images).sum())
+    assert found is not None
+    assert found.startswith("backward: ")
+    model.blocks[1].depthwise.weight.data[0] = math.nan
+    assert trace(model, lambda: model(images).sum()) == (
+        "forward: first non-finite output at blocks.1.depthwise (Conv2d)"
+    )
+
+
 def test_batchnorm_without_statistics() -> None:
     model = model_of()
     for block in model.blocks:
@@ -119,8 +143,10 @@ def test_frozen_statistics_stay(forward: Forward) -> None:
 
 @pytest.mark.parametrize("forward", [plain, training_forward])
 def test_a_frozen_network_is_not_computed_twice(forward: Forward) -> None:
-    model = model_of().requires_grad_(False).eval()
+    model = model_of().requires_grad_(False)
     model.head.requires_grad_(True)
+    model.stem.eval()
+    model.blocks.eval()
     assert_equal(trained(model, forward, recompute=True), trained(model, forward, recompute=False), "recompute")
     model.recompute = True
     with passes_of(model) as calls:
@@ -281,7 +307,7 @@ def test_a_run_goes_on_with_or_without(
     words = ["--config=small.yaml", "--with_ema", "--mixup=0.4", "--ckpt_save_every_step=1"]
     whole = train(*words, "--recompute=false")
     shutil.move(here / "runs", tmp_path / "whole")
-    begun = train(*words)
+    begun = train(*words, "--dump_graph")
     assert yaml.safe_load((begun.summary / "config.yaml").read_text())["recompute"] is True
     for path in begun.checkpoints.iterdir():
         if path.name > "step_00000004":
