@@ -93,7 +93,10 @@ class Plan:
     def pointwise_tiles(self, kind: Literal["pointwise", "pointwise_grad"]) -> PointwiseTiles | None:
         """As `depthwise_tiles`, for Triton's products."""
         text: str | None = getattr(self, kind)
-        return None if text is None else PointwiseTiles(*map(int, text.split("x")))
+        if text is None:
+            return None
+        outputs, positions, inputs, warps, stages = map(int, text.split("x"))
+        return PointwiseTiles(outputs, positions, inputs, warps, stages)
 
 
 def read_depthwise(text: str) -> DepthwiseTiles:

@@ -82,7 +82,7 @@ def stem_backward(
     act = Plan.parse(plan).activation(activation, x.dtype)
     x_grad, bias_grad = elementwise_launch.activation_grad(grad.contiguous(), x, bias, sums_grad, act)
     weight_grad = pointwise_launch.weight_grad(x_grad, columns)[:, : weight[0].numel()]
-    return weight_grad.reshape(weight.shape).to(weight.dtype), bias_grad.to(bias.dtype)
+    return weight_grad.contiguous().view_as(weight).to(weight.dtype), bias_grad.to(bias.dtype)
 
 
 @torch.library.custom_op(
