@@ -22,8 +22,8 @@ def test_the_text_names_what_differs_and_is_read_back() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["products", "products=", "products=cublas", "keep=all", "size=3", "depthwise=64x4", "depthwise=64x4x1p", "pointwise=64x4x1p",
-     "depthwise=64x4x1 ", "block_grad=None", "keep=mixed keep=halves"],
+    ["products", "products=", "products=cublas", "keep=all", "size=3", "depthwise=64x4", "depthwise=64x4x1p",
+     "pointwise=64x4x1p", "depthwise=64x4x1 ", "block_grad=None", "keep=mixed keep=halves"],
 )  # fmt: skip
 def test_what_is_no_plan_is_refused(text: str) -> None:
     if text.endswith(" "):  # spaces are between words, not in them
