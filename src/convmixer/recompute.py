@@ -1,6 +1,6 @@
 """Activation checkpointing: of a block its input alone is kept, and the rest is computed again in the backward pass.
 
-Chen et al., https://arxiv.org/abs/1604.06174. It costs a second forward pass, about a third of a step's time.
+Chen et al., https://arxiv.org/abs/1604.06174. It costs a second forward pass: up to a third more time.
 """
 
 from __future__ import annotations
