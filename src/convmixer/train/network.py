@@ -94,7 +94,6 @@ def wrap(
     torch.OutOfMemoryError.
     """
     model = state.model
-    model.recompute = config.recompute
     job = Job(model.arch, image_size, config.batch_size, dtype, True, device, config.recompute)
     execution = _execution(config)
     ways_asked_for(job, execution)
