@@ -90,7 +90,7 @@ def pointwise(dtype: str, *, statistics: bool, act: int) -> Any:
     return compiled(pointwise_kernel, dtype, tiles.warps, tiles.stages, STATISTICS=statistics, ACT=act, **constants)
 
 
-def pointwise_grad(dtype: str, *, act: int, tiles: tiling.PointwiseTiles | None = None) -> Any:
+def pointwise_grad(dtype: str, *, act: int, mix: bool = True, tiles: tiling.PointwiseTiles | None = None) -> Any:
     from convmixer.kernels.device.pointwise import pointwise_grad_kernel
 
     tiles = tiles or tiling.pointwise_grad_tiles(768, 768, 1 << 18, TYPES[dtype])
@@ -100,7 +100,7 @@ def pointwise_grad(dtype: str, *, act: int, tiles: tiling.PointwiseTiles | None 
         "BLOCK_INPUTS": tiles.inputs,
         "PRECISION": tiles.precision,
     }
-    return compiled(pointwise_grad_kernel, dtype, tiles.warps, tiles.stages, ACT=act, **constants)
+    return compiled(pointwise_grad_kernel, dtype, tiles.warps, tiles.stages, ACT=act, MIX=mix, **constants)
 
 
 def planes(tiles: tiling.DepthwiseTiles) -> dict[str, object]:
@@ -170,12 +170,44 @@ def test_a_block() -> None:
     assert "wgmma.mma_async" in pointwise_grad("bf16", act=1).asm["ptx"]
 
 
-@pytest.mark.parametrize("name", ["mix_kernel", "activation_grad_kernel"])
-def test_elementwise(name: str) -> None:
+ELEMENTWISE: dict[str, dict[str, object]] = {
+    "mix_kernel": {},
+    "activation_sums_kernel": {},
+    "activation_grad_kernel": {},
+    "norm_sums_kernel": {"MIX": True},
+    "pool_kernel": {},
+    "pool_grad_kernel": {},
+}
+
+
+def elementwise(name: str, dtype: str, act: int, **constants: object) -> Any:
+    """As at 224 px; the gradient of the pooled means is fp32."""
     from convmixer.kernels.device import elementwise
 
-    for dtype in TYPES:
-        compiled(getattr(elementwise, name), dtype, 4, 1, ACT=1, ELEMENTS=tiling.elements(1 << 18))
+    sizes: dict[str, object] = {"ELEMENTS": tiling.elements(1 << 18)}
+    if name.startswith("pool"):
+        images, elements = tiling.pool_tile(256, 1024)
+        sizes = {"IMAGES": images, "ELEMENTS": elements}
+    return compiled(getattr(elementwise, name), dtype, 4, 1, ACT=act, **sizes, **(ELEMENTWISE[name] | constants))
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise(name: str, tmp_path: Path) -> None:
+    """16 bytes a load, and so few registers that no multiprocessor lacks programs whose loads are under way."""
+    kernel = elementwise(name, "bf16", 1)
+    registers, stack = resources(kernel, tmp_path)
+    assert stack == 0
+    assert registers <= 64
+    assert "ld.global.v4.b32" in kernel.asm["ptx"]
+    for dtype in ("fp16", "fp32"):
+        elementwise(name, dtype, 1)
+
+
+def test_elementwise_without_a_bias_or_the_mixed_map() -> None:
+    """A pointer of None is a constant."""
+    elementwise("norm_sums_kernel", "bf16", 0, MIX=False, mixed_ptr=None, x_bias_ptr=None)
+    elementwise("activation_grad_kernel", "bf16", 0, bias_ptr=None)
+    pointwise_grad("bf16", act=0, mix=False)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
@@ -26,8 +27,8 @@ class Pass:
 
     name: str
     run: Callable[[Plan], Tensors]
-    choices: Sequence[dict[str, str]]
-    base: dict[str, str]
+    choices: Sequence[dict[str, Any]]
+    base: dict[str, Any]
 
 
 class Maps:
@@ -77,9 +78,8 @@ class Maps:
         if self.act == "gelu" and self.dtype == torch.bfloat16:
             yield Pass("erf", self._activations, [{"erf": name} for name in ("short", "long")], {})
 
-    def _tiles(self, kind: str, plan: Plan) -> tiling.DepthwiseTiles | None:
-        assert kind in ("depthwise", "block_grad")
-        return plan.depthwise_tiles(kind, self.x.shape[1], self.x.shape[3], self.dtype)  # type: ignore[arg-type]
+    def _tiles(self, kind: Literal["depthwise", "block_grad"], plan: Plan) -> tiling.DepthwiseTiles | None:
+        return plan.depthwise_tiles(kind, self.x.shape[1], self.x.shape[3], self.dtype)
 
     def _depthwise(self, plan: Plan) -> Tensors:
         return depthwise_launch.depthwise(
