@@ -35,6 +35,7 @@ def work():
     {work}
 try:
     with process_group(processes, torch.device("cpu"), {timeout}):
+        processes.gather(processes.rank)
         value = from_first_in_time(processes, "work", work, {limit})
         print(value, processes.gather(processes.rank))
 except UserError as error:
