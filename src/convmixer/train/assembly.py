@@ -96,7 +96,9 @@ class _Assembly:
             network = wrap(state, config, size, self.plan, dtype, self.device, self.processes, len(self.data.val))
         except RuntimeError as error:
             told = out_of_memory(error, config.batch_size, size, recompute=config.recompute)
-            raise told or error from error
+            if told is None:
+                raise
+            raise told from error
         opened = self.processes.on_first(
             lambda: open_run(self.resolved, self.command, resumed, state, self.data, self.processes.count, self._claim)
         )
