@@ -11,6 +11,7 @@ from convmixer.augment.spec import parse_policy
 from convmixer.config.options import Options, option
 from convmixer.config.preprocessing import PreprocessingOptions
 from convmixer.errors import UserError
+from convmixer.optimizers import OptimizerName
 
 
 class EntryOptions(Options):
@@ -96,7 +97,7 @@ class AugmentOptions(Options):
 class OptimizerOptions(Options):
     """Optimizer and schedule"""
 
-    optimizer: Literal["adamw", "adam", "sgd", "momentum"] = option("adamw", "optimizer; sgd uses momentum too")
+    optimizer: OptimizerName = option("adamw", "optimizer; sgd uses momentum too")
     base_lr: float = option(0.001, "peak learning rate", gt=0)
     warmup_lr: float = option(0.000007, "learning rate at the start of the warm-up", ge=0)
     min_lr: float = option(0.0, "the schedule never falls below", ge=0)
@@ -139,6 +140,9 @@ class RunOptions(Options):
     )
     force_resume: bool = option(False, "go on in spite of other data, classes or options than the run was started with")
     accumulate: int = option(1, "micro-batches per step", ge=1)
+    recompute: bool = option(
+        False, "keep only each block's input and compute the rest again: less memory, up to a third more time"
+    )
     eval_every: int = option(1, "epochs between evaluations; the last epoch is always evaluated", ge=1)
     keep_bn_fp32: bool = option(True, "BatchNorm in single precision under mixed precision")
     is_dynamic_loss_scale: bool = option(False, "fp16: adapt the loss scale")

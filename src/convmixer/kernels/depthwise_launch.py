@@ -10,17 +10,22 @@ from typing import NamedTuple
 import torch
 
 from convmixer.kernels import tiling
-from convmixer.kernels.device.activations import CODES, IDENTITY
+from convmixer.kernels.device.activations import IDENTITY, code
 from convmixer.kernels.device.depthwise import depthwise_kernel, depthwise_weight_grad_kernel, diagonal_sums_kernel
 from convmixer.kernels.tiling import DepthwiseTiles
 
 
 class Normalise(NamedTuple):
-    """x -> scale * act(x) + shift; scale and shift fp32 [C], act the name of an activation."""
+    """x -> scale * act(x + bias) + shift; all fp32 [C], act the name of an activation.
+
+    bias None: the map has it already. A raw product's bias is added by whoever reads the map, so that any library's
+    product will do; its gradient comes from the block that made the map.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
     activation: str
+    bias: torch.Tensor | None = None
 
 
 def depthwise(
@@ -32,20 +37,23 @@ def depthwise(
     prologue: Normalise | None = None,
     statistics: str | None = None,
     mix: Normalise | None = None,
+    erf: str = "long",
     tiles: DepthwiseTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """filter * x + bias in x's layout, and with `statistics` (an activation) the sums [2, C] of act(out), act(out)^2.
 
     `flip` rotates the filter by 180 degrees. `prologue` is applied to x before the zero padding. `mix` gives
-    x + mix(filter * x + bias) instead, with the activation of both. Sums are empty without `statistics`.
+    x + mix(filter * x + bias) instead, with the activation of both and no bias of its own. Sums are empty without
+    `statistics`. `erf`: "long" or, for GELU of bf16 maps, "short" (`device.activations`).
     """
     images, channels, height, width = x.shape
-    tiles = tiles or tiling.depthwise_tiles(images, width, x.dtype, fused=prologue is not None)
+    tiles = tiles or tiling.depthwise_tiles(images, width, x.dtype, weight.shape[-1], fused=prologue is not None)
     out = torch.empty_like(x)
     grid = (channels, -(-images // tiles.images), -(-width // tiles.columns))
     sums = x.new_empty((2, channels, grid[1] * grid[2]) if statistics else (0,), dtype=torch.float32)
     activations = {part.activation for part in (prologue, mix) if part is not None} | ({statistics} - {None})
     assert len(activations) <= 1, activations
+    assert mix is None or mix.bias is None
     activation = next(iter(activations), None)
     with torch.cuda.device_of(x):
         depthwise_kernel[grid](
@@ -55,6 +63,7 @@ def depthwise(
             out,
             x if prologue is None else prologue.scale,
             x if prologue is None else prologue.shift,
+            None if prologue is None else prologue.bias,
             x if mix is None else mix.scale,
             x if mix is None else mix.shift,
             sums,
@@ -70,11 +79,13 @@ def depthwise(
             HAS_BIAS=bias is not None,
             PROLOGUE=prologue is not None,
             EPILOGUE="statistics" if statistics else "mix" if mix is not None else "none",
-            ACT=IDENTITY if activation is None else CODES[activation],
+            ACT=IDENTITY if activation is None else code(activation, x.dtype, erf),
             BLOCK_IMAGES=tiles.images,
             COLUMNS=tiles.columns,
             WINDOW=tiles.window,
             PRECISION=tiles.precision,
+            PREFETCH=tiles.prefetch,
+            UNROLL=tiles.unroll,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
         )

@@ -14,8 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from convmixer.augment.pipeline import Augmentation
 from convmixer.train.criterion import soft_cross_entropy
 from convmixer.train.feed import HostBatch
+from convmixer.train.network import training_mode
 from convmixer.train.numerics import FiniteCheck, NonFinite, trace
-from convmixer.train.optimizer import set_lr, take_layout
+from convmixer.train.optimizer import honours_found_inf, set_lr, take_layout
 from convmixer.train.precision import Precision
 from convmixer.train.state import TrainState
 
@@ -38,9 +39,9 @@ class TrainStep:
 
     A step with a loss or gradient norm that is not finite raises NonFinite and leaves the state as before its update:
     weights, optimizer, averages, `step`. Only BatchNorm's running statistics, which move in the forward pass, have seen
-    its images. On a GPU the host does not wait for the device: that error comes when the next step has been launched
-    (whose images the running statistics have then seen too), or from `settle`, which is to be called before the state
-    is saved, evaluated or shown.
+    its images. On a GPU, with an optimizer that honours `found_inf`, the host does not wait for the device: that error
+    comes when the next step has been launched (whose images the running statistics have then seen too), or from
+    `settle`, which is to be called before the state is saved, evaluated or shown.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class TrainStep:
         self.clip_norm, self.frozen = clip_norm, frozen
         self._on_first_images = on_first_images
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
-        self._check = FiniteCheck(deferred=device.type in DEFERRED_DEVICES)
+        # A bad step can be left out on the device only by an optimizer that asks whether to.
+        self._check = FiniteCheck(deferred=device.type in DEFERRED_DEVICES and honours_found_inf(state.optimizer))
         # The way that the network is run in may have laid its weights out anew.
         take_layout(state.optimizer)
         if state.ema is not None:
@@ -99,11 +101,7 @@ class TrainStep:
 
     def training_mode(self) -> None:
         """Put the network into training mode, all but what is frozen."""
-        self.network.train()
-        if self.frozen:
-            # Frozen BatchNorm keeps its statistics too: the features stay those that were trained.
-            self.state.model.stem.eval()
-            self.state.model.blocks.eval()
+        training_mode(self.network, self.state.model, self.frozen)
 
     def trace_non_finite(self, batches: list[HostBatch]) -> str:
         """Run a step's batches once more, without an update, and say where its first non-finite number comes from."""

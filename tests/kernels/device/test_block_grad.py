@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,12 +25,13 @@ def check(
     dtype: torch.dtype,
     device: torch.device,
     near: Callable[..., None],
+    tiles: tiling.DepthwiseTiles | None = None,
 ) -> None:
-    """All five gradients, of two channels; each scale, shift and slope is random and far from 1 and 0."""
+    """All five gradients, of two channels; each scale, shift, slope and bias of x is random and far from 1 and 0."""
     grad, h, x = (torch.randn(2, batch, height, width, device=device).to(dtype) for _ in range(3))
-    weight, slope, (scale, shift) = (torch.randn(size, device=device) for size in ((2, 1, k, k), (3, 2), (2, 2)))
+    weight, slope, (scale, shift, bias) = (torch.randn(size, device=device) for size in ((2, 1, k, k), (3, 2), (3, 2)))
     x_grad, weight_grad, sums = block_launch.depthwise_block_grad(
-        grad, h, x, weight, slope, Normalise(scale, shift, activation)
+        grad, h, x, weight, slope, Normalise(scale, shift, activation, bias), tiles=tiles
     )
 
     act = make_activation(activation)
@@ -40,7 +42,8 @@ def check(
     a, b, d = slope.double()[:, :, None, None, None]
     active = act(h64)
     (h_grad,) = torch.autograd.grad(active, h64, a * grad64 + b * active.detach() + d)
-    z = scale64[:, None, None, None] * act(x64) + shift64[:, None, None, None]
+    with_bias = x64 + bias.double()[:, None, None, None]
+    z = scale64[:, None, None, None] * act(with_bias) + shift64[:, None, None, None]
     convolved = nn.functional.conv2d(z.transpose(0, 1), weight64, padding="same", groups=2).transpose(0, 1)
     of_x, of_weight, of_scale, of_shift = torch.autograd.grad(
         (convolved, z), (x64, weight64, scale64, shift64), (h_grad, grad64)
@@ -74,6 +77,21 @@ def test_all_gradients(
     assert_near: Callable[..., None],
 ) -> None:
     check(k, batch, height, width, activation, dtype, device, assert_near)
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize(("k", "batch", "height", "width"), [(3, 17, 2, 5), (7, 2, 4, 18), (9, 1, 3, 35)])
+def test_rows_loaded_ahead(
+    k: int,
+    batch: int,
+    height: int,
+    width: int,
+    prefetch: int,
+    device: torch.device,
+    assert_near: Callable[..., None],
+) -> None:
+    tiles = replace(tiling.block_grad_tiles(batch, width, torch.float32, k), prefetch=prefetch)
+    check(k, batch, height, width, "gelu", torch.float32, device, assert_near, tiles)
 
 
 @pytest.mark.slow

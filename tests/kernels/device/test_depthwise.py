@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from convmixer.kernels import tiling
+from convmixer.kernels import depthwise_launch, tiling
 from convmixer.kernels.depthwise import depthwise, depthwise_conv2d, depthwise_weight_grad
+from convmixer.kernels.depthwise_launch import Normalise
+from convmixer.model import make_activation
 
 SHAPES = [(3, 1, 2, 5, 7), (5, 2, 3, 5, 7), (7, 17, 1, 4, 3), (9, 2, 1, 5, 18)]
 LARGE = [(k, n, 3, h, w) for k in (3, 5, 7, 9) for n, h, w in ((1, 31, 33), (3, 1, 65), (2, 33, 1), (70, 16, 16))]
@@ -60,6 +63,74 @@ def test_values_and_gradients_of_larger_maps(
     check(shape, dtype, device, assert_near)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize(
+    ("k", "n", "h", "w", "activation"), [(3, 1, 5, 7, "relu"), (7, 17, 4, 3, "gelu_tanh"), (9, 2, 3, 18, "gelu")]
+)
+def test_what_is_fused_with_it(
+    k: int,
+    n: int,
+    h: int,
+    w: int,
+    activation: str,
+    with_bias: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    assert_near: Callable[..., None],
+) -> None:
+    check_fused((k, n, h, w), activation, with_bias, dtype, device, assert_near)
+
+
+@pytest.mark.parametrize(("prefetch", "unroll"), [(0, True), (4, True), (2, False)])
+@pytest.mark.parametrize(("k", "n", "h", "w"), [(3, 17, 2, 5), (7, 2, 9, 18), (9, 1, 3, 35)])
+def test_every_form(
+    k: int,
+    n: int,
+    h: int,
+    w: int,
+    prefetch: int,
+    unroll: bool,
+    device: torch.device,
+    assert_near: Callable[..., None],
+) -> None:
+    """Rows ahead of maps of fewer rows, images that tiles do not divide, one, two column tiles."""
+    tiles = tiling.depthwise_tiles(n, w, torch.float32, k, fused=True)
+    assert (-(-n // tiles.images), -(-w // tiles.columns)) == {3: (2, 1), 7: (1, 1), 9: (1, 2)}[k]
+    tiles = replace(tiles, prefetch=prefetch, unroll=unroll)
+    check_fused((k, n, h, w), "gelu", True, torch.float32, device, assert_near, tiles)
+
+
+def check_fused(
+    shape: tuple[int, int, int, int],
+    activation: str,
+    with_bias: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    near: Callable[..., None],
+    tiles: tiling.DepthwiseTiles | None = None,
+) -> None:
+    """The input scale * act(x + bias) + shift, and behind the filter either the statistics or the residual's mix."""
+    k, n, h, w = shape
+    (x, weight, bias, _), (x64, weight64, bias64, _) = problem(k, n, 2, h, w, dtype, device)
+    scale, shift, x_bias, out_scale, out_shift = torch.randn(5, 2, device=device)
+    of_x = Normalise(scale, shift, activation, x_bias if with_bias else None)
+    out, sums = depthwise_launch.depthwise(x, weight, bias, prologue=of_x, statistics=activation, tiles=tiles)
+    of_h = Normalise(out_scale, out_shift, activation)
+    mixed, _ = depthwise_launch.depthwise(x, weight, bias, prologue=of_x, mix=of_h, tiles=tiles)
+
+    act = make_activation(activation)
+    scale, shift, x_bias, out_scale, out_shift = (
+        value.double()[:, None, None] for value in (scale, shift, x_bias, out_scale, out_shift)
+    )
+    z = scale * act(x64 + x_bias if with_bias else x64) + shift
+    expected = conv2d(z, weight64, bias64, padding="same", groups=2)
+    near(out, expected, dtype, 2)
+    active = act(out.double())  # the sums are of what was rounded and written
+    near(sums, torch.stack((active.sum((0, 2, 3)), active.square().sum((0, 2, 3)))), torch.float32)
+    near(mixed, z + out_scale * act(expected) + out_shift, dtype, 2)
+
+
 def test_channels_first_in_memory_gives_the_same_and_keeps_its_layout(device: torch.device) -> None:
     x, weight, bias, _ = problem(3, 2, 3, 5, 7, torch.float32, device)[0]
     across = x.transpose(0, 1).contiguous().transpose(0, 1)
@@ -73,7 +144,7 @@ def test_images_beyond_one_tile_and_sums_in_parts(
     device: torch.device, monkeypatch: pytest.MonkeyPatch, assert_near: Callable[..., None]
 ) -> None:
     """35 images are three tiles of 16, of which the weight gradient's two parts take two and one."""
-    assert tiling.depthwise_tiles(35, 3, torch.float32).images == 16
+    assert tiling.depthwise_tiles(35, 3, torch.float32, 3).images == 16
     monkeypatch.setattr(tiling, "weight_grad_splits", lambda channels, groups: min(2, groups))
     check((3, 35, 1, 3, 2), torch.float32, device, assert_near)
 

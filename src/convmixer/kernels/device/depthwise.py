@@ -14,6 +14,8 @@ import triton.language as tl
 from convmixer.kernels.device.activations import activate
 from convmixer.kernels.device.planes import (
     correlate_row,
+    load_row,
+    load_rows,
     normalised,
     row_places,
     store_partial_sum,
@@ -26,16 +28,18 @@ from convmixer.kernels.device.planes import (
 
 @triton.jit(do_not_specialize=["images", "height"])
 def depthwise_kernel(
-    x_ptr, weight_ptr, bias_ptr, out_ptr, scale_ptr, shift_ptr, out_scale_ptr, out_shift_ptr, sums_ptr,
+    x_ptr, weight_ptr, bias_ptr, out_ptr, scale_ptr, shift_ptr, x_bias_ptr, out_scale_ptr, out_shift_ptr, sums_ptr,
     images, height, width, x_image_stride, x_channel_stride, out_image_stride, out_channel_stride,
     K: tl.constexpr, FLIP: tl.constexpr, HAS_BIAS: tl.constexpr,
     PROLOGUE: tl.constexpr, EPILOGUE: tl.constexpr, ACT: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+    PREFETCH: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """out = filter * x + bias over grid (channels, image groups, column tiles).
 
-    PROLOGUE: x is scale * act(x) + shift. EPILOGUE "statistics": sums, [2, channels, groups * tiles], gets the sums of
-    act(out) and of its square. EPILOGUE "mix": out = x + out_scale * act(filter * x + bias) + out_shift.
+    PROLOGUE: x is scale * act(x + x_bias) + shift, or without x_bias where its pointer is None. EPILOGUE "statistics":
+    sums, [2, channels, groups * tiles], gets the sums of act(out) and of its square. EPILOGUE "mix": out is
+    x + out_scale * act(filter * x + bias) + out_shift.
     """
     channel = tl.program_id(0)
     image = tl.program_id(1) * BLOCK_IMAGES + tl.arange(0, BLOCK_IMAGES)
@@ -49,37 +53,45 @@ def depthwise_kernel(
     bias = 0.0
     if HAS_BIAS:
         bias = tl.load(bias_ptr + channel).to(tl.float32)
-    scale, shift, out_scale, out_shift = 1.0, 0.0, 1.0, 0.0
+    scale, shift, x_bias, out_scale, out_shift = 1.0, 0.0, None, 1.0, 0.0
     if PROLOGUE:
         scale, shift = tl.load(scale_ptr + channel), tl.load(shift_ptr + channel)
+        if x_bias_ptr is not None:
+            x_bias = tl.load(x_bias_ptr + channel)
     if EPILOGUE == "mix":
         out_scale, out_shift = tl.load(out_scale_ptr + channel), tl.load(out_shift_ptr + channel)
 
     total = tl.zeros((BLOCK_IMAGES,), tl.float32)
     squares = tl.zeros((BLOCK_IMAGES,), tl.float32)
     rows = zero_tiles(K, BLOCK_IMAGES, COLUMNS, tl.float32)
-    for base in range(0, height + K // 2, K):
-        for step in tl.static_range(K):
+    ahead = load_rows(x_ptr, 0, image, window, images, height, width, x_image_stride, PREFETCH)
+    # Unrolled, the K accumulators take turns without being moved.
+    unrolled: tl.constexpr = K if UNROLL else 1
+    for base in range(0, height + K // 2, unrolled):
+        for step in tl.static_range(unrolled):
             row = base + step
-            places, inside = row_places(row, image, window, images, height, width, x_image_stride)
-            x = tl.load(x_ptr + places, mask=inside, other=0.0)
-            if PROLOGUE:
-                x = normalised(x, inside, scale, shift, ACT).to(dtype)
-            rows = correlate_row(x, bands, rows, K, PRECISION)
+            new = load_row(x_ptr, row + PREFETCH, image, window, images, height, width, x_image_stride)
+            ahead = ahead + (new,)  # noqa: RUF005
+            x = ahead[0]
+            ahead = ahead[1:]
             done = row - K // 2
-            out = rows[0] + bias
-            rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS, tl.float32)
             places, inside = row_places(done, image, columns, images, height, width, out_image_stride)
             if EPILOGUE == "mix":
-                own, _ = row_places(done, image, columns, images, height, width, x_image_stride)
-                residual = tl.load(x_ptr + own, mask=inside, other=0.0).to(tl.float32)
+                residual = load_row(x_ptr, done, image, columns, images, height, width, x_image_stride)
+            if PROLOGUE:
+                _, within = row_places(row, image, window, images, height, width, x_image_stride)
+                x = normalised(x, within, scale, shift, x_bias, ACT).to(dtype)
+            rows = correlate_row(x, bands, rows, K, PRECISION)
+            out = rows[0] + bias
+            rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS, tl.float32)
+            if EPILOGUE == "mix":
                 if PROLOGUE:
-                    residual = normalised(residual, inside, scale, shift, ACT)
-                out = residual + out_scale * activate(out, ACT) + out_shift
+                    residual = normalised(residual, inside, scale, shift, x_bias, ACT)
+                out = residual.to(tl.float32) + out_scale * activate(out, ACT) + out_shift
             out = out.to(dtype)
             tl.store(out_ptr + places, out, mask=inside)
             if EPILOGUE == "statistics":
-                activated = normalised(out, inside, 1.0, 0.0, ACT)
+                activated = tl.where(inside, activate(out.to(tl.float32), ACT), 0.0)
                 total += tl.sum(activated, axis=1)
                 squares += tl.sum(activated * activated, axis=1)
     if EPILOGUE == "statistics":
