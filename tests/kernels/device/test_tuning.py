@@ -215,7 +215,7 @@ def test_maps_are_large_but_not_larger() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="times a GPU")
 def test_times_on_a_gpu(device: torch.device) -> None:
-    """An addition over 512 MB, read and written, takes between 50 us (20 TB/s) and 50 ms; an empty call next to none."""
+    """An addition to 512 MB takes between 50 us (20 TB/s) and 50 ms; a call that does nothing next to none."""
     x = torch.zeros(1 << 28, dtype=torch.float16, device=device)
     long, short = milliseconds([lambda: x.add_(1), lambda: None], device=device)
     assert 0.05 < long < 50
