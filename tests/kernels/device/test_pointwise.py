@@ -21,7 +21,7 @@ COLUMN = (slice(None), None, None, None)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_forward(activation: str, plan: str, dtype: torch.dtype, device: torch.device, assert_near: Near) -> None:
     """The product has no bias, its sums have; they are of the product as it is stored."""
     x = torch.randn(35, 3, 5, 7, device=device).to(dtype)
@@ -38,7 +38,7 @@ def test_forward(activation: str, plan: str, dtype: torch.dtype, device: torch.d
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_backward(
     activation: str, plan: str, kept: bool, dtype: torch.dtype, device: torch.device, assert_near: Near
 ) -> None:
