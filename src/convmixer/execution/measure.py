@@ -52,7 +52,7 @@ def measure(ways: Sequence[Way], model: ConvMixer, job: Job, seconds: float) -> 
     after the others, each alone, so that a way has the device's memory as it would in the job. One that runs out of it
     has failed like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
     """
-    check, trial = _Check(model, job, ways[0]), _Trial(model, job)
+    check, trial = Check(model, job, ways[0]), _Trial(model, job)
     together = [way for way in ways if not way.holds_memory]
     timings: dict[str, Timing] = {}
     for group in (together, *([way] for way in ways if way.holds_memory)):
@@ -61,7 +61,7 @@ def measure(ways: Sequence[Way], model: ConvMixer, job: Job, seconds: float) -> 
     return timings
 
 
-def _measure_group(ways: Sequence[Way], check: _Check, trial: _Trial, seconds: float) -> dict[str, Timing]:
+def _measure_group(ways: Sequence[Way], check: Check, trial: _Trial, seconds: float) -> dict[str, Timing]:
     timings: dict[str, Timing] = {}
     steps: dict[str, Callable[[], list[Tensor]]] = {}
     for way in ways:
@@ -108,13 +108,13 @@ def _interleaved(
 
 
 class _Trial:
-    """Images and labels of a job."""
+    """Images, random ones where none are given, and labels of a job."""
 
-    def __init__(self, model: ConvMixer, job: Job) -> None:
+    def __init__(self, model: ConvMixer, job: Job, images: Tensor | None = None) -> None:
         self.model, self.job = model, job
         generator = torch.Generator().manual_seed(0)
         shape = (job.batch_size, job.arch.in_chans, job.image_size, job.image_size)
-        self.images = torch.randn(shape, generator=generator).to(job.device)
+        self.images = (torch.randn(shape, generator=generator) if images is None else images).to(job.device)
         self.labels = torch.randint(job.arch.num_classes, (job.batch_size,), generator=generator).to(job.device)
 
     def copy(self) -> ConvMixer:
@@ -127,27 +127,28 @@ class _Trial:
         return lambda: _answer(network, self.job, self.images, self.labels)
 
 
-class _Check(_Trial):
+class Check(_Trial):
     """The right answer of the first blocks, and how far from it plain eager is in the job's precision."""
 
-    def __init__(self, model: ConvMixer, job: Job, eager: Way) -> None:
+    def __init__(self, model: ConvMixer, job: Job, eager: Way, images: Tensor | None = None) -> None:
         arch = replace(job.arch, depth=min(job.arch.depth, CHECKED_BLOCKS))
         first = copy.deepcopy(model)
         first.arch, first.blocks = arch, first.blocks[: arch.depth]
-        super().__init__(first, replace(job, arch=arch))
-        with _exact_fp32(job):
+        super().__init__(first, replace(job, arch=arch), images)
+        with exact_fp32(job):
             self.right = _answer(self.copy(), replace(self.job, dtype=torch.float32), self.images, self.labels)
-        dtype, errors = job.dtype, self._errors(eager)
+        dtype, errors = job.dtype, self.errors(eager)
         floors = [LOGITS_FLOOR[dtype]] + [GRADIENT_FLOOR[dtype]] * (len(errors) - 1)
         self.limits = [max(floor, SLACK * error) for floor, error in zip(floors, errors, strict=True)]
 
-    def _errors(self, way: Way) -> list[float]:
+    def errors(self, way: Way) -> list[float]:
+        """Relative distances of the logits, and for training of each parameter's gradient, to the right answer."""
         answer = self.step(way)()
         return [relative_error(one, other) for one, other in zip(answer, self.right, strict=True)]
 
     def fault(self, way: Way) -> str | None:
         """Why the way's answer is wrong, None where it is right."""
-        for index, (error, limit) in enumerate(zip(self._errors(way), self.limits, strict=True)):
+        for index, (error, limit) in enumerate(zip(self.errors(way), self.limits, strict=True)):
             if not error <= limit:  # also where it is not a number
                 what = "logits" if index == 0 else "gradients"
                 return f"its {what} are {error:.1e} off, {limit:.1e} is allowed"
@@ -172,7 +173,7 @@ def _answer(network: nn.Module, job: Job, images: Tensor, labels: Tensor) -> lis
 
 
 @contextmanager
-def _exact_fp32(job: Job) -> Iterator[None]:
+def exact_fp32(job: Job) -> Iterator[None]:
     """fp32 without TF32, which a CUDA GPU's convolutions take by default."""
     if job.device.type != "cuda":
         yield
