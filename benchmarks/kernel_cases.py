@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from convmixer.arch import Architecture
-from convmixer.kernels import block_launch, depthwise_launch, tiling
+from convmixer.kernels import block_launch, depthwise_launch, elementwise_launch, pointwise_launch, tiling
 from convmixer.kernels.depthwise_launch import Normalise
 
 Way = Callable[[], object]
@@ -88,21 +88,23 @@ class Maps:
             2,
             lambda: launch.depthwise(x, weight, self.bias, prologue=self.of_x, mix=self.of_h),
         )
-        yield Case("mix", 3, lambda: block_launch.mix(self.x, self.h, self.of_x, self.of_h))
+        yield Case("mix", 3, lambda: elementwise_launch.mix(self.x, self.h, self.of_x, self.of_h))
         yield Case(
             "pointwise, statistics",
             2,
-            lambda: block_launch.pointwise(self.x, self.matrix, self.bias, statistics=self.act),
+            lambda: pointwise_launch.pointwise(self.x, self.matrix, bias=self.bias, statistics=self.act),
             lambda: self.matrix[:, :, 0, 0].to(self.x.dtype) @ self.x.flatten(1),
             product,
         )
         yield Case(
-            "activation backwards", 3, lambda: block_launch.activation_grad(self.grad, self.h, self.slope, self.act)
+            "activation backwards",
+            3,
+            lambda: elementwise_launch.activation_grad(self.grad, self.h, None, self.slope, self.act),
         )
         yield Case(
             "pointwise data gradient, sums, mix again",
             5,
-            lambda: block_launch.pointwise_grad(self.grad, self.matrix, self.x, self.h, self.of_x, self.of_h),
+            lambda: pointwise_launch.pointwise_grad(self.grad, self.matrix, self.x, self.h, self.of_x, self.of_h),
             operations=product,
         )
         yield Case(
@@ -141,7 +143,9 @@ class Maps:
             yield Case(
                 f"pointwise: {label}",
                 2,
-                lambda t=tile: block_launch.pointwise(self.x, self.matrix, self.bias, statistics=self.act, tiles=t),
+                lambda t=tile: pointwise_launch.pointwise(
+                    self.x, self.matrix, bias=self.bias, statistics=self.act, tiles=t
+                ),
                 operations=2.0 * self.arch.dim**2 * self.x[0].numel(),
             )
         for tile in tiling.POINTWISE_GRAD_CHOICES:
@@ -149,7 +153,7 @@ class Maps:
             yield Case(
                 f"pointwise gradient: {label}",
                 5,
-                lambda t=tile: block_launch.pointwise_grad(
+                lambda t=tile: pointwise_launch.pointwise_grad(
                     self.grad, self.matrix, self.x, self.h, self.of_x, self.of_h, tiles=t
                 ),
                 operations=2.0 * self.arch.dim**2 * self.x[0].numel(),
@@ -204,7 +208,7 @@ def check(arch: Architecture, side: int, dtype: torch.dtype, device: torch.devic
             normed(x, maps.of_x) + normed(conv(normed(x, maps.of_x)) + bias[column], maps.of_h)
         ).transpose(0, 1),
         "mix": mixed,
-        "pointwise, statistics": torch.einsum("oi,inhw->onhw", matrix, x) + bias[column],
+        "pointwise, statistics": torch.einsum("oi,inhw->onhw", matrix, x),
         "activation backwards": grad + slope * (a + 2 * b * act(h)),
         "pointwise data gradient, sums, mix again": torch.einsum("oi,onhw->inhw", matrix, grad),
     }

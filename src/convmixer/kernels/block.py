@@ -7,13 +7,19 @@ maps are rounded in fewer places.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from convmixer.kernels.batch_norm import Moments, affine, moments_of, running_moments, update_running
 from convmixer.kernels.block_operators import block, block_inference
-from convmixer.kernels.limits import reason_against, say_once
+from convmixer.kernels.limits import reason_against, say_once, slow_rows
+from convmixer.kernels.plan import Plan
+from convmixer.kernels.stem_operators import patch_columns, patch_weight, pool, stem
 from convmixer.model import Block, ConvMixer
+
+DEFAULT = Plan()
 
 
 def reason_against_fused(model: ConvMixer, images: torch.Tensor) -> str | None:
@@ -30,12 +36,12 @@ def reason_against_fused(model: ConvMixer, images: torch.Tensor) -> str | None:
     return reason_against(images.device, _dtype(images), model.arch.kernel_size)
 
 
-def fused_forward(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
+def fused_forward(model: ConvMixer, images: torch.Tensor, plan: Plan = DEFAULT) -> torch.Tensor:
     """logits, [N, num_classes], of normalised images, [N, in_chans, height, width], in the model's mode.
 
     In training mode it is differentiable to all parameters and updates the running statistics; in evaluation mode it
-    has no gradient. Maps have the type of autocast where that is on, else that of the images. Where the kernels do not
-    apply, the model itself answers, and the reason is said once.
+    has no gradient. Maps have the type of autocast where that is on, else that of the images. `plan` says by which
+    forms. Where the kernels do not apply, the model itself answers, and the reason is said once.
     """
     logits: torch.Tensor
     reason = reason_against_fused(model, images)
@@ -43,28 +49,31 @@ def fused_forward(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
         say_once(f"fused ConvMixer: torch's operators instead of our kernels: {reason}")
         logits = model(images)
         return logits
+    slow = slow_rows(images.shape[-1], model.arch.patch_size)
+    if slow is not None:
+        say_once(f"fused ConvMixer: {slow}")
+    if images.requires_grad:
+        plan = replace(plan, ends="torch")  # our stem has no gradient of its images
+    dtype = _dtype(images)  # before autocast is off, which tells the type
     features = _training_features if model.training else _inference_features
-    images = images.to(_dtype(images))  # before autocast is off, which tells the type
     with torch.autocast(images.device.type, enabled=False):
-        pooled = features(model, images)
+        pooled = features(model, images, dtype, plan)
     logits = model.head(pooled.to(model.head.weight.dtype))
     return logits
 
 
-def _training_features(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
-    activation = model.arch.activation
-    x = _stem_convolution(model, images)
+def _training_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dtype, plan: Plan) -> torch.Tensor:
+    activation, forms = model.arch.activation, str(plan)
+    x, x_bias, sums = _stem(model, images, dtype, plan)
     count = x[0].numel()
-    activated = model.stem.act(x.float())
-    sums = torch.stack((activated.sum(dim=(1, 2, 3)), activated.square().sum(dim=(1, 2, 3))))
-    del activated
     scale, shift = _batch_affine(model.stem.norm, sums, count)
     for layer in _blocks(model):
         assert layer.depthwise.bias is not None
         assert layer.pointwise.bias is not None
         norm = layer.depthwise_norm
-        x, sums, _, moments = block(
+        x, sums, _, _, moments = block(
             x,
+            x_bias,
             scale,
             shift,
             layer.depthwise.weight,
@@ -75,21 +84,25 @@ def _training_features(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
             layer.pointwise.bias,
             norm.eps,
             activation,
+            forms,
         )
         update_running(norm, Moments(moments[0], moments[1]), count)
         scale, shift = _batch_affine(layer.pointwise_norm, sums, count)
-    return _pool(model, x, scale, shift)
+        x_bias = layer.pointwise.bias.detach()
+    return scale * _pool(model, x, x_bias, plan) + shift
 
 
 @torch.no_grad()
-def _inference_features(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
-    x = _stem_convolution(model, images)
+def _inference_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dtype, plan: Plan) -> torch.Tensor:
+    activation, forms = model.arch.activation, str(plan)
+    x, x_bias = _stem_product(model, images, dtype), model.stem.conv.bias
     scale, shift = _running_affine(model.stem.norm)
     for layer in _blocks(model):
         assert layer.depthwise.bias is not None
         assert layer.pointwise.bias is not None
         x = block_inference(
             x,
+            x_bias,
             scale,
             shift,
             layer.depthwise.weight,
@@ -97,10 +110,12 @@ def _inference_features(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
             *_running_affine(layer.depthwise_norm),
             layer.pointwise.weight,
             layer.pointwise.bias,
-            model.arch.activation,
+            activation,
+            forms,
         )
         scale, shift = _running_affine(layer.pointwise_norm)
-    return _pool(model, x, scale, shift)
+        x_bias = layer.pointwise.bias
+    return scale * _pool(model, x, x_bias, plan) + shift
 
 
 def _blocks(model: ConvMixer) -> list[Block]:
@@ -116,15 +131,34 @@ def _wants_gradient(model: ConvMixer, images: torch.Tensor) -> bool:
     return images.requires_grad or any(parameter.requires_grad for parameter in model.parameters())
 
 
-def _stem_convolution(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
-    """The patch embedding as one product, which gives the layout of the blocks: [C, N, H, W]."""
-    conv, patch = model.stem.conv, model.arch.patch_size
-    n, channels, height, width = images.shape[0], images.shape[1], images.shape[2] // patch, images.shape[3] // patch
-    patches = images[:, :, : height * patch, : width * patch].reshape(n, channels, height, patch, width, patch)
-    columns = patches.permute(1, 3, 5, 0, 2, 4).reshape(channels * patch * patch, n * height * width)
+def _stem_product(model: ConvMixer, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The patch embedding, [C, N, H, W], as one product and without its bias."""
+    weight = patch_weight(model.stem.conv.weight).to(dtype)
+    columns = patch_columns(images, model.arch.patch_size, dtype)
+    return (weight @ columns.flatten(1)).view(-1, *columns.shape[1:])
+
+
+def _stem(
+    model: ConvMixer, images: torch.Tensor, dtype: torch.dtype, plan: Plan
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """In training: the patch embedding, the bias that its readers add, and sums, fp32 [2, C], of act and act^2."""
+    conv = model.stem.conv
     assert conv.bias is not None
-    out = conv.weight.flatten(1).to(images.dtype) @ columns + conv.bias.to(images.dtype)[:, None]
-    return out.view(-1, n, height, width)
+    if plan.ends == "kernels":
+        x, sums, _ = stem(images, conv.weight, conv.bias, dtype, model.arch.activation, str(plan))
+        return x, conv.bias.detach(), sums
+    x = _stem_product(model, images, dtype) + conv.bias.to(dtype)[:, None, None, None]
+    activated = model.stem.act(x.float())
+    return x, None, torch.stack((activated.sum(dim=(1, 2, 3)), activated.square().sum(dim=(1, 2, 3))))
+
+
+def _pool(model: ConvMixer, x: torch.Tensor, bias: torch.Tensor | None, plan: Plan) -> torch.Tensor:
+    """The mean of act(x + bias) over each map, fp32 [N, C]."""
+    assert bias is not None
+    if plan.ends == "kernels":
+        return pool(x, bias, model.arch.activation, str(plan))
+    means: torch.Tensor = model.stem.act(x + bias.to(x.dtype)[:, None, None, None]).mean((2, 3), dtype=torch.float32)
+    return means.t()
 
 
 def _batch_affine(norm: nn.BatchNorm2d, sums: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,9 +171,3 @@ def _batch_affine(norm: nn.BatchNorm2d, sums: torch.Tensor, count: int) -> tuple
 def _running_affine(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     scale, shift, _ = affine(running_moments(norm), norm.weight, norm.bias, norm.eps)
     return scale, shift
-
-
-def _pool(model: ConvMixer, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """The last BatchNorm and the mean over each map, fp32 [N, C]: a mean can be taken before a scale and a shift."""
-    means: torch.Tensor = model.stem.act(x).mean(dim=(2, 3), dtype=torch.float32)
-    return (scale[:, None] * means + shift[:, None]).t()

@@ -1,21 +1,31 @@
-"""A ConvMixer block as torch operators, from one pointwise convolution's raw output to the next one's.
+"""A ConvMixer block as torch operators, from one pointwise convolution's raw product to the next one's.
 
-A block's input is not the map z that its module takes, but x, scale and shift with z = scale * act(x) + shift: the
-activation and BatchNorm of the layer before happen when x is read. Likewise it gives its pointwise convolution's
-output, with the sums that make the statistics of the BatchNorm behind it. So each map goes through memory once.
-Maps are contiguous [C, N, H, W]; of those a block makes, it keeps h1 and h2 (its two convolutions' outputs) alone.
+A block's input is not the map z that its module takes, but x, x_bias, scale and shift with
+z = scale * act(x + x_bias) + shift: bias, activation and BatchNorm of the layer before happen when x is read. Likewise
+it gives its pointwise convolution's product, without its bias, with the sums that make the statistics of the BatchNorm
+behind it. So each map goes through memory once, and any library's product will do.
+
+A bias enters whatever is made of its map as the map does. So its gradient is the sum of the map's, which the operator
+that made the map takes; as x_bias it has none.
+
+Maps are contiguous [C, N, H, W]; of those a block makes, it keeps what its plan says: h1 and h2 (its two convolutions'
+outputs), the mixed map too, or h2 alone, with which it makes h1 again by the same kernel.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from convmixer.kernels.batch_norm import Moments, affine, moments_of
+from convmixer.kernels.plan import Plan
+
+if TYPE_CHECKING:
+    from convmixer.kernels.depthwise_launch import Normalise
 
 _PARAMETERS = (
-    "Tensor x, Tensor scale, Tensor shift, Tensor depthwise_weight, Tensor depthwise_bias, "
+    "Tensor x, Tensor? x_bias, Tensor scale, Tensor shift, Tensor depthwise_weight, Tensor depthwise_bias, "
     "Tensor norm_weight, Tensor norm_bias, Tensor pointwise_weight, Tensor pointwise_bias"
 )
 
@@ -23,10 +33,12 @@ _PARAMETERS = (
 @torch.library.custom_op(
     "convmixer::block",
     mutates_args=(),
-    schema=f"({_PARAMETERS}, float eps, str activation) -> (Tensor h2, Tensor sums, Tensor h1, Tensor moments)",
+    schema=f"({_PARAMETERS}, float eps, str activation, str plan) -> "
+    "(Tensor h2, Tensor sums, Tensor h1, Tensor mixed, Tensor moments)",
 )
 def block(
     x: torch.Tensor,
+    x_bias: torch.Tensor | None,
     scale: torch.Tensor,
     shift: torch.Tensor,
     depthwise_weight: torch.Tensor,
@@ -37,37 +49,47 @@ def block(
     pointwise_bias: torch.Tensor,
     eps: float,
     activation: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    plan: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """A block in training.
 
-    Gives h2; the sums, fp32 [2, C], of act(h2) and act(h2)^2; h1; and mean and variance of act(h1), fp32 [2, C].
-    Gradients flow through the first two.
+    Gives h2; the sums, fp32 [2, C], of act(h2 + pointwise_bias) and its square; h1 and the mixed map, empty where the
+    plan does not keep them; and mean and variance of act(h1), fp32 [2, C]. Gradients flow through the first two.
     """
-    from convmixer.kernels import block_launch, depthwise_launch
+    from convmixer.kernels import elementwise_launch, pointwise_launch
     from convmixer.kernels.depthwise_launch import Normalise
 
-    of_x = Normalise(scale, shift, activation)
-    planes, sums = depthwise_launch.depthwise(
-        x.transpose(0, 1), depthwise_weight, depthwise_bias, prologue=of_x, statistics=activation
-    )
-    h1 = planes.transpose(0, 1)
+    forms = Plan.parse(plan)
+    act = forms.activation(activation, x.dtype)
+    of_x = Normalise(scale, shift, act, x_bias)
+    h1, sums = _depthwise_half(x, of_x, depthwise_weight, depthwise_bias, forms)
     moments = moments_of(sums, x[0].numel())
-    of_h = Normalise(*affine(moments, norm_weight, norm_bias, eps)[:2], activation)
-    mixed = block_launch.mix(x, h1, of_x, of_h)
-    h2, sums = block_launch.pointwise(mixed, pointwise_weight, pointwise_bias, statistics=activation)
-    return h2, sums, h1, torch.stack(moments)
+    of_h = Normalise(*affine(moments, norm_weight, norm_bias, eps)[:2], act)
+    mixed = elementwise_launch.mix(x, h1, of_x, of_h)
+    h2, sums = pointwise_launch.forward(mixed, pointwise_weight, pointwise_bias, act, forms)
+    keeps_h1, keeps_mixed = _kept(forms)
+    nothing = x.new_empty(0)
+    return (
+        h2,
+        sums,
+        h1 if keeps_h1 else nothing,
+        mixed if keeps_mixed else torch.empty_like(nothing),
+        torch.stack(moments),
+    )
 
 
 @torch.library.custom_op(
     "convmixer::block_backward",
     mutates_args=(),
-    schema=f"(Tensor grad, Tensor sums_grad, {_PARAMETERS}, Tensor h1, Tensor h2, Tensor moments, float eps, "
-    "str activation) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    schema=f"(Tensor grad, Tensor sums_grad, {_PARAMETERS}, Tensor h1, Tensor mixed, Tensor h2, Tensor moments, "
+    "float eps, str activation, str plan) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def block_backward(
     grad: torch.Tensor,
     sums_grad: torch.Tensor,
     x: torch.Tensor,
+    x_bias: torch.Tensor | None,
     scale: torch.Tensor,
     shift: torch.Tensor,
     depthwise_weight: torch.Tensor,
@@ -77,33 +99,45 @@ def block_backward(
     pointwise_weight: torch.Tensor,
     pointwise_bias: torch.Tensor,
     h1: torch.Tensor,
+    mixed: torch.Tensor,
     h2: torch.Tensor,
     moments: torch.Tensor,
     eps: float,
     activation: str,
+    plan: str,
 ) -> tuple[torch.Tensor, ...]:
     """Gradients of x, scale, shift and the six parameters, from those of h2 and its sums."""
-    from convmixer.kernels import block_launch
+    from convmixer.kernels import block_launch, elementwise_launch, pointwise_launch
     from convmixer.kernels.depthwise_launch import Normalise
 
-    count = x[0].numel()
-    of_x = Normalise(scale, shift, activation)
+    forms = Plan.parse(plan)
+    keeps_h1, keeps_mixed = _kept(forms)
+    act = forms.activation(activation, x.dtype)
+    of_x = Normalise(scale, shift, act, x_bias)
     mean, var = moments
     h_scale, h_shift, deviation = affine(Moments(mean, var), norm_weight, norm_bias, eps)
-    of_h = Normalise(h_scale, h_shift, activation)
+    of_h = Normalise(h_scale, h_shift, act)
+    if not keeps_h1:
+        # The same launch, sums and all, so that h1 is the same to the bit.
+        h1 = _depthwise_half(x, of_x, depthwise_weight, depthwise_bias, forms)[0]
 
-    h2_grad, pointwise_bias_grad = block_launch.activation_grad(grad.contiguous(), h2, sums_grad, activation)
-    mixed_grad, mixed, sums = block_launch.pointwise_grad(h2_grad, pointwise_weight, x, h1, of_x, of_h)
-    pointwise_weight_grad = h2_grad.flatten(1) @ mixed.flatten(1).t()
-    del h2_grad, mixed  # maps of which the next pass makes another
+    h2_grad, pointwise_bias_grad = elementwise_launch.activation_grad(
+        grad.contiguous(), h2, pointwise_bias, sums_grad, act
+    )
+    mixed_grad, sums, pointwise_weight_grad = pointwise_launch.backward(
+        h2_grad, pointwise_weight, x, h1, mixed if keeps_mixed else None, of_x, of_h, forms
+    )
+    del h2_grad  # a map of which the next pass makes another
 
     # BatchNorm backwards, a value a channel: its result's gradient g enters as sum(g) and sum(g * act(h1)).
-    norm_bias_grad, product = sums
-    centred = product - mean * norm_bias_grad
+    norm_bias_grad, dot = sums
+    centred = dot - mean * norm_bias_grad
     var_grad = norm_weight.float() * centred * -0.5 * deviation**3
+    count = x[0].numel()
     slope = torch.stack((h_scale, 2 * var_grad / count, (-h_scale * norm_bias_grad - 2 * var_grad * mean) / count))
+    tiles = forms.depthwise_tiles("block_grad", *_images_and_width(x), x.dtype)
     x_grad, depthwise_weight_grad, sums = block_launch.depthwise_block_grad(
-        mixed_grad, h1, x, depthwise_weight, slope, of_x
+        mixed_grad, h1, x, depthwise_weight, slope, of_x, tiles=tiles
     )
     # Copies, since results of an operator must not share memory.
     depthwise_bias_grad, shift_grad, scale_grad = (row.clone() for row in sums)
@@ -115,16 +149,17 @@ def block_backward(
         depthwise_bias_grad.to(depthwise_bias.dtype),
         (centred * deviation).to(norm_weight.dtype),
         norm_bias_grad.to(norm_bias.dtype, copy=True),
-        pointwise_weight_grad.view_as(pointwise_weight).to(pointwise_weight.dtype),
+        pointwise_weight_grad.to(pointwise_weight.dtype),
         pointwise_bias_grad.to(pointwise_bias.dtype),
     )
 
 
 @torch.library.custom_op(
-    "convmixer::block_inference", mutates_args=(), schema=f"({_PARAMETERS}, str activation) -> Tensor"
+    "convmixer::block_inference", mutates_args=(), schema=f"({_PARAMETERS}, str activation, str plan) -> Tensor"
 )
 def block_inference(
     x: torch.Tensor,
+    x_bias: torch.Tensor | None,
     scale: torch.Tensor,
     shift: torch.Tensor,
     depthwise_weight: torch.Tensor,
@@ -134,36 +169,69 @@ def block_inference(
     pointwise_weight: torch.Tensor,
     pointwise_bias: torch.Tensor,
     activation: str,
+    plan: str,
 ) -> torch.Tensor:
     """A block in evaluation: h2. norm_weight and norm_bias are BatchNorm's scale and shift (`batch_norm.affine`)."""
-    from convmixer.kernels import block_launch, depthwise_launch
+    from convmixer.kernels import depthwise_launch, pointwise_launch
     from convmixer.kernels.depthwise_launch import Normalise
 
-    mixed, _ = depthwise_launch.depthwise(
+    forms = Plan.parse(plan)
+    act = forms.activation(activation, x.dtype)
+    planes, _ = depthwise_launch.depthwise(
         x.transpose(0, 1),
         depthwise_weight,
         depthwise_bias,
-        prologue=Normalise(scale, shift, activation),
-        mix=Normalise(norm_weight, norm_bias, activation),
+        prologue=Normalise(scale, shift, act, x_bias),
+        mix=Normalise(norm_weight, norm_bias, act),
+        tiles=forms.depthwise_tiles("depthwise", *_images_and_width(x), x.dtype),
     )
-    return block_launch.pointwise(mixed.transpose(0, 1), pointwise_weight, pointwise_bias)[0]
+    mixed = planes.transpose(0, 1)
+    if forms.products == "triton":
+        return pointwise_launch.pointwise(mixed, pointwise_weight, tiles=forms.pointwise_tiles("pointwise"))[0]
+    return pointwise_launch.product(pointwise_weight.flatten(1), mixed)
+
+
+def _depthwise_half(
+    x: torch.Tensor, of_x: Normalise, weight: torch.Tensor, bias: torch.Tensor, plan: Plan
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """h1, and the sums, fp32 [2, C], of act(h1) and its square."""
+    from convmixer.kernels import depthwise_launch
+
+    tiles = plan.depthwise_tiles("depthwise", *_images_and_width(x), x.dtype)
+    planes, sums = depthwise_launch.depthwise(
+        x.transpose(0, 1), weight, bias, prologue=of_x, statistics=of_x.activation, tiles=tiles
+    )
+    return planes.transpose(0, 1), sums
+
+
+def _images_and_width(x: torch.Tensor) -> tuple[int, int]:
+    return x.shape[1], x.shape[3]
+
+
+def _kept(plan: Plan) -> tuple[bool, bool]:
+    """Whether h1, and whether the mixed map, is kept for the backward pass."""
+    return plan.keep != "inputs", plan.keep == "mixed"
 
 
 def _block_shape(x: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
     sums = x.new_empty((2, x.shape[0]), dtype=torch.float32)
-    return torch.empty_like(x), sums, torch.empty_like(x), torch.empty_like(sums)
+    h1, mixed = (torch.empty_like(x) if kept else x.new_empty(0) for kept in _kept(Plan.parse(others[-1])))
+    return torch.empty_like(x), sums, h1, mixed, torch.empty_like(sums)
 
 
-def _backward_shape(grad: torch.Tensor, sums_grad: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in others[:9])
+def _backward_shape(
+    grad: torch.Tensor, sums_grad: torch.Tensor, x: torch.Tensor, x_bias: torch.Tensor | None, *others: Any
+) -> tuple[torch.Tensor, ...]:
+    tensors = (x, *others[:8])
+    return tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    h2, _, h1, moments = output
-    *tensors, eps, activation = inputs
-    ctx.save_for_backward(*tensors, h1, h2, moments)
-    ctx.eps, ctx.activation = eps, activation
-    ctx.mark_non_differentiable(h1, moments)
+    h2, _, h1, mixed, moments = output
+    *tensors, eps, activation, plan = inputs
+    ctx.save_for_backward(*tensors, h1, mixed, h2, moments)
+    ctx.forms = eps, activation, plan
+    ctx.mark_non_differentiable(h1, mixed, moments)
     # Else torch makes gradients of zeros, as large as the maps, for h1 and the moments.
     ctx.set_materialize_grads(False)
 
@@ -172,7 +240,8 @@ def _backward(ctx: Any, grad: torch.Tensor | None, sums_grad: torch.Tensor | Non
     h2 = ctx.saved_tensors[-2]
     grad = torch.zeros_like(h2) if grad is None else grad
     sums_grad = h2.new_zeros((2, h2.shape[0]), dtype=torch.float32) if sums_grad is None else sums_grad
-    return (*block_backward(grad, sums_grad.contiguous(), *ctx.saved_tensors, ctx.eps, ctx.activation), None, None)
+    x_grad, *others = block_backward(grad, sums_grad.contiguous(), *ctx.saved_tensors, *ctx.forms)
+    return (x_grad, None, *others, None, None, None)
 
 
 block.register_fake(_block_shape)

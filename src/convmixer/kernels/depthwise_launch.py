@@ -16,11 +16,16 @@ from convmixer.kernels.tiling import DepthwiseTiles
 
 
 class Normalise(NamedTuple):
-    """x -> scale * act(x) + shift; scale and shift fp32 [C], act the name of an activation."""
+    """x -> scale * act(x + bias) + shift; all fp32 [C], act the name of an activation.
+
+    bias None: the map has it already. A raw product's bias is added by whoever reads the map, so that any library's
+    product will do; its gradient comes from the block that made the map.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
     activation: str
+    bias: torch.Tensor | None = None
 
 
 def depthwise(
@@ -37,7 +42,8 @@ def depthwise(
     """filter * x + bias in x's layout, and with `statistics` (an activation) the sums [2, C] of act(out), act(out)^2.
 
     `flip` rotates the filter by 180 degrees. `prologue` is applied to x before the zero padding. `mix` gives
-    x + mix(filter * x + bias) instead, with the activation of both. Sums are empty without `statistics`.
+    x + mix(filter * x + bias) instead, with the activation of both and no bias of its own. Sums are empty without
+    `statistics`.
     """
     images, channels, height, width = x.shape
     tiles = tiles or tiling.depthwise_tiles(images, width, x.dtype, fused=prologue is not None)
@@ -46,6 +52,7 @@ def depthwise(
     sums = x.new_empty((2, channels, grid[1] * grid[2]) if statistics else (0,), dtype=torch.float32)
     activations = {part.activation for part in (prologue, mix) if part is not None} | ({statistics} - {None})
     assert len(activations) <= 1, activations
+    assert mix is None or mix.bias is None
     activation = next(iter(activations), None)
     with torch.cuda.device_of(x):
         depthwise_kernel[grid](
@@ -55,6 +62,7 @@ def depthwise(
             out,
             x if prologue is None else prologue.scale,
             x if prologue is None else prologue.shift,
+            None if prologue is None else prologue.bias,
             x if mix is None else mix.scale,
             x if mix is None else mix.shift,
             sums,

@@ -33,6 +33,22 @@ def reason_against(device: torch.device, dtype: torch.dtype, kernel_size: int) -
     return None
 
 
+def slow_rows(image_size: int, patch_size: int) -> str | None:
+    """What maps of images of this width cost whose rows 16 does not divide; None where they cost nothing.
+
+    A row of such a map does not start at a multiple of 16 bytes, so that the kernels which walk over rows load single
+    values where they load eight else.
+    """
+    width = image_size // patch_size
+    if width % 16 == 0:
+        return None
+    side = max(1, round(width / 16)) * 16
+    return (
+        f"rows of {width} values, which 16 does not divide, are loaded and stored value by value; "
+        f"images {side * patch_size} pixels wide have rows of {side}"
+    )
+
+
 def has_contiguous_planes(x: torch.Tensor) -> bool:
     """Whether each map of x, [N, C, H, W], lies in one piece: [N, C, H, W] and [C, N, H, W] in memory do."""
     return x.stride(3) == 1 and x.stride(2) == x.shape[3]

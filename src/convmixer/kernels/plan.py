@@ -1,4 +1,4 @@
-"""Which of several right forms each pass of the fused network takes: what was predicted best until a GPU has timed them.
+"""Which of several right forms each pass of the fused network takes: the one predicted best until a GPU has timed them.
 
 A form never changes what is computed, only its rounding and its speed. A plan has a text form, which the log of a run
 shows and a checkpoint keeps, so that a resumed run computes by the same forms as the run that it goes on with.
@@ -6,9 +6,26 @@ shows and a checkpoint keeps, so that a resumed run computes by the same forms a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Literal
+
+import torch
+
+from convmixer.kernels import tiling
+from convmixer.kernels.tiling import DepthwiseTiles, PointwiseTiles
+
+_FORMS = {
+    "products": "library|triton",
+    "keep": "mixed|halves|inputs",
+    "ends": "kernels|torch",
+    "erf": "short|long",
+    "depthwise": r"\d+x\d+x\d+p?",
+    "block_grad": r"\d+x\d+x\d+p?",
+    "pointwise": r"\d+x\d+x\d+x\d+x\d+",
+    "pointwise_grad": r"\d+x\d+x\d+x\d+x\d+",
+}
 
 
 @dataclass(frozen=True)
@@ -19,10 +36,29 @@ class Plan:
       with these in the epilogue.
     * `keep`: which maps of a block the backward pass finds: its mixed map too, its two convolutions' outputs, or its
       input alone (activation checkpointing, which is only taken where it is asked for).
+    * `ends`: stem and pooling by our kernels, or by torch's operators.
+    * `erf`: in GELU of 16-bit maps, one as exact as these need, or the one that fp32 maps always have.
+    * Tiles, or None for those that `tiling` has for the shape: `depthwise` (forward) and `block_grad` as "64x4x1p",
+      images, warps and stages, p for prefetch; `pointwise` and `pointwise_grad`, Triton's products, as
+      "128x256x64x8x3", outputs, positions, inputs, warps and stages.
+
+    Raises ValueError for a value that is none of these.
     """
 
     products: Literal["library", "triton"] = "library"
     keep: Literal["mixed", "halves", "inputs"] = "halves"
+    ends: Literal["kernels", "torch"] = "kernels"
+    erf: Literal["short", "long"] = "short"
+    depthwise: str | None = None
+    block_grad: str | None = None
+    pointwise: str | None = None
+    pointwise_grad: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, form in _FORMS.items():
+            value = getattr(self, name)
+            if value is not None and not re.fullmatch(form, value):
+                raise ValueError(f"no plan has {name}={value}")
 
     def __str__(self) -> str:
         default = Plan()
@@ -35,8 +71,40 @@ class Plan:
         """The plan of a text that `str` made. Raises ValueError for another one."""
         values: dict[str, str] = {}
         for word in text.split():
-            name, _, value = word.partition("=")
-            if name not in {field.name for field in fields(cls)}:
-                raise ValueError(f"no plan has {name}")
+            name, equals, value = word.partition("=")
+            if name not in _FORMS or not equals:
+                raise ValueError(f"no plan has {word}")
+            if name in values:
+                raise ValueError(f"a plan has {name} once, this twice")
             values[name] = value
         return cls(**values)  # type: ignore[arg-type]
+
+    def activation(self, name: str, dtype: torch.dtype) -> str:
+        """The name by which launches take this activation of maps of a type."""
+        return name
+
+    def depthwise_tiles(
+        self, kind: Literal["depthwise", "block_grad"], images: int, width: int, dtype: torch.dtype
+    ) -> DepthwiseTiles | None:
+        """The tiles of a pass over so many images of this width; None where the plan leaves them to `tiling`."""
+        text: str | None = getattr(self, kind)
+        return None if text is None else tiling.fit_depthwise(read_depthwise(text), images, width, dtype)
+
+    def pointwise_tiles(self, kind: Literal["pointwise", "pointwise_grad"]) -> PointwiseTiles | None:
+        """As `depthwise_tiles`, for Triton's products."""
+        text: str | None = getattr(self, kind)
+        return None if text is None else PointwiseTiles(*map(int, text.split("x")))
+
+
+def read_depthwise(text: str) -> DepthwiseTiles:
+    """Of "64x4x1p", not yet cut down to any maps."""
+    images, warps, stages = map(int, text.rstrip("p").split("x"))
+    return DepthwiseTiles(images=images, warps=warps, stages=stages)
+
+
+def depthwise_text(tiles: DepthwiseTiles) -> str:
+    return f"{tiles.images}x{tiles.warps}x{tiles.stages}"
+
+
+def pointwise_text(tiles: PointwiseTiles) -> str:
+    return f"{tiles.outputs}x{tiles.positions}x{tiles.inputs}x{tiles.warps}x{tiles.stages}"

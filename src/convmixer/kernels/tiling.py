@@ -125,5 +125,11 @@ def elements(positions: int) -> int:
     return min(2048, max(128, _power_of_two(positions)))
 
 
+def pool_tile(images: int, positions: int) -> tuple[int, int]:
+    """Images and positions of a channel that a program of the pooling takes at a time."""
+    across = min(1024, max(16, _power_of_two(positions)))
+    return min(_power_of_two(images), max(1, 2048 // across)), across
+
+
 def _power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()

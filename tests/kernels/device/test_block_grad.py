@@ -25,11 +25,11 @@ def check(
     device: torch.device,
     near: Callable[..., None],
 ) -> None:
-    """All five gradients, of two channels; each scale, shift and slope is random and far from 1 and 0."""
+    """All five gradients, of two channels; each scale, shift, slope and bias of x is random and far from 1 and 0."""
     grad, h, x = (torch.randn(2, batch, height, width, device=device).to(dtype) for _ in range(3))
-    weight, slope, (scale, shift) = (torch.randn(size, device=device) for size in ((2, 1, k, k), (3, 2), (2, 2)))
+    weight, slope, (scale, shift, bias) = (torch.randn(size, device=device) for size in ((2, 1, k, k), (3, 2), (3, 2)))
     x_grad, weight_grad, sums = block_launch.depthwise_block_grad(
-        grad, h, x, weight, slope, Normalise(scale, shift, activation)
+        grad, h, x, weight, slope, Normalise(scale, shift, activation, bias)
     )
 
     act = make_activation(activation)
@@ -40,7 +40,8 @@ def check(
     a, b, d = slope.double()[:, :, None, None, None]
     active = act(h64)
     (h_grad,) = torch.autograd.grad(active, h64, a * grad64 + b * active.detach() + d)
-    z = scale64[:, None, None, None] * act(x64) + shift64[:, None, None, None]
+    with_bias = x64 + bias.double()[:, None, None, None]
+    z = scale64[:, None, None, None] * act(with_bias) + shift64[:, None, None, None]
     convolved = nn.functional.conv2d(z.transpose(0, 1), weight64, padding="same", groups=2).transpose(0, 1)
     of_x, of_weight, of_scale, of_shift = torch.autograd.grad(
         (convolved, z), (x64, weight64, scale64, shift64), (h_grad, grad64)

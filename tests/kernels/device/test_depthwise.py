@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from convmixer.kernels import tiling
+from convmixer.kernels import depthwise_launch, tiling
 from convmixer.kernels.depthwise import depthwise, depthwise_conv2d, depthwise_weight_grad
+from convmixer.kernels.depthwise_launch import Normalise
+from convmixer.model import make_activation
 
 SHAPES = [(3, 1, 2, 5, 7), (5, 2, 3, 5, 7), (7, 17, 1, 4, 3), (9, 2, 1, 5, 18)]
 LARGE = [(k, n, 3, h, w) for k in (3, 5, 7, 9) for n, h, w in ((1, 31, 33), (3, 1, 65), (2, 33, 1), (70, 16, 16))]
@@ -58,6 +60,42 @@ def test_values_and_gradients_of_larger_maps(
     if dtype == torch.bfloat16 and device.type == "cpu":
         pytest.skip("bf16 products are wrong in Triton's interpreter")
     check(shape, dtype, device, assert_near)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize(
+    ("k", "n", "h", "w", "activation"), [(3, 1, 5, 7, "relu"), (7, 17, 4, 3, "gelu_tanh"), (9, 2, 3, 18, "gelu")]
+)
+def test_what_is_fused_with_it(
+    k: int,
+    n: int,
+    h: int,
+    w: int,
+    activation: str,
+    with_bias: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    assert_near: Callable[..., None],
+) -> None:
+    """The input scale * act(x + bias) + shift, and behind the filter either the statistics or the residual's mix."""
+    (x, weight, bias, _), (x64, weight64, bias64, _) = problem(k, n, 2, h, w, dtype, device)
+    scale, shift, x_bias, out_scale, out_shift = torch.randn(5, 2, device=device)
+    of_x = Normalise(scale, shift, activation, x_bias if with_bias else None)
+    out, sums = depthwise_launch.depthwise(x, weight, bias, prologue=of_x, statistics=activation)
+    of_h = Normalise(out_scale, out_shift, activation)
+    mixed, _ = depthwise_launch.depthwise(x, weight, bias, prologue=of_x, mix=of_h)
+
+    act = make_activation(activation)
+    scale, shift, x_bias, out_scale, out_shift = (
+        value.double()[:, None, None] for value in (scale, shift, x_bias, out_scale, out_shift)
+    )
+    z = scale * act(x64 + x_bias if with_bias else x64) + shift
+    expected = conv2d(z, weight64, bias64, padding="same", groups=2)
+    assert_near(out, expected, dtype, 2)
+    active = act(out.double())  # the sums are of what was rounded and written
+    assert_near(sums, torch.stack((active.sum((0, 2, 3)), active.square().sum((0, 2, 3)))), torch.float32)
+    assert_near(mixed, z + out_scale * act(expected) + out_shift, dtype, 2)
 
 
 def test_channels_first_in_memory_gives_the_same_and_keeps_its_layout(device: torch.device) -> None:

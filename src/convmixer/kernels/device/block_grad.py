@@ -11,7 +11,14 @@ import triton
 import triton.language as tl
 
 from convmixer.kernels.device.activations import activate, activation_slope
-from convmixer.kernels.device.planes import row_places, store_partial_sum, store_products, toeplitz_bands, zero_tiles
+from convmixer.kernels.device.planes import (
+    biased,
+    row_places,
+    store_partial_sum,
+    store_products,
+    toeplitz_bands,
+    zero_tiles,
+)
 
 
 @triton.jit
@@ -38,18 +45,19 @@ def filter_products(kept, z, products, row, K: tl.constexpr, PRECISION: tl.const
 
 @triton.jit(do_not_specialize=["images", "height"])
 def depthwise_block_grad_kernel(
-    grad_ptr, h_ptr, x_ptr, weight_ptr, slope_ptr, x_scale_ptr, x_shift_ptr, x_grad_ptr, sums_ptr, products_ptr,
-    images, height, width, image_stride, channel_stride,
+    grad_ptr, h_ptr, x_ptr, weight_ptr, slope_ptr, x_scale_ptr, x_shift_ptr, x_bias_ptr,
+    x_grad_ptr, sums_ptr, products_ptr, images, height, width, image_stride, channel_stride,
     K: tl.constexpr, ACT: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """From grad, the gradient of y = z + BatchNorm(act(h)), h = filter * z + bias, z = x_scale * act(x) + x_shift.
+    """From grad, the gradient of y = z + BatchNorm(act(h)), h = filter * z + bias, z = x_scale * act(v) + x_shift.
 
-    BatchNorm gives act(h) the gradient a grad + b act(h) + d with slope, [3, channels], holding a, b, d. Writes the
-    gradient of x; sums, [3, channels, splits * tiles]: of h's gradient (the bias'), of z's (x_shift's) and of z's
-    times act(x) (x_scale's); and products of the columns of h's gradient and of z, [channels, K, splits * tiles,
-    WINDOW, COLUMNS] in fp32, whose diagonals are the rotated filter's gradient (`diagonal_sums_kernel`). All maps have
-    the same strides. Grid (channels, splits, column tiles); a split takes each splits-th group of images.
+    v is x + x_bias, or x where x_bias_ptr is None. BatchNorm gives act(h) the gradient a grad + b act(h) + d with
+    slope, [3, channels], holding a, b, d. Writes the gradient of x; sums, [3, channels, splits * tiles]: of h's
+    gradient (the bias'), of z's (x_shift's) and of z's times act(v) (x_scale's); and products of the columns of h's
+    gradient and of z, [channels, K, splits * tiles, WINDOW, COLUMNS] in fp32, whose diagonals are the rotated filter's
+    gradient (`diagonal_sums_kernel`). All maps have the same strides. Grid (channels, splits, column tiles); a split
+    takes each splits-th group of images.
     """
     channel, channels = tl.program_id(0), tl.num_programs(0)
     first = tl.program_id(2) * COLUMNS
@@ -61,7 +69,9 @@ def depthwise_block_grad_kernel(
     bands = toeplitz_bands(weight_ptr, channel, dtype, K, True, COLUMNS, WINDOW)
     slope_ptr += channel
     a, b, d = tl.load(slope_ptr), tl.load(slope_ptr + channels), tl.load(slope_ptr + 2 * channels)
-    x_scale, x_shift = tl.load(x_scale_ptr + channel), tl.load(x_shift_ptr + channel)
+    x_scale, x_shift, x_bias = tl.load(x_scale_ptr + channel), tl.load(x_shift_ptr + channel), None
+    if x_bias_ptr is not None:
+        x_bias = tl.load(x_bias_ptr + channel)
 
     zero = tl.zeros((BLOCK_IMAGES,), tl.float32)
     bias_sum, shift_sum, scale_sum = zero, zero, zero
@@ -78,7 +88,7 @@ def depthwise_block_grad_kernel(
 
             done = row - K // 2
             places, inside = row_places(done, image, columns, images, height, width, image_stride)
-            x = tl.load(x_ptr + start + places, mask=inside, other=0.0).to(tl.float32)
+            x = biased(tl.load(x_ptr + start + places, mask=inside, other=0.0), x_bias)
             active = activate(x, ACT)
             # 0 in the border: BatchNorm comes before the padding.
             z = tl.where(inside, x_scale * active + x_shift, 0.0).to(dtype)

@@ -26,7 +26,7 @@ from convmixer.kernels.device.planes import (
 
 @triton.jit(do_not_specialize=["images", "height"])
 def depthwise_kernel(
-    x_ptr, weight_ptr, bias_ptr, out_ptr, scale_ptr, shift_ptr, out_scale_ptr, out_shift_ptr, sums_ptr,
+    x_ptr, weight_ptr, bias_ptr, out_ptr, scale_ptr, shift_ptr, x_bias_ptr, out_scale_ptr, out_shift_ptr, sums_ptr,
     images, height, width, x_image_stride, x_channel_stride, out_image_stride, out_channel_stride,
     K: tl.constexpr, FLIP: tl.constexpr, HAS_BIAS: tl.constexpr,
     PROLOGUE: tl.constexpr, EPILOGUE: tl.constexpr, ACT: tl.constexpr,
@@ -34,8 +34,9 @@ def depthwise_kernel(
 ):  # fmt: skip
     """out = filter * x + bias over grid (channels, image groups, column tiles).
 
-    PROLOGUE: x is scale * act(x) + shift. EPILOGUE "statistics": sums, [2, channels, groups * tiles], gets the sums of
-    act(out) and of its square. EPILOGUE "mix": out = x + out_scale * act(filter * x + bias) + out_shift.
+    PROLOGUE: x is scale * act(x + x_bias) + shift, or without x_bias where its pointer is None. EPILOGUE "statistics":
+    sums, [2, channels, groups * tiles], gets the sums of act(out) and of its square. EPILOGUE "mix": out is
+    x + out_scale * act(filter * x + bias) + out_shift.
     """
     channel = tl.program_id(0)
     image = tl.program_id(1) * BLOCK_IMAGES + tl.arange(0, BLOCK_IMAGES)
@@ -49,9 +50,11 @@ def depthwise_kernel(
     bias = 0.0
     if HAS_BIAS:
         bias = tl.load(bias_ptr + channel).to(tl.float32)
-    scale, shift, out_scale, out_shift = 1.0, 0.0, 1.0, 0.0
+    scale, shift, x_bias, out_scale, out_shift = 1.0, 0.0, None, 1.0, 0.0
     if PROLOGUE:
         scale, shift = tl.load(scale_ptr + channel), tl.load(shift_ptr + channel)
+        if x_bias_ptr is not None:
+            x_bias = tl.load(x_bias_ptr + channel)
     if EPILOGUE == "mix":
         out_scale, out_shift = tl.load(out_scale_ptr + channel), tl.load(out_shift_ptr + channel)
 
@@ -64,7 +67,7 @@ def depthwise_kernel(
             places, inside = row_places(row, image, window, images, height, width, x_image_stride)
             x = tl.load(x_ptr + places, mask=inside, other=0.0)
             if PROLOGUE:
-                x = normalised(x, inside, scale, shift, ACT).to(dtype)
+                x = normalised(x, inside, scale, shift, x_bias, ACT).to(dtype)
             rows = correlate_row(x, bands, rows, K, PRECISION)
             done = row - K // 2
             out = rows[0] + bias
@@ -74,12 +77,12 @@ def depthwise_kernel(
                 own, _ = row_places(done, image, columns, images, height, width, x_image_stride)
                 residual = tl.load(x_ptr + own, mask=inside, other=0.0).to(tl.float32)
                 if PROLOGUE:
-                    residual = normalised(residual, inside, scale, shift, ACT)
+                    residual = normalised(residual, inside, scale, shift, x_bias, ACT)
                 out = residual + out_scale * activate(out, ACT) + out_shift
             out = out.to(dtype)
             tl.store(out_ptr + places, out, mask=inside)
             if EPILOGUE == "statistics":
-                activated = normalised(out, inside, 1.0, 0.0, ACT)
+                activated = normalised(out, inside, 1.0, 0.0, None, ACT)
                 total += tl.sum(activated, axis=1)
                 squares += tl.sum(activated * activated, axis=1)
     if EPILOGUE == "statistics":

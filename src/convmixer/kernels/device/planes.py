@@ -57,9 +57,18 @@ def row_places(row, image, column, images, height, width, image_stride):
 
 
 @triton.jit
-def normalised(raw, inside, scale, shift, ACT: tl.constexpr):
-    """scale * act(raw) + shift in fp32 where `inside`, and 0 in the border: BatchNorm comes before the padding."""
-    return tl.where(inside, scale * activate(raw.to(tl.float32), ACT) + shift, 0.0)
+def biased(raw, bias):
+    """raw + bias in fp32; bias None, for a map that has its bias already, costs nothing."""
+    raw = raw.to(tl.float32)
+    if bias is not None:
+        raw += bias
+    return raw
+
+
+@triton.jit
+def normalised(raw, inside, scale, shift, bias, ACT: tl.constexpr):
+    """scale * act(raw + bias) + shift in fp32 where `inside`, else 0: BatchNorm comes before the padding."""
+    return tl.where(inside, scale * activate(biased(raw, bias), ACT) + shift, 0.0)
 
 
 @triton.jit

@@ -34,26 +34,22 @@ def product_tile(
 
 
 @triton.jit
+def store_row_sums(sums_ptr, row, values, output, outputs, tile, tiles):
+    """The sum of each row of `values` into sums[row, output, tile]."""
+    tl.store(sums_ptr + (row * outputs + output) * tiles + tile, tl.sum(values, axis=1), mask=output < outputs)
+
+
+@triton.jit
 def pointwise_kernel(
-    x_ptr,
-    weight_ptr,
-    bias_ptr,
-    out_ptr,
-    sums_ptr,
-    outputs,
-    inputs,
-    positions,
-    STATISTICS: tl.constexpr,
-    ACT: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_POSITIONS: tl.constexpr,
-    BLOCK_INPUTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """out[outputs, positions] = weight[outputs, inputs] x[inputs, positions] + bias[outputs].
+    x_ptr, weight_ptr, bias_ptr, out_ptr, sums_ptr, outputs, inputs, positions,
+    STATISTICS: tl.constexpr, ACT: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr, BLOCK_POSITIONS: tl.constexpr, BLOCK_INPUTS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """out[outputs, positions] = weight[outputs, inputs] x[inputs, positions], without the bias.
 
     Grid (output tiles * position tiles,), output tiles first: those that read the same x run together, and it comes
-    from the cache. STATISTICS: sums, [2, outputs, position tiles], gets the sums of act(out) and of its square.
+    from the cache. STATISTICS: sums, [2, outputs, position tiles], gets the sums of act(out + bias) and of its square,
+    of out as it is stored.
     """
     output_tiles = tl.cdiv(outputs, BLOCK_OUTPUTS)
     position_tile = tl.program_id(0) // output_tiles
@@ -64,30 +60,28 @@ def pointwise_kernel(
         BLOCK_OUTPUTS, BLOCK_POSITIONS, BLOCK_INPUTS, PRECISION,
     )  # fmt: skip
     inside = (output[:, None] < outputs) & (position[None, :] < positions)
-    bias = tl.load(bias_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
-    out = (total + bias[:, None]).to(out_ptr.dtype.element_ty)
+    out = total.to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + output.to(tl.int64)[:, None] * positions + position[None, :], out, mask=inside)
     if STATISTICS:
-        activated = tl.where(inside, activate(out.to(tl.float32), ACT), 0.0)
+        bias = tl.load(bias_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
+        activated = tl.where(inside, activate(out.to(tl.float32) + bias[:, None], ACT), 0.0)
         tiles = tl.cdiv(positions, BLOCK_POSITIONS)
-        place = output * tiles + position_tile
-        tl.store(sums_ptr + place, tl.sum(activated, axis=1), mask=output < outputs)
-        squares = tl.sum(activated * activated, axis=1)
-        tl.store(sums_ptr + outputs * tiles + place, squares, mask=output < outputs)
+        store_row_sums(sums_ptr, 0, activated, output, outputs, position_tile, tiles)
+        store_row_sums(sums_ptr, 1, activated * activated, output, outputs, position_tile, tiles)
 
 
 @triton.jit
 def pointwise_grad_kernel(
-    grad_ptr, weight_ptr, x_ptr, h_ptr, x_scale_ptr, x_shift_ptr, h_scale_ptr, h_shift_ptr,
+    grad_ptr, weight_ptr, x_ptr, h_ptr, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr,
     out_ptr, mixed_ptr, sums_ptr, outputs, inputs, positions,
-    ACT: tl.constexpr,
+    ACT: tl.constexpr, MIX: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr, BLOCK_POSITIONS: tl.constexpr, BLOCK_INPUTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """out[outputs, positions] = weight[outputs, inputs] grad[inputs, positions], and what BatchNorm's gradient needs.
 
-    weight is the convolution's transposed, so `outputs` are its input channels. mixed gets the convolution's input,
-    made again: x_scale * act(x) + x_shift + h_scale * act(h) + h_shift. sums, [2, outputs, position tiles], gets the
-    sums of out, as it is stored, and of out * act(h). Grid as `pointwise_kernel`'s.
+    weight is the convolution's transposed, so `outputs` are its input channels. sums, [2, outputs, position tiles],
+    gets the sums of out, as it is stored, and of out * act(h). MIX: mixed gets the convolution's input, made again:
+    x_scale * act(x + x_bias) + x_shift + h_scale * act(h) + h_shift. Grid as `pointwise_kernel`'s.
     """
     output_tiles = tl.cdiv(outputs, BLOCK_OUTPUTS)
     position_tile = tl.program_id(0) // output_tiles
@@ -106,13 +100,15 @@ def pointwise_grad_kernel(
     h = activate(tl.load(h_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
     out = out.to(tl.float32)
     tiles = tl.cdiv(positions, BLOCK_POSITIONS)
-    place = output * tiles + position_tile
-    tl.store(sums_ptr + place, tl.sum(out, axis=1), mask=there)
-    tl.store(sums_ptr + outputs * tiles + place, tl.sum(out * h, axis=1), mask=there)
-
-    x_scale = tl.load(x_scale_ptr + output, mask=there, other=0.0)
-    h_scale = tl.load(h_scale_ptr + output, mask=there, other=0.0)
-    shift = tl.load(x_shift_ptr + output, mask=there, other=0.0) + tl.load(h_shift_ptr + output, mask=there, other=0.0)
-    x = activate(tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
-    mixed = x_scale[:, None] * x + h_scale[:, None] * h + shift[:, None]
-    tl.store(mixed_ptr + places, mixed.to(mixed_ptr.dtype.element_ty), mask=inside)
+    store_row_sums(sums_ptr, 0, out, output, outputs, position_tile, tiles)
+    store_row_sums(sums_ptr, 1, out * h, output, outputs, position_tile, tiles)
+    if MIX:
+        x_scale = tl.load(x_scale_ptr + output, mask=there, other=0.0)
+        h_scale = tl.load(h_scale_ptr + output, mask=there, other=0.0)
+        shift = tl.load(x_shift_ptr + output, mask=there, other=0.0)
+        shift += tl.load(h_shift_ptr + output, mask=there, other=0.0)
+        x = tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32)
+        if x_bias_ptr is not None:
+            x += tl.load(x_bias_ptr + output, mask=there, other=0.0).to(tl.float32)[:, None]
+        mixed = x_scale[:, None] * activate(x, ACT) + h_scale[:, None] * h + shift[:, None]
+        tl.store(mixed_ptr + places, mixed.to(mixed_ptr.dtype.element_ty), mask=inside)
