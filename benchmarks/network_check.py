@@ -39,8 +39,8 @@ from convmixer.model import ConvMixer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCKS = 2
-# Tighter than the choice of a way needs, which must not refuse TF32: gradients of biases before a BatchNorm are up to
-# 1e-3 off in exact fp32, and a sum that is 1 % off must show.
+# Of gradients in fp32, tighter than the choice of a way needs, so that a sum which is 1 % off shows. Not for ReLU, where
+# rounding moves some values across 0: eager in two layouts is up to 7e-3 apart (2e-4 with GELU).
 FP32_GRADIENTS = 3e-3
 
 Forward = Callable[[ConvMixer, Tensor], Tensor]
@@ -99,7 +99,7 @@ class NetworkCheck:
         self._exact = partial(exact_fp32, job)
         with self._exact():
             self.check = Check(model, job, ways_for(replace(job, device=torch.device("cpu")))[0], pictures(batch, size, 2))
-        if dtype == torch.float32:
+        if dtype == torch.float32 and arch.activation != "relu":
             self.check.limits[1:] = [min(limit, FP32_GRADIENTS) for limit in self.check.limits[1:]]
 
     def __call__(self, checked: Checked, forward: Forward) -> Checked:

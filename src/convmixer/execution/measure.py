@@ -24,9 +24,10 @@ from convmixer.model import ConvMixer
 
 # Relative distance to eager fp32 that logits, and a parameter's gradient, may have in any case. Beyond, a way may be
 # three times as far from fp32 as plain eager is in the job's own precision. Gradients of biases before a BatchNorm are
-# sums that nearly cancel, and up to 1e-3 off in fp32 itself.
+# sums that nearly cancel, and with ReLU, where rounding moves values across 0, up to 7e-3 off in fp32 itself (eager in
+# two layouts).
 LOGITS_FLOOR = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-GRADIENT_FLOOR = {torch.float32: 1e-2, torch.bfloat16: 1e-1, torch.float16: 5e-2}
+GRADIENT_FLOOR = {torch.float32: 2e-2, torch.bfloat16: 1e-1, torch.float16: 5e-2}
 SLACK = 3.0
 CHECKED_BLOCKS = 2
 ROUNDS = 5
