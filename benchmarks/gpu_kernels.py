@@ -54,7 +54,7 @@ class Measured:
             return "       -" if value is None else f"{value:8.3f}"
 
         fraction = f"{self.floor / self.ours:5.0%}" if self.ours and self.floor else "    -"
-        verdict = f"{self.error:.2f}" if self.right else f"WRONG {self.error:.2f} {self.note}"
+        verdict = f"{self.error:.2g}" if self.right else f"WRONG {self.error:.2g} {self.note}"
         times = " ".join(cell(value) for value in (self.floor, self.ours, self.eager))
         return f"{self.variant:17} {self.name:54} {times} {fraction}  {verdict}"
 
