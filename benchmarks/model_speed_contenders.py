@@ -183,7 +183,7 @@ def _way(setting: Setting, kind: str, number: int = 0) -> Way | None:
 def _ours(trial: Trial, kind: str, number: int = 0) -> Step:
     way = _way(trial.setting, kind, number)
     assert way is not None
-    network = way.build(trial.ours(), trial.setting.job()).train(trial.setting.training)
+    network = way.network(trial.ours(), trial.setting.job()).train(trial.setting.training)
     return trial.step(network, torch.channels_last)
 
 

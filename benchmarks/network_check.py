@@ -27,9 +27,10 @@ sys.path[:0] = [str(HERE.parent / "src"), str(HERE)]
 
 import torch
 from pictures import pictures, settle
-from torch import Tensor, nn
+from torch import Tensor
 
 from convmixer.arch import VARIANTS, Architecture
+from convmixer.execution.function import FunctionOfModel
 from convmixer.execution.job import Job
 from convmixer.execution.measure import Check, exact_fp32, reason
 from convmixer.execution.ways import Way
@@ -71,18 +72,9 @@ class Checked:
         return f"{verdict} {title}: {self.note or errors} ({self.seconds:.1f} s)"
 
 
-class _Function(nn.Module):
-    def __init__(self, model: ConvMixer, forward: Forward) -> None:
-        super().__init__()
-        self.model, self._forward = model, forward
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._forward(self.model, images)
-
-
 def way_of(name: str, forward: Forward) -> Way:
     """A function of model and images as a way of running it."""
-    return Way(name, "fused", lambda job: True, lambda model, *_: _Function(model, forward))
+    return Way(name, "fused", lambda job: True, lambda model, job, plan: FunctionOfModel(model, forward))
 
 
 class NetworkCheck:

@@ -41,7 +41,7 @@ def step_of(variant: str, part: str, options: argparse.Namespace) -> tuple[Calla
     job = Job(model.arch, options.size, options.batch, torch.bfloat16, part == "training", device)
     ways = ways_for(job)
     way = next((way for way in ways if way.kind == "fused"), ways[0])
-    network = way.build(model, job)
+    network = way.network(model, job)
     images = pictures(options.batch, options.size, seed=0).to(device)
     labels = torch.randint(model.arch.num_classes, (options.batch,), device=device)
 
@@ -55,7 +55,7 @@ def step_of(variant: str, part: str, options: argparse.Namespace) -> tuple[Calla
             logits = network(images)
         nn.functional.cross_entropy(logits.float(), labels).backward()
 
-    return (train if part == "training" else infer), way.name
+    return (train if part == "training" else infer), way.full_name
 
 
 def profiled(step: Callable[[], object], device: torch.device) -> dict[str, Any]:

@@ -135,6 +135,11 @@ _LOST_PEER = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pip
 _store: Any = None
 
 
+def shared_store() -> Any:
+    """The store by which the processes of the run found each other; None without several."""
+    return _store
+
+
 def _key(word: str) -> str:
     return f"convmixer/{word}"
 
@@ -163,12 +168,13 @@ def restarted_run() -> str | None:
 
 @contextmanager
 def process_group(processes: Processes, device: torch.device, timeout_seconds: float) -> Iterator[None]:
-    """Connect the processes: NCCL for what lies on GPUs, Gloo for what lies on the CPU; nothing to do for one."""
+    """Connect the processes: NCCL for what lies on GPUs, Gloo for what lies on the CPU; nothing to do for one.
+
+    `device`: this process's own, and its current one (`choose_device`), which NCCL takes.
+    """
     if processes.count == 1:
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     backend = {"cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}.get(device.type, "gloo")
     timeout = timedelta(seconds=timeout_seconds)
     global _store

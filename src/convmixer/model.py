@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from convmixer.arch import Architecture, architecture
+from convmixer.recompute import recomputed
 
 
 def make_activation(name: str) -> nn.Module:
@@ -52,11 +53,14 @@ class Block(nn.Module):
 
 
 class ConvMixer(nn.Module):
-    """Images [N, in_chans, height, width], normalised -> logits [N, num_classes]. `arch` tells its shape."""
+    """Images [N, in_chans, height, width], normalised -> logits [N, num_classes]. `arch` tells its shape.
+
+    `recompute`, False at first: in training only each block's input is kept for the backward pass.
+    """
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
-        self.arch = arch
+        self.arch, self.recompute = arch, False
         self.stem = Stem(arch)
         self.blocks = nn.ModuleList(Block(arch) for _ in range(arch.depth))
         self.head = nn.Linear(arch.dim, arch.num_classes)
@@ -65,7 +69,7 @@ class ConvMixer(nn.Module):
         """Pooled features before the head, [N, D]."""
         x = self.stem(images)
         for block in self.blocks:
-            x = block(x)
+            x = recomputed(block, block, x) if self.recompute else block(x)
         return x.mean(dim=(2, 3))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convmixer.execution import Job, build_network, ways
+from convmixer.execution import Job, build_network, graphs, ways
 from convmixer.execution.graphs import GraphedConvMixer
 from convmixer.execution.measure import measure
 from convmixer.execution.ways import Way, ways_for
@@ -130,11 +130,58 @@ def test_recording_leaves_the_model_as_it_was(
     model = small_model().train()
     before = {name: (tensor.clone(), tensor.data_ptr()) for name, tensor in model.state_dict().items()}
     network = GraphedConvMixer(model, plain, job_of(model, training=True))
-    network._record(torch.randn(4, 3, 16, 16), list(model.parameters()))
+    network._record(torch.randn(4, 3, 16, 16))
     assert stand_in
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name][0]), name
         assert tensor.data_ptr() == before[name][1]
+
+
+def leaves_of(tensor: Tensor) -> set[Any]:
+    """The leaves that the gradient of a tensor reaches."""
+    waiting, seen, leaves = [tensor.grad_fn], set(), set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.add(node.variable)
+        waiting += [following for following, _ in node.next_functions]
+    return leaves
+
+
+def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
+    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would belong to another stream: recording refuses that, and what is recorded keeps its own nodes for good."""
+    model = small_model().train()
+    alive: list[str] = []
+    recorded: set[Any] = set()
+    aliases = graphs._Apart.apply
+
+    def marking(*parameters: Tensor) -> Any:
+        out = aliases(*parameters)
+        for node, _ in out[0].grad_fn.next_functions:
+            node.metadata["alias"] = True
+        return out
+
+    def make(run: Callable[..., Tensor], sample: tuple[Tensor, ...], **options: Any) -> Callable[..., Tensor]:
+        for name, parameter in model.named_parameters():
+            # A parameter has one node, which lives as long as something that was computed with it.
+            node = parameter.view_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+            alive.extend([name] if node.metadata else [])
+        recorded.update(leaves_of(run(*sample)))
+        return fixed_memory(run, sample, **options)
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    monkeypatch.setattr(graphs._Apart, "apply", marking)
+    logits = GraphedConvMixer(model, plain, job_of(model, training=True))(torch.randn(4, 3, 16, 16))
+    assert alive == []
+    assert len(recorded) == len(list(model.parameters()))
+    assert recorded.isdisjoint(model.parameters())
+    assert {leaf.data_ptr() for leaf in recorded} == {p.data_ptr() for p in model.parameters()}
+    assert leaves_of(logits) == set(model.parameters())
 
 
 def test_other_shapes_and_the_other_mode_run_the_function(
@@ -174,8 +221,8 @@ def test_inference_takes_batches_of_any_size(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here recording works")
 def test_a_recording_that_fails_falls_back(small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = Way("graph", "fused", lambda job: True, lambda model, job: GraphedConvMixer(model, plain, job))
-    eager = Way("eager, channels_last", "eager", lambda job: True, lambda model, job: model)
+    graph = Way("graph", "fused", lambda job: True, lambda model, job, plan: GraphedConvMixer(model, plain, job))
+    eager = Way("eager, channels_last", "eager", lambda job: True, lambda model, job, plan: model)
     monkeypatch.setattr(ways, "WAYS", (eager, graph))
     model, said, images = small_model().train(), [], torch.randn(4, 3, 16, 16)
     twin = copy.deepcopy(model)
@@ -208,10 +255,10 @@ class Counted(nn.Module):
 
 def test_a_way_that_holds_memory_is_timed_alone(small_model: Make, job_of: MakeJob) -> None:
     def counted(name: str, holds: bool) -> Way:
-        return Way(name, "fused", lambda job: True, lambda model, job: Counted(model), holds_memory=holds)
+        return Way(name, "fused", lambda job: True, lambda model, job, plan: Counted(model), holds_memory=holds)
 
     model = small_model()
-    eager = Way("eager", "eager", lambda job: True, lambda model, job: model)
+    eager = Way("eager", "eager", lambda job: True, lambda model, job, plan: model)
     found = measure([eager, *(counted(str(i), True) for i in range(3))], model, job_of(model), 0.0)
     assert [found[str(i)].failure for i in range(3)] == [None] * 3
     assert Counted.most == 1
@@ -236,10 +283,10 @@ def test_running_out_of_memory_is_that_ways_failure(small_model: Make, job_of: M
             return self.model(images)
 
     model = small_model()
-    eager = Way("eager", "eager", lambda job: True, lambda model, job: model)
+    eager = Way("eager", "eager", lambda job: True, lambda model, job, plan: model)
     for fits in (0, 1, 2):
         Greedy.calls = 0
-        greedy = Way("greedy", "fused", lambda job: True, lambda model, job: Greedy(model, fits))  # noqa: B023
+        greedy = Way("greedy", "fused", lambda job: True, lambda model, job, plan: Greedy(model, fits))  # noqa: B023
         found = measure([eager, greedy], model, job_of(model), 0.0)
         assert found["greedy"].failure == "OutOfMemoryError: CUDA out of memory. Tried to allocate 40 GiB"
         assert found["greedy"].total(1) == float("inf")
@@ -286,7 +333,7 @@ def test_a_graph_leaves_statistics_as_they_were(small_model: Make) -> None:
     model, job = on_gpu(small_model(), True, torch.float32)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     network = GraphedConvMixer(model, plain, job)
-    network._record(torch.randn(4, 3, 16, 16, device="cuda"), list(model.parameters()))
+    network._record(torch.randn(4, 3, 16, 16, device="cuda"))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

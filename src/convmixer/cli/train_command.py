@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     # torch is imported only now, so that --help and wrong options answer at once.
     from convmixer.distributed import Processes
 
+    check_recompute(resolved.options)
     processes = Processes.from_environment()
     wanted = resolved.options.device_num
     if processes.count == 1 and wanted > 1:
@@ -45,6 +46,14 @@ def main(argv: Sequence[str]) -> int:
     if processes.count > 1:
         _train_and_leave(resolved, processes)
     return _train(resolved, processes)
+
+
+def check_recompute(config: Config) -> None:
+    """Raises UserError where the network is to be compiled too."""
+    if config.recompute and (config.compile or config.execution == "compile"):
+        raise UserError(
+            "--recompute: torch.compile decides by itself what it keeps and what it computes again; leave one out"
+        )
 
 
 def _train_and_leave(resolved: Resolved[Config], processes: Any) -> NoReturn:

@@ -139,6 +139,9 @@ class RunOptions(Options):
     )
     force_resume: bool = option(False, "go on in spite of other data, classes or options than the run was started with")
     accumulate: int = option(1, "micro-batches per step", ge=1)
+    recompute: bool = option(
+        False, "keep only each block's input and compute the rest again: less memory, a third more time"
+    )
     eval_every: int = option(1, "epochs between evaluations; the last epoch is always evaluated", ge=1)
     keep_bn_fp32: bool = option(True, "BatchNorm in single precision under mixed precision")
     is_dynamic_loss_scale: bool = option(False, "fp16: adapt the loss scale")

@@ -52,17 +52,20 @@ def key_of(job: Job) -> dict[str, Any]:
 def load(job: Job) -> dict[str, Timing]:
     """Timings of the ways that were measured on this job, by their names; empty where there are none to be read."""
     try:
-        content = json.loads(_path(job).read_text(encoding="utf-8"))
-        if content["job"] != key_of(job):
-            return {}
-        return {name: _timing(values) for name, values in content["ways"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {name: _timing(values) for name, values in _read(job)["ways"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def save(job: Job, timings: dict[str, Timing]) -> None:
-    """Keep timings; where the folder cannot be written they are measured again next time."""
-    content = {"job": key_of(job), "ways": {name: _values(timing) for name, timing in timings.items()}}
+def load_plan(job: Job) -> str | None:
+    """The plan that was found best for this job, None where none was looked for."""
+    plan = _read(job).get("plan")
+    return plan if isinstance(plan, str) else None
+
+
+def save(job: Job, timings: dict[str, Timing], plan: str | None = None) -> None:
+    """Keep timings and a plan; where the folder cannot be written they are measured again next time."""
+    content = {"job": key_of(job), "plan": plan, "ways": {name: _values(timing) for name, timing in timings.items()}}
     path = _path(job)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -72,6 +75,14 @@ def save(job: Job, timings: dict[str, Timing]) -> None:
     except OSError:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _read(job: Job) -> dict[str, Any]:
+    try:
+        content = json.loads(_path(job).read_text(encoding="utf-8"))
+        return content if content["job"] == key_of(job) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _path(job: Job) -> Path:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.execution import cache
+from convmixer.execution.fallback import LEAVE_OUT, Attempts, WithFallback
 from convmixer.execution.job import Job
-from convmixer.execution.measure import Timing, measure, reason
-from convmixer.execution.ways import Kind, Way, ways_for
+from convmixer.execution.measure import Timing, measure
+from convmixer.execution.plans import find_plan
+from convmixer.execution.ways import Kind, Way, evaluation_ways, way_of, ways_for
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 
 Execution = Literal["auto", "eager", "compile", "fused", "openvino"]
+Say = Callable[[str], None]
 
 # Seconds that a job must take (nominally) for the ways to be timed, and for torch.compile, which itself needs a
-# minute or two, to be among them; seconds that the timing itself may take.
+# minute or two, to be among them; seconds that the timing itself may take, and after which no further way is begun,
+# whatever the building of those before has taken.
 OUTLASTS = 60.0
 OUTLASTS_COMPILE = 1200.0
 TUNING_SECONDS = 10.0
+TUNING_LIMIT = 300.0
 
 
-_LEAVE_OUT = "leave the option out to run the fastest way that does work"
 # What a kind of way needs to be there at all.
 _NEEDS: dict[Kind, str] = {
     "eager": "",
@@ -36,34 +41,32 @@ _NEEDS: dict[Kind, str] = {
 
 
 def choose_network(
-    model: ConvMixer, job: Job, images: int, execution: Execution = "auto", say: Callable[[str], None] = note
+    model: ConvMixer, job: Job, images: int, execution: Execution = "auto", say: Say = note
 ) -> nn.Module:
     """The network that runs `model` on a job of so many images, and a line that says which way it is.
 
-    Short jobs under `auto` run eager, unmeasured and unsaid. A way that `auto` took and that fails, now or at its first
-    call, is left for plain eager with a line that says why. One that was asked for by name is not: that is a UserError.
+    Short jobs under `auto` run eager, unmeasured and unsaid. A way that fails, now or at its first call, is left for
+    its fallback and for plain eager, with a line that says why. In place of one that was asked for by name only those
+    of its kind are taken: else that is a UserError.
     """
     return build_network(choose_way(model, job, images, execution, say), model, job, execution, say)
 
 
-def build_network(
-    name: str, model: ConvMixer, job: Job, execution: Execution = "auto", say: Callable[[str], None] = note
-) -> nn.Module:
+def build_network(name: str, model: ConvMixer, job: Job, execution: Execution = "auto", say: Say = note) -> nn.Module:
     """The network of the way that `choose_way` named.
 
     Raises UserError where one that was asked for cannot be built, and at its first call where that fails (exit 1).
     """
-    ways = {way.name: way for way in ways_for(job)}
-    default, way = next(iter(ways.values())), ways[name]
-    asked = execution != "auto"
-    try:
-        network = way.build(model, job)
-    except Exception as error:  # whatever a compiler or a library raises, the job can run eager
-        if asked:
-            raise UserError(f"--execution: {way.name} failed ({reason(error)}); {_LEAVE_OUT}") from None
-        say(f"execution: {way.name} failed ({reason(error)}); running eager")
-        return default.build(model, job)
-    return network if way.kind == "eager" else WithFallback(network, model, way.name, say, asked=asked)
+    network = WithFallback(attempts(name, job, execution, say), model)
+    return network.network if network.way.kind == "eager" else network
+
+
+def attempts(name: str, job: Job, execution: Execution = "auto", say: Say = note) -> Attempts:
+    """The way that `choose_way` named, and what is tried where it fails."""
+    ways = ways_for(job)
+    way = way_of(name, ways, job)
+    assert way is not None
+    return Attempts(way, ways, job, say, asked=execution != "auto", subject="execution")
 
 
 def ways_asked_for(job: Job, execution: Execution) -> list[Way]:
@@ -82,32 +85,65 @@ def ways_asked_for(job: Job, execution: Execution) -> list[Way]:
     return wanted
 
 
-def choose_way(
-    model: ConvMixer, job: Job, images: int, execution: Execution = "auto", say: Callable[[str], None] = note
-) -> str:
-    """Name of the way to take. `images` 0: without any measurement. Raises UserError as `ways_asked_for`."""
+def choose_way(model: ConvMixer, job: Job, images: int, execution: Execution = "auto", say: Say = note) -> str:
+    """Full name of the way to take. `images` 0: without any measurement. Raises UserError as `ways_asked_for`."""
     default = ways_for(job)[0]
     wanted = ways_asked_for(job, execution)
     if execution == "eager":
-        return default.name
+        return default.full_name
     seconds = job.nominal_seconds(images)
-    if seconds < OUTLASTS or len(wanted) == 1:
+    if seconds < OUTLASTS or (len(wanted) == 1 and not wanted[0].takes_plan):
         if execution != "auto":
-            say(f"execution: {wanted[0].name}{_in_16_bits(job)}, as asked for")
-        return wanted[0].name
+            say(f"execution: {wanted[0].full_name}{_in_16_bits(job)}, as asked for")
+        return wanted[0].full_name
     if execution == "auto" and seconds < OUTLASTS_COMPILE:
         wanted = [way for way in wanted if way.kind != "compile"]
-    timings = _timings([default, *(way for way in wanted if way is not default)], model, job, say)
-    usable = [way for way in wanted if timings[way.name].failure is None]
-    if not usable and execution != "auto" and timings[default.name].failure is None:
-        why = f"{wanted[0].name} failed ({timings[wanted[0].name].failure})"
-        raise UserError(f"--execution: {why}; {_LEAVE_OUT}", exit_code=RUN_FAILED)
-    usable = usable or wanted[:1]
-    best = min(usable, key=lambda way: timings[way.name].total(images)).name
-    say(f"execution: {best}{_in_16_bits(job)}{_speed(timings[best], timings[default.name])}")
+    wanted, timings = _measured(default, wanted, model, job, say)
+    usable = _usable(wanted, timings)
+    first = timings.get(wanted[0].full_name)
+    if not usable and execution != "auto" and first is not None and timings[default.full_name].failure is None:
+        raise UserError(
+            f"--execution: {wanted[0].full_name} failed ({first.failure}); {LEAVE_OUT}", exit_code=RUN_FAILED
+        )
+    usable = usable or [wanted[0].full_name]
+    best = min(usable, key=lambda name: timings[name].total(images) if name in timings else 0.0)
+    say(f"execution: {best}{_in_16_bits(job)}{_speed(best, default, timings)}")
     if job.device.type == "cpu" and job.dtype == torch.float32 and has_bf16_units():
         say("execution: this processor has matrix units for bf16; --amp_level O1 uses them")
     return best
+
+
+def choose_evaluation_way(
+    model: ConvMixer, job: Job, images: int, times: int, execution: Execution = "auto", say: Say = note
+) -> str:
+    """Full name of the way in which a training run evaluates `images` images, `times` times, each with other weights.
+
+    What holds for the training holds here where there is a way of its kind, else plain eager.
+    """
+    plain, *fused = evaluation_ways(job)
+    if execution not in ("auto", "fused") or not fused:
+        return plain.full_name
+    if job.nominal_seconds(images * times) < OUTLASTS:
+        return (fused[0] if execution == "fused" else plain).full_name
+    planned, timings = _measured(plain, fused if execution == "fused" else [plain, *fused], model, job, say)
+    builds = {way.full_name: times if way.copies or way.holds_memory else 1 for way in planned}
+
+    def seconds(name: str) -> float:
+        return builds[name] * timings[name].build_seconds + times * images * timings[name].image_seconds
+
+    best = min(_usable(planned, timings), key=seconds, default=plain.full_name)
+    say(f"evaluation: {best}{_in_16_bits(job)}{_speed(best, plain, timings)}")
+    return best
+
+
+def evaluation_network(name: str, model: ConvMixer, job: Job, say: Say = note) -> WithFallback:
+    """A network of the model with the weights that it has now, for one evaluation of a training run.
+
+    Where the way fails, out of memory included, the evaluation runs eager: the training is not to end by it.
+    """
+    ways = evaluation_ways(job)
+    chosen = way_of(name, ways, job) or ways[0]
+    return WithFallback(Attempts(chosen, ways, job, say, asked=False, subject="evaluation"), model, spare=True)
 
 
 def has_bf16_units() -> bool:
@@ -120,73 +156,48 @@ def _in_16_bits(job: Job) -> str:
     return {torch.bfloat16: " in bf16", torch.float16: " in fp16"}.get(job.dtype, "")
 
 
-def _timings(ways: Sequence[Way], model: ConvMixer, job: Job, say: Callable[[str], None]) -> dict[str, Timing]:
-    """Of each way, measured now or before. The first of `ways` is plain eager."""
+def _measured(
+    default: Way, wanted: Sequence[Way], model: ConvMixer, job: Job, say: Say
+) -> tuple[list[Way], dict[str, Timing]]:
+    """The `wanted` ways with the plan that suits the job, and what was measured of them and of `default`, plain eager.
+
+    Of a way that is not among the timings nothing is known: the time was over, or the check did not fit.
+    """
     tuned = job.for_tuning(TUNING_SECONDS / 10)
+    plan = cache.load_plan(tuned)
+    if plan is None and any(way.takes_plan for way in wanted):
+        plan = find_plan(tuned, say)
+    wanted = [way.planned(job, plan or "") for way in wanted]
+    ways = [default, *(way for way in wanted if way.full_name != default.full_name)]
     timings = cache.load(tuned)
-    if all(way.name in timings for way in ways):
-        return timings
+    if all(way.full_name in timings for way in ways):
+        return wanted, timings
     say(f"execution: timing {len(ways)} ways of running the network")
     try:
-        timings |= measure(ways, model, tuned, TUNING_SECONDS)
+        timings |= measure(ways, model, tuned, TUNING_SECONDS, time.monotonic() + TUNING_LIMIT)
     except torch.OutOfMemoryError:
         say("execution: not measured, the check in fp32 does not fit into the device's memory")
-        return {way.name: Timing(failure="not measured") for way in ways}
-    cache.save(tuned, timings)
+        return wanted, {}
+    cache.save(tuned, timings, plan)
     for way in ways:
-        if timings[way.name].failure is not None:
-            say(f"execution: not {way.name}: {timings[way.name].failure}")
-    return timings
+        timing = timings.get(way.full_name)
+        if timing is None:
+            say(f"execution: not measured, {TUNING_LIMIT:g} s were over: {way.full_name}")
+        elif timing.failure is not None:
+            say(f"execution: not {way.full_name}: {timing.failure}")
+    return wanted, timings
 
 
-def _speed(timing: Timing, eager: Timing) -> str:
-    if timing.failure is not None:
+def _usable(ways: Sequence[Way], timings: dict[str, Timing]) -> list[str]:
+    """Names of those that were measured and found right."""
+    names = [way.full_name for way in ways]
+    return [name for name in names if name in timings and timings[name].failure is None]
+
+
+def _speed(name: str, default: Way, timings: dict[str, Timing]) -> str:
+    timing, eager = timings.get(name), timings.get(default.full_name)
+    if timing is None or timing.failure is not None:
         return ""
-    compared = timing != eager and eager.failure is None
-    ratio = f", {eager.image_seconds / timing.image_seconds:.1f} times eager" if compared else ""
+    compared = eager is not None and timing != eager and eager.failure is None
+    ratio = f", {eager.image_seconds / timing.image_seconds:.1f} times eager" if eager is not None and compared else ""
     return f"{ratio} ({1 / timing.image_seconds:.4g} img/s)"
-
-
-class WithFallback(nn.Module):
-    """Calls `network`, or for good `model` itself once the first call of `network` has failed.
-
-    Of a network that was `asked` for by name that failure is a UserError (exit 1).
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        model: ConvMixer,
-        name: str,
-        say: Callable[[str], None] = note,
-        *,
-        asked: bool = False,
-    ) -> None:
-        super().__init__()
-        self.network: nn.Module | None = network
-        self.model = model
-        self.name, self._say, self._asked, self._proven = name, say, asked, False
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.network is None:
-            return _logits(self.model, images)
-        if self._proven:
-            return _logits(self.network, images)
-        try:
-            logits = _logits(self.network, images)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a compiler or a library raises, the job can run eager
-            why = f"{self.name} failed ({reason(error)})"
-            if self._asked:
-                raise UserError(f"--execution: {why}; {_LEAVE_OUT}", exit_code=RUN_FAILED) from None
-            self._say(f"execution: {why}; running eager")
-            self.network = None
-            return _logits(self.model, images)
-        self._proven = True
-        return logits
-
-
-def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    logits: Tensor = network(images)
-    return logits

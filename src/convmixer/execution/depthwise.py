@@ -8,6 +8,7 @@ a map (4 ms instead of 45 for 64 images of 256 channels, 16 x 16, k = 5 in bf16 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from convmixer.model import Block, ConvMixer
+from convmixer.recompute import recomputed
 
 # Of the input that the weight gradient takes at a time: the maps that it makes of it stay in the cache.
 CHUNK_BYTES = 2 << 20
@@ -23,11 +25,13 @@ CHUNK_BYTES = 2 << 20
 def training_forward(model: ConvMixer, images: Tensor) -> Tensor:
     """logits [N, num_classes] of images [N, in_chans, height, width]: those of `model(images)`, differentiable once.
 
-    Only for a kernel of odd side; quick if the parameters are in channels_last layout.
+    `model.recompute` holds here too. Only for a kernel of odd side; quick if the parameters are in channels_last
+    layout.
     """
     x = model.stem(images.contiguous(memory_format=torch.channels_last))
     for block in model.blocks:
-        x = _block(block, x)
+        forward = partial(_block, block)
+        x = recomputed(block, forward, x) if model.recompute else forward(x)
     # The mean over rows [N, H * W, D] hands its gradient back channels last; that over (2, 3) of x does not, and sends
     # BatchNorm's backward pass the slow way (96 ms instead of 6 for the example above).
     logits: Tensor = model.head(x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))

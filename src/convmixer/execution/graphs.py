@@ -8,15 +8,17 @@ where they lay when it was recorded, so that updates in place are seen, and repl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from convmixer.execution.batches import in_batches
+from convmixer.execution.function import FunctionOfModel
 from convmixer.execution.job import Job
+from convmixer.execution.trial import kept
 from convmixer.model import ConvMixer
 
 
@@ -46,20 +48,31 @@ class GraphedConvMixer(nn.Module):
 
     def _replay(self, images: Tensor) -> Tensor:
         """The logits lie in memory that the next call writes to."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad] if self._training else []
-        aliases = _Apart.apply(*parameters) if parameters else ()
         if self._graph is None:
-            self._graph = self._record(images, parameters)
-        return self._graph(images, *aliases)
+            self._graph = self._record(images)
+        parameters = self._leaves().values()
+        # Only now: autograd's nodes over parameters belong to the stream on which they were made.
+        return self._graph(images, *(_Apart.apply(*parameters) if parameters else ()))
 
-    def _record(self, images: Tensor, parameters: list[nn.Parameter]) -> Callable[..., Tensor]:
+    def _leaves(self) -> dict[str, nn.Parameter]:
+        """Those that the graph gives gradients of."""
+        trained = self._training
+        return {name: p for name, p in self.model.named_parameters() if trained and p.requires_grad}
+
+    def _record(self, images: Tensor) -> Callable[..., Tensor]:
         with torch.inference_mode(False):
             # Not an inference tensor, to which only inference mode may write.
             static = torch.empty_like(images)
         static.copy_(images)
+        # Leaves of its own over the same memory. A parameter's node that something keeps alive belongs to another
+        # stream, which recording refuses; and those of the recorded pass live as long as the graph does, so that each
+        # gradient of a replay would change streams.
+        leaves = {f"model.{name}": parameter.detach().requires_grad_() for name, parameter in self._leaves().items()}
+        call = FunctionOfModel(self.model, self._function)
 
         def run(images: Tensor, *_: Tensor) -> Tensor:
-            return self._function(self.model, images)
+            logits: Tensor = functional_call(call, leaves, (images,))
+            return logits
 
         kind = images.device.type
         autocast = torch.autocast(
@@ -71,10 +84,10 @@ class GraphedConvMixer(nn.Module):
         )
         # A recording that fails may leave its stream the current one; this context puts back ours.
         stream = torch.cuda.current_stream(images.device) if images.is_cuda else None
-        with torch.cuda.stream(stream), _kept(self.model.buffers()), autocast:
+        with torch.cuda.stream(stream), kept(self.model), autocast:
             # Other threads go on meanwhile, such as that which pins the next batch.
             graph: Any = torch.cuda.make_graphed_callables(
-                run, (static, *parameters), capture_error_mode="thread_local"
+                run, (static, *leaves.values()), capture_error_mode="thread_local"
             )
         recorded: Callable[..., Tensor] = graph
         return recorded
@@ -96,15 +109,3 @@ class _Apart(torch.autograd.Function):
         copies = [torch.empty_like(grad) for grad in grads]
         torch._foreach_copy_(copies, list(grads))
         return tuple(copies)
-
-
-@contextmanager
-def _kept(buffers: Iterable[Tensor]) -> Iterator[None]:
-    """Within the context BatchNorm's statistics may move; afterwards they are as before, in the same memory."""
-    before = [(buffer, buffer.clone()) for buffer in buffers]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)

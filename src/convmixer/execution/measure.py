@@ -7,7 +7,6 @@ beyond meaning (in bf16 the gradients of a new 768/32 have nothing in common wit
 from __future__ import annotations
 
 import copy
-import gc
 import math
 import statistics
 import time
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from convmixer.execution.job import Job
+from convmixer.execution.trial import random_batch, release, wait
 from convmixer.execution.ways import Way
 from convmixer.model import ConvMixer
 
@@ -30,7 +30,10 @@ LOGITS_FLOOR = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 GRADIENT_FLOOR = {torch.float32: 2e-2, torch.bfloat16: 1e-1, torch.float16: 5e-2}
 SLACK = 3.0
 CHECKED_BLOCKS = 2
-ROUNDS = 5
+# Of the timing: rounds at least, whatever time they take (of two, one that was disturbed decides), and at most; and how
+# many times the fastest one's best time a way's best may be, to be timed on.
+LEAST_ROUNDS, MOST_ROUNDS = 3, 9
+BEHIND = 1.5
 
 
 @dataclass(frozen=True)
@@ -46,41 +49,48 @@ class Timing:
         return self.build_seconds + images * self.image_seconds
 
 
-def measure(ways: Sequence[Way], model: ConvMixer, job: Job, seconds: float) -> dict[str, Timing]:
+def measure(
+    ways: Sequence[Way], model: ConvMixer, job: Job, seconds: float, deadline: float = math.inf
+) -> dict[str, Timing]:
     """Time `ways`, of which the first is plain eager, interleaved and for about `seconds` besides their building.
 
-    Each runs on a copy of the model, whose weights and statistics stay as they are. Ways that hold memory are timed
-    after the others, each alone, so that a way has the device's memory as it would in the job. One that runs out of it
-    has failed like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
+    By their full names; a way that would be begun after `deadline`, of time.monotonic(), is not among them. Each runs
+    on a copy of the model, whose weights and statistics stay as they are. Ways that hold memory are timed after the
+    others, each alone, so that a way has the device's memory as it would in the job. One that runs out of it has failed
+    like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
     """
     check, trial = Check(model, job, ways[0]), _Trial(model, job)
     together = [way for way in ways if not way.holds_memory]
     timings: dict[str, Timing] = {}
     for group in (together, *([way] for way in ways if way.holds_memory)):
-        timings |= _measure_group(group, check, trial, seconds * len(group) / len(ways))
-        _release(job)
+        timings |= _measure_group(group, check, trial, seconds * len(group) / len(ways), deadline)
+        release(job)
     return timings
 
 
-def _measure_group(ways: Sequence[Way], check: Check, trial: _Trial, seconds: float) -> dict[str, Timing]:
+def _measure_group(
+    ways: Sequence[Way], check: Check, trial: _Trial, seconds: float, deadline: float
+) -> dict[str, Timing]:
     timings: dict[str, Timing] = {}
     steps: dict[str, Callable[[], list[Tensor]]] = {}
     for way in ways:
+        if time.monotonic() > deadline:
+            break
         try:
             fault = check.fault(way)
-            _release(trial.job)
+            release(trial.job)
             start = time.perf_counter()
             step = trial.step(way)
             finite = all(bool(tensor.isfinite().all()) for tensor in step())
-            _wait(trial.job)
+            wait(trial.job)
         except Exception as error:  # whatever a compiler or a library raises, the job can run another way
-            timings[way.name] = Timing(failure=reason(error))
+            timings[way.full_name] = Timing(failure=reason(error))
             continue
         if fault is None and not finite:
             fault = "its answer is not finite"
-        timings[way.name] = Timing(build_seconds=time.perf_counter() - start, failure=fault)
+        timings[way.full_name] = Timing(build_seconds=time.perf_counter() - start, failure=fault)
         if fault is None:
-            steps[way.name] = step
+            steps[way.full_name] = step
     return timings | _interleaved(steps, timings, trial.job, seconds)
 
 
@@ -89,18 +99,22 @@ def _interleaved(
 ) -> dict[str, Timing]:
     taken: dict[str, list[float]] = {name: [] for name in steps}
     failed: dict[str, Timing] = {}
+    going = list(steps)
     end = time.perf_counter() + seconds
-    for _ in range(ROUNDS):
-        for name in [name for name in steps if name not in failed]:
-            start = time.perf_counter()
+    for count in range(MOST_ROUNDS):
+        for name in going:
             try:
-                steps[name]()
-                _wait(job)
+                # In the job a way follows itself: the first step has the caches and the memory of another one.
+                for _ in range(2 if len(going) > 1 else 1):
+                    start = time.perf_counter()
+                    steps[name]()
+                    wait(job)
             except Exception as error:
                 failed[name] = Timing(failure=reason(error))
             taken[name].append(time.perf_counter() - start)
-        if time.perf_counter() > end:
+        if count + 1 >= LEAST_ROUNDS and time.perf_counter() > end:
             break
+        going = _contenders({name: times for name, times in taken.items() if name not in failed})
     measured = {
         name: replace(timings[name], image_seconds=statistics.median(times) / job.batch_size)
         for name, times in taken.items()
@@ -108,15 +122,20 @@ def _interleaved(
     return measured | failed
 
 
+def _contenders(taken: dict[str, list[float]]) -> list[str]:
+    """Those that may still be the fastest: the time goes to them, not to what is far behind."""
+    fastest = min((min(times) for times in taken.values()), default=0.0)
+    return [name for name, times in taken.items() if min(times) < BEHIND * fastest]
+
+
 class _Trial:
     """Images, random ones where none are given, and labels of a job."""
 
     def __init__(self, model: ConvMixer, job: Job, images: Tensor | None = None) -> None:
         self.model, self.job = model, job
-        generator = torch.Generator().manual_seed(0)
-        shape = (job.batch_size, job.arch.in_chans, job.image_size, job.image_size)
-        self.images = (torch.randn(shape, generator=generator) if images is None else images).to(job.device)
-        self.labels = torch.randint(job.arch.num_classes, (job.batch_size,), generator=generator).to(job.device)
+        self.images, self.labels = random_batch(job)
+        if images is not None:
+            self.images = images.to(job.device)
 
     def copy(self) -> ConvMixer:
         """The model, for a way to change its layout and its statistics."""
@@ -124,7 +143,7 @@ class _Trial:
 
     def step(self, way: Way) -> Callable[[], list[Tensor]]:
         """A pass of the way: builds its network now; gives logits, and for training each parameter's gradient."""
-        network = way.build(self.copy(), self.job).train(self.job.training)
+        network = way.network(self.copy(), self.job).train(self.job.training)
         return lambda: _answer(network, self.job, self.images, self.labels)
 
 
@@ -181,18 +200,6 @@ def exact_fp32(job: Job) -> Iterator[None]:
         return
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
-
-
-def _wait(job: Job) -> None:
-    if job.device.type == "cuda":
-        torch.cuda.synchronize(job.device)
-
-
-def _release(job: Job) -> None:
-    """Give the device the memory back of networks that are gone: a graph's is kept by cycles of references."""
-    if job.device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 def reason(error: Exception) -> str:

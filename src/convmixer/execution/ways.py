@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from convmixer.execution.batches import in_batches
+from convmixer.execution.function import FunctionOfModel
 from convmixer.execution.job import Job
+from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer
 from convmixer.runtime.devices import memory_format
 
@@ -22,24 +25,71 @@ Kind = Literal["eager", "compile", "fused", "openvino"]
 
 @dataclass(frozen=True)
 class Way:
-    """`build(model, job)` makes a network that maps images to logits by the model's own parameters.
+    """`build(model, job, plan)` makes a network that maps images to logits by the model's own parameters.
 
-    It may change the memory layout of the model's parameters, never their names, shapes or values. A network for
-    inference may hold a copy of the weights as they are when it is built. `holds_memory`: its network keeps the memory
-    of a whole pass from its first call on.
+    It may change the memory layout of the model's parameters, never their names, shapes or values. `copies`: a network
+    for inference holds a copy of the weights as they are when it is built. `holds_memory`: its network keeps the memory
+    of a whole pass from its first call on. `fallback`: the name of the way to try where this one fails, before plain
+    eager. `takes_plan`: its passes have several forms, and `plan`, the text of a `kernels.plan.Plan`, names them.
     """
 
     name: str
     kind: Kind
     applies: Callable[[Job], bool]
-    build: Callable[[ConvMixer, Job], nn.Module]
+    build: Callable[[ConvMixer, Job, str], nn.Module]
     holds_memory: bool = False
+    copies: bool = False
+    fallback: str | None = None
+    takes_plan: bool = False
+    plan: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """The name, and in brackets the plan where it is not the default one."""
+        return f"{self.name} [{self.plan}]" if self.plan else self.name
+
+    def network(self, model: ConvMixer, job: Job) -> nn.Module:
+        """The way's network of a model."""
+        return self.build(model, job, self.plan)
+
+    def planned(self, job: Job, plan: str) -> Way:
+        """The way with these forms, if it takes a plan; of the job's own choice is what is kept for the backward pass.
+
+        Raises ValueError for a text that is no plan.
+        """
+        if not self.takes_plan:
+            return self
+        forms = Plan.parse(plan)
+        if (forms.keep == "inputs") != job.recompute:
+            forms = replace(forms, keep="inputs" if job.recompute else Plan().keep)
+        return replace(self, plan=str(forms))
 
 
-def ways_for(job: Job) -> list[Way]:
+def ways_for(job: Job, plan: str = "") -> list[Way]:
     """Those that apply to a job; the first is the one that runs where nothing is measured."""
-    usable = [way for way in WAYS if way.applies(job)]
+    usable = [way.planned(job, plan) for way in WAYS if way.applies(job)]
     return sorted(usable, key=lambda way: way.name != default_name(job))
+
+
+def way_of(full_name: str, ways: Sequence[Way], job: Job) -> Way | None:
+    """The one of `ways` that a full name means, with the plan that it says; None where it is not there."""
+    name, _, rest = full_name.partition(" [")
+    for way in ways:
+        if way.name == name and (way.takes_plan or not rest):
+            try:
+                return way.planned(job, rest.removesuffix("]"))
+            except ValueError:  # the plan of another version
+                return None
+    return None
+
+
+def evaluation_ways(job: Job) -> list[Way]:
+    """Those that apply to evaluations between the steps of a training run; the first is the model itself.
+
+    None lays the parameters out anew, as the optimizer's moments lie as they do. None is compiled: weights that change
+    would be compiled for each evaluation.
+    """
+    return [AS_TRAINED, *(way for way in ways_for(job) if way.kind == "fused")]
 
 
 def default_name(job: Job) -> str:
@@ -47,11 +97,12 @@ def default_name(job: Job) -> str:
     return _EAGER[memory_format(job.arch.kernel_size, job.device)]
 
 
+AS_TRAINED = Way("eager", "eager", lambda job: True, lambda model, job, plan: model)
 _EAGER = {torch.contiguous_format: "eager, NCHW", torch.channels_last: "eager, channels_last"}
 
 
 def _eager(layout: torch.memory_format) -> Way:
-    def build(model: ConvMixer, job: Job) -> nn.Module:
+    def build(model: ConvMixer, job: Job, plan: str) -> nn.Module:
         return _in_layout(model, layout)
 
     return Way(_EAGER[layout], "eager", lambda job: True, build)
@@ -81,7 +132,7 @@ class CompiledConvMixer(nn.Module):
 
 
 def _compile(name: str, layout: torch.memory_format, applies: Callable[[Job], bool]) -> Way:
-    def build(model: ConvMixer, job: Job) -> nn.Module:
+    def build(model: ConvMixer, job: Job, plan: str) -> nn.Module:
         # Inductor turns every network with convolutions to channels_last unless told not to.
         options = {"layout_optimization": layout == torch.channels_last, "freezing": not job.training}
         return CompiledConvMixer(_in_layout(model, layout), job, options)
@@ -95,12 +146,14 @@ def has_compiler() -> bool:
 
 
 def _compile_applies(job: Job) -> bool:
+    if job.recompute:  # a compiler decides by itself what it keeps
+        return False
     if job.device.type == "cuda":
         return importlib.util.find_spec("triton") is not None
     return job.device.type != "cpu" or has_compiler()
 
 
-def _packed(model: ConvMixer, job: Job) -> nn.Module:
+def _packed(model: ConvMixer, job: Job, plan: str) -> nn.Module:
     from convmixer.execution.packed import PackedConvMixer
 
     return PackedConvMixer(model, job.image_size, job.dtype)
@@ -112,7 +165,7 @@ def _packed_applies(job: Job) -> bool:
     return job.device.type == "cpu" and not job.training and has_onednn and known
 
 
-def _openvino(model: ConvMixer, job: Job) -> nn.Module:
+def _openvino(model: ConvMixer, job: Job, plan: str) -> nn.Module:
     from convmixer.execution.openvino_graph import OpenVinoConvMixer
 
     return OpenVinoConvMixer(model, job.image_size, job.dtype)
@@ -130,34 +183,26 @@ def _openvino_applies(job: Job) -> bool:
     return has_bf16()
 
 
-class _FunctionOfModel(nn.Module):
-    """A fast path, which is a function over the model's own modules and parameters, called as a network."""
-
-    def __init__(self, model: ConvMixer, function: Callable[[ConvMixer, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model, self._function = model, function
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._function(self.model, images)
-
-
-def _cpu_training(model: ConvMixer, job: Job) -> nn.Module:
+def _cpu_training(model: ConvMixer, job: Job, plan: str) -> nn.Module:
     from convmixer.execution.depthwise import training_forward
 
-    return _FunctionOfModel(_in_layout(model, torch.channels_last), training_forward)
+    return FunctionOfModel(_in_layout(model, torch.channels_last), training_forward)
 
 
-def _kernels(model: ConvMixer, job: Job) -> nn.Module:
-    from convmixer.kernels.block import fused_forward
-
-    return _FunctionOfModel(model, fused_forward)
+def _kernels(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+    return FunctionOfModel(model, _fused(plan))
 
 
-def _graphed_kernels(model: ConvMixer, job: Job) -> nn.Module:
+def _graphed_kernels(model: ConvMixer, job: Job, plan: str) -> nn.Module:
     from convmixer.execution.graphs import GraphedConvMixer
+
+    return GraphedConvMixer(model, _fused(plan), job)
+
+
+def _fused(plan: str) -> Callable[[ConvMixer, Tensor], Tensor]:
     from convmixer.kernels.block import fused_forward
 
-    return GraphedConvMixer(model, fused_forward, job)
+    return partial(fused_forward, plan=Plan.parse(plan))
 
 
 def _cpu_training_applies(job: Job) -> bool:
@@ -177,11 +222,19 @@ def _graphs_apply(job: Job) -> bool:
 WAYS = (
     _eager(torch.contiguous_format),
     _eager(torch.channels_last),
-    Way("fused, oneDNN", "fused", _packed_applies, _packed),
+    Way("fused, oneDNN", "fused", _packed_applies, _packed, copies=True),
     Way("fused, oneDNN", "fused", _cpu_training_applies, _cpu_training),
-    Way("fused, Triton", "fused", _kernels_apply, _kernels),
-    Way("fused, Triton, CUDA graph", "fused", _graphs_apply, _graphed_kernels, holds_memory=True),
-    Way("OpenVINO", "openvino", _openvino_applies, _openvino),
+    Way("fused, Triton", "fused", _kernels_apply, _kernels, takes_plan=True),
+    Way(
+        "fused, Triton, CUDA graph",
+        "fused",
+        _graphs_apply,
+        _graphed_kernels,
+        holds_memory=True,
+        fallback="fused, Triton",
+        takes_plan=True,
+    ),
+    Way("OpenVINO", "openvino", _openvino_applies, _openvino, copies=True),
     _compile("compile, channels_last", torch.channels_last, _compile_applies),
-    _compile("compile, NCHW", torch.contiguous_format, _kernels_apply),
+    _compile("compile, NCHW", torch.contiguous_format, lambda job: job.device.type == "cuda" and _compile_applies(job)),
 )

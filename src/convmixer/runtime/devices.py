@@ -10,22 +10,28 @@ from convmixer.errors import UserError
 
 
 def choose_device(target: str | None, index: int, *, asked: bool) -> tuple[torch.device, str | None]:
-    """Device of `device_target` and, where the wish could not be met, a note.
+    """Device of `device_target`, now this process's current one, and, where the wish could not be met, a note.
 
-    Left out, or `asked` False (it stands in a recipe only): a GPU where there is one, else the CPU. Asked for and
+    The current device is where torch makes what names none: streams, events, graphs, pinned memory, a library's
+    workspaces. Whatever runs a network on a GPU gets it from here. Left out, or `asked` False (it stands in a recipe only): a GPU where there is one, else the CPU. Asked for and
     absent: UserError.
     """
     if target == "Ascend":
-        return _ascend(index), None
+        return _current(_ascend(index)), None
     if target == "CPU":
         return torch.device("cpu"), None
     if torch.cuda.is_available():
         if index >= torch.cuda.device_count():
             raise UserError(f"--device_id: {index} is not there; this machine has {torch.cuda.device_count()} GPU(s)")
-        return torch.device("cuda", index), None
+        return _current(torch.device("cuda", index)), None
     if target == "GPU" and asked:
         raise UserError("--device_target: no GPU that torch can use was found; leave it out to run on the CPU")
     return torch.device("cpu"), "no GPU found, running on the CPU"
+
+
+def _current(device: torch.device) -> torch.device:
+    torch.get_device_module(device).set_device(device)
+    return device
 
 
 def _ascend(index: int) -> torch.device:

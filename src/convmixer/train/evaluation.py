@@ -10,10 +10,14 @@ import torch
 from convmixer.config.schema import Config
 from convmixer.distributed import Processes
 from convmixer.evaluate import check_any_readable, evaluate, name_unreadable
+from convmixer.execution import evaluation_network
+from convmixer.execution.trial import release
+from convmixer.execution.ways import AS_TRAINED
 from convmixer.metrics import Score
-from convmixer.progress import Progress
+from convmixer.progress import Progress, note
 from convmixer.runtime.torch_runtime import TorchRuntime
 from convmixer.train.data import TrainingData
+from convmixer.train.network import evaluation_job
 from convmixer.train.precision import Precision
 from convmixer.train.state import TrainState
 from convmixer.train.stopping import Interrupted
@@ -35,7 +39,9 @@ class Evaluation:
     ) -> None:
         self.config, self.data, self.state, self.processes = config, data, state, processes
         self._named: set[int] = set()
-        self.runtime = TorchRuntime(state.model, data.preprocessing, device, precision.autocast)
+        self.autocast = precision.autocast
+        self.job = evaluation_job(config, state.model, data.preprocessing.size, precision.dtype, device)
+        self._say = note if processes.is_first else lambda _: None
 
     def __call__(self, interrupted: Callable[[], bool]) -> Score:
         """The score over all processes. Raises Interrupted, on all, soon after `interrupted()` is true on one.
@@ -49,6 +55,8 @@ class Evaluation:
         ):
             # DDP keeps the first process's BatchNorm statistics; the average has its own on each.
             processes.copy_from_first(list(state.model.buffers()))
+            # By the weights of now, and given up when they change: a copy of them, or a graph's memory, is not kept.
+            network = evaluation_network(state.evaluation_way or AS_TRAINED.name, state.model, self.job, self._say)
 
             def count(images: int) -> None:
                 progress.add(images * processes.count)
@@ -58,7 +66,7 @@ class Evaluation:
             score: Score | None = None
             with suppress(Interrupted):
                 score = evaluate(
-                    self.runtime,
+                    TorchRuntime(network, self.data.preprocessing, self.job.device, self.autocast),
                     val,
                     self.data.preprocessing,
                     batch_size=self.config.batch_size,
@@ -67,7 +75,12 @@ class Evaluation:
                     on_batch=count,
                     max_pixels=self.config.max_pixels,
                 )
-        parts = processes.gather(score)
+        way = network.way.full_name
+        del network
+        release(self.job)
+        parts, ways = zip(*processes.gather((score, way)), strict=True)
+        # Where it failed on one of them, all take another one from the next evaluation on.
+        state.evaluation_way = ways[0] if len(set(ways)) == 1 else AS_TRAINED.name
         if None in parts:
             raise Interrupted
         total = Score.merged(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -15,11 +16,14 @@ from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes
-from convmixer.execution import Execution, Job, build_network, choose_way, ways_asked_for
-from convmixer.execution.ways import ways_for
+from convmixer.execution import Execution, Job, attempts, choose_evaluation_way, choose_way, ways_asked_for
+from convmixer.execution.fallback import build_tried
+from convmixer.execution.trial import try_training
+from convmixer.execution.ways import Way, evaluation_ways, way_of, ways_for
 from convmixer.model import ConvMixer
 from convmixer.progress import note
 from convmixer.train.state import TrainState
+from convmixer.waiting import from_first_in_time
 from convmixer.weights.load import check, complete, load_into
 from convmixer.weights.read import WeightFile, read_weights
 
@@ -79,29 +83,87 @@ def wrap(
     dtype: torch.dtype,
     device: torch.device,
     processes: Processes,
+    evaluated: int = 0,
 ) -> nn.Module:
     """What the step calls: the model run the way that `execution` asks for, in DDP where there are processes.
 
-    Under `auto` a resumed run keeps the way of its checkpoint, where this machine has it. Notes the way in the state.
-    Raises UserError, on every process, where what `execution` names is not there.
+    One that is not eager has then made a forward and a backward pass of the job's size; where they failed, another way
+    runs, on all processes, and the model is as it was. A resumed run keeps the ways of its checkpoint, where this
+    machine has them and `execution` allows them. Notes in the state how the network is trained, and how it is evaluated
+    on `evaluated` images. Raises UserError, on every process, where what `execution` names is not there or fails, and
+    torch.OutOfMemoryError.
     """
     model = state.model
-    job = Job(model.arch, image_size, config.batch_size, dtype, True, device)
-    execution: Execution = "compile" if config.compile else config.execution
+    model.recompute = config.recompute
+    job = Job(model.arch, image_size, config.batch_size, dtype, True, device, config.recompute)
+    execution = _execution(config)
     ways_asked_for(job, execution)
-    # Of the whole run, so that it and one that resumes it choose alike.
-    images = config.epochs * plan.steps_per_epoch * config.accumulate * config.batch_size
-    if config.sync_bn and processes.count > 1:
-        # Synchronised BatchNorm waits for all processes: the first cannot try ways alone.
-        images = 0
-    if execution != "auto" or state.way not in {way.name for way in ways_for(job)}:
-        way = choose_way(model, job, images, execution) if processes.is_first else None
-        state.way = processes.from_first(way)
+    say = note if processes.is_first else lambda _: None
+    state.way, state.evaluation_way = from_first_in_time(
+        processes, "ways", lambda: _ways(state, config, job, plan, -(-evaluated // processes.count)), LONGEST_TUNING
+    )
     assert state.way is not None
-    network = build_network(state.way, model, job, execution, note if processes.is_first else lambda _: None)
+    tried = attempts(state.way, job, execution, say)
+    set_mode = partial(training_mode, model=model, frozen=config.freeze)
+    network = build_tried(
+        tried, model, lambda network: try_training(network, model, job, set_mode), partial(_first_failure, processes)
+    )
+    state.way = tried.way.full_name
     if processes.count > 1:
         ids = [device.index] if device.type == "cuda" else None
         # A bucket rebuild after the first step changes the order of sums between a run and its resumed twin; telling
         # DDP that parameters may be unused keeps the buckets as they are (three Gloo processes differ without it).
         network = DistributedDataParallel(network, device_ids=ids, find_unused_parameters=True)
     return network
+
+
+def evaluation_job(config: Config, model: ConvMixer, image_size: int, dtype: torch.dtype, device: torch.device) -> Job:
+    """An evaluation between the steps of training."""
+    return Job(model.arch, image_size, config.batch_size, dtype, False, device)
+
+
+def training_mode(network: nn.Module, model: ConvMixer, frozen: bool) -> None:
+    """Put the network that runs a model into training mode, all but what is frozen."""
+    network.train()
+    if frozen:
+        # Frozen BatchNorm keeps its statistics too: the features stay those that were trained.
+        model.stem.eval()
+        model.blocks.eval()
+
+
+# Seconds that the others wait for the first process's measurements. No way is begun after a bound that is far shorter
+# (execution.choice), but one may compile for minutes, and the forms of the kernels are timed before.
+LONGEST_TUNING = 3600.0
+
+
+def _execution(config: Config) -> Execution:
+    return "compile" if config.compile else config.execution
+
+
+def _ways(
+    state: TrainState, config: Config, job: Job, plan: BatchPlan, evaluated: int
+) -> tuple[str | None, str | None]:
+    """Full names of the ways of training and of evaluating."""
+    model, execution = state.model, _execution(config)
+    way, evaluation_way = state.way, state.evaluation_way
+    # Of the whole run, so that it and one that resumes it choose alike.
+    images = config.epochs * plan.steps_per_epoch * config.accumulate * config.batch_size
+    if config.sync_bn and torch.distributed.is_initialized():
+        # Synchronised BatchNorm waits for all processes in training: the first cannot try ways alone.
+        images = 0
+    if not _keeps(way, ways_for(job), job, execution):
+        way = choose_way(model, job, images, execution)
+    evaluation = evaluation_job(config, model, job.image_size, job.dtype, job.device)
+    if not _keeps(evaluation_way, evaluation_ways(evaluation), evaluation, execution):
+        times = -(-config.epochs // config.eval_every)
+        evaluation_way = choose_evaluation_way(model, evaluation, evaluated, times, execution)
+    return way, evaluation_way
+
+
+def _keeps(name: str | None, ways: list[Way], job: Job, execution: Execution) -> bool:
+    way = None if name is None else way_of(name, ways, job)
+    return way is not None and execution in ("auto", way.kind)
+
+
+def _first_failure(processes: Processes, why: str | None) -> str | None:
+    return next((found for found in processes.gather(why) if found is not None), None)

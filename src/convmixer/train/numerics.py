@@ -68,13 +68,9 @@ class FiniteCheck:
             return None
         bad = numbers.isfinite().all().logical_not().float()
         self._flag = bad if self._flag is None else torch.maximum(self._flag, bad)
-        on_gpu = numbers.is_cuda
-        host = self._free.pop() if self._free else torch.empty(2, pin_memory=on_gpu)
+        host = self._free.pop() if self._free else torch.empty(2, pin_memory=numbers.is_cuda)
         host.copy_(numbers, non_blocking=True)
-        arrival = torch.cuda.Event(blocking=True) if on_gpu else None
-        if arrival is not None:
-            arrival.record()
-        self._pending.append(_Pending(step, host, arrival, batches))
+        self._pending.append(_Pending(step, host, _arrival(numbers), batches))
         return self._flag
 
     def settle(self, leave: int = 0) -> None:
@@ -85,6 +81,15 @@ class FiniteCheck:
                 one.arrival.synchronize()
             _judge(one.step, one.numbers, one.batches)
             self._free.append(one.numbers)
+
+
+def _arrival(copied: torch.Tensor) -> torch.cuda.Event | None:
+    """The event after the copies of a tensor that are under way: on its own device's stream, which made them."""
+    if not copied.is_cuda:
+        return None
+    event = torch.cuda.Event(blocking=True)
+    event.record(torch.cuda.current_stream(copied.device))
+    return event
 
 
 def _judge(step: int, numbers: torch.Tensor, batches: Sequence[HostBatch]) -> None:

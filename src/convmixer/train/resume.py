@@ -26,10 +26,10 @@ from convmixer.train.state import TrainState
 # batch by their product.
 FREE = frozenset(
     "data_url train_dir val_dir pretrained entry exclude_epoch_state resume force_resume num_parallel_workers "
-    "eval_every defaults batch_size accumulate device_num device_target device_id execution compile max_bad_share "
-    "loader_timeout dist_timeout max_restarts debug_nan summary_root_dir ckpt_root_dir best_ckpt_root_dir "
-    "ckpt_keep_num ckpt_save_every_step ckpt_save_every_sec print_loss_every summary_loss_collect_freq model_postfix "
-    "collect_input_data dump_graph file_format".split()
+    "eval_every defaults batch_size accumulate recompute device_num device_target device_id execution compile "
+    "max_bad_share loader_timeout dist_timeout max_restarts debug_nan summary_root_dir ckpt_root_dir "
+    "best_ckpt_root_dir ckpt_keep_num ckpt_save_every_step ckpt_save_every_sec print_loss_every "
+    "summary_loss_collect_freq model_postfix collect_input_data dump_graph file_format".split()
 )
 
 

@@ -19,8 +19,8 @@ class TrainState:
 
     `best_top1` is None before the first evaluation; `evaluated_step` is the step after which the last one was made,
     before the first the step that the run starts at;
-    `log_bytes` is the length of metrics.jsonl, to which a resumed run cuts it back; `way` is how the network is run,
-    which changes the last bits of what is computed.
+    `log_bytes` is the length of metrics.jsonl, to which a resumed run cuts it back; `way` and `evaluation_way` are how
+    the network is trained and evaluated, which changes the last bits of what is computed.
     """
 
     model: ConvMixer
@@ -32,6 +32,7 @@ class TrainState:
     evaluated_step: int = 0
     log_bytes: int = 0
     way: str | None = None
+    evaluation_way: str | None = None
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights that are evaluated, kept as best and exported: the averaged ones where there are any."""
@@ -45,6 +46,7 @@ class TrainState:
             "evaluated_step": self.evaluated_step,
             "log_bytes": self.log_bytes,
             "way": self.way,
+            "evaluation_way": self.evaluation_way,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.updates,
@@ -70,7 +72,8 @@ class TrainState:
         self.best_top1 = counters["best_top1"]
         self.evaluated_step = counters["evaluated_step"]
         self.log_bytes = counters["log_bytes"]
-        self.way = counters.get("way")  # the first checkpoints of this program have none
+        # The first checkpoints of this program have no way, and later ones none of the evaluation.
+        self.way, self.evaluation_way = counters.get("way"), counters.get("evaluation_way")
 
 
 def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, averaged: bool) -> None:
@@ -83,7 +86,9 @@ def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, ave
             raise ValueError(f"its {name} is no whole number")
     if counters["step"] < 0 or counters["log_bytes"] < 0:
         raise ValueError("its step or log_bytes is below 0")
-    if not isinstance(counters["best_top1"], float | int | None) or not isinstance(counters.get("way"), str | None):
+    ways = [counters.get(name) for name in ("way", "evaluation_way")]
+    named = all(isinstance(counters.get(name), str | None) for name in ("way", "evaluation_way"))
+    if not isinstance(counters["best_top1"], float | int | None) or not named:
         raise ValueError("its best_top1 or way is of another type")
     scaler, saved = counters["scaler"], counters["optimizer"]
     if not isinstance(scaler, dict) or not all(isinstance(value, float | int) for value in scaler.values()):

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from convmixer.augment.pipeline import Augmentation
 from convmixer.train.criterion import soft_cross_entropy
 from convmixer.train.feed import HostBatch
+from convmixer.train.network import training_mode
 from convmixer.train.numerics import FiniteCheck, NonFinite, trace
 from convmixer.train.optimizer import set_lr, take_layout
 from convmixer.train.precision import Precision
@@ -99,11 +100,7 @@ class TrainStep:
 
     def training_mode(self) -> None:
         """Put the network into training mode, all but what is frozen."""
-        self.network.train()
-        if self.frozen:
-            # Frozen BatchNorm keeps its statistics too: the features stay those that were trained.
-            self.state.model.stem.eval()
-            self.state.model.blocks.eval()
+        training_mode(self.network, self.state.model, self.frozen)
 
     def trace_non_finite(self, batches: list[HostBatch]) -> str:
         """Run a step's batches once more, without an update, and say where its first non-finite number comes from."""

@@ -1,0 +1,27 @@
+"""The forms of the fused passes that suit a job, found by timing them on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from convmixer.execution.job import Job
+from convmixer.execution.measure import reason
+
+
+def find_plan(job: Job, say: Callable[[str], None]) -> str | None:
+    """The text of the plan whose passes are the fastest on this machine; None, which is said, where that fails."""
+    say("execution: timing the forms of the fused passes")
+    try:
+        from convmixer.kernels.tuning import tuned_plan
+
+        plan = tuned_plan(
+            job.arch, job.batch_size, job.image_size, job.dtype, job.device, training=job.training, say=say
+        )
+    except Exception as error:  # whatever a compiler or a driver raises, the default forms are there
+        say(f"execution: forms not timed, the default ones are taken ({reason(error)})")
+        if job.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+    return str(plan)
