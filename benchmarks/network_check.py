@@ -131,7 +131,7 @@ def checks(name: str, precision: str, options: argparse.Namespace, device: torch
     for training in (True, False):
         mode = "training" if training else "evaluation"
         check = NetworkCheck(arch, options.size, options.batch, DTYPES[precision], training, device)
-        for plan in plans():
+        for plan in plans()[: options.plans]:
             if not training and plan.keep != Plan().keep:
                 continue  # a form of the backward pass alone
             yield check(
@@ -155,6 +155,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--dim", type=int, default=None, help="channels; left out: the variant's")
+    parser.add_argument("--plans", type=int, default=None, help="only the first so many of the plans")
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
     found: list[Checked] = []
