@@ -20,8 +20,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,12 @@ class Report:
         text = f"{self.name:11} {self.state:11} {self.seconds:5.0f} s  "
         if self.left_out:
             return text + self.left_out
-        bad = [ended for ended in self.processes if ended.code != 0]
-        shown = [ended.describe() for ended in bad] or [ended.last for ended in self.processes]
-        return text + f"\n{'':32}".join(shown[:4])
+        shown = [ended.describe() for ended in self.processes if ended.code != 0]
+        if not shown:
+            # What a step found stands in its last lines; of several processes, in the last one of each.
+            several = len(self.processes) > 1
+            shown = [line for ended in self.processes for line in (ended.last[-1:] if several else ended.last)]
+        return text + f"\n{'':27}".join(shown[:16])
 
 
 def say(text: str) -> None:
@@ -101,6 +105,19 @@ def do(step: Step, session: Session, seconds: float, lines: int, archive: Path) 
     return report
 
 
+def all_of(
+    steps: Sequence[Step], folder: Path, results: Path, archive: Path, options: argparse.Namespace
+) -> Iterator[Report]:
+    """The steps, one after the other."""
+    end = time.monotonic() + 60 * options.minutes
+    cifar10 = None if options.cifar10 is None else options.cifar10.resolve()
+    for step in steps:
+        scratch = folder / step.name
+        scratch.mkdir()
+        session = Session(results, scratch, cifar10, options.dry_run)
+        yield do(step, session, min(60 * step.minutes, end - time.monotonic()), options.lines, archive)
+
+
 def parse(argv: Sequence[str] | None, steps: Sequence[Step]) -> argparse.Namespace:
     names = [step.name for step in steps]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,37 +132,37 @@ def parse(argv: Sequence[str] | None, steps: Sequence[Step]) -> argparse.Namespa
 
 def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> int:
     options = parse(argv, steps)
-    import torch
+    device = "cpu, in small form"
+    if not options.dry_run:
+        import torch
 
-    if not options.dry_run and not torch.cuda.is_available():
-        print("a CUDA GPU is needed; on a CPU: --dry_run, model_speed.py, training_curves.py", file=sys.stderr)
-        return 2
+        if not torch.cuda.is_available():
+            print("a CUDA GPU is needed; on a CPU: --dry_run, model_speed.py, training_curves.py", file=sys.stderr)
+            return 2
+        device = torch.cuda.get_device_name()
     names = options.only or [step.name for step in steps if options.dry_run or step.name in FIRST]
     output = options.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
-    archive, end = output / "gpu_session.zip", time.monotonic() + 60 * options.minutes
-    device = "cpu, in small form" if options.dry_run else torch.cuda.get_device_name()
-    summary: dict[str, Any] = {"device": device, "torch": torch.__version__, "minutes": options.minutes, "steps": {}}
+    archive = output / "gpu_session.zip"
+    summary: dict[str, Any] = {"device": device, "torch": version("torch"), "minutes": options.minutes, "steps": {}}
     reports: list[Report] = []
-    # So that what a stopped session has begun is ended with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # So that what a stopped session has begun is ended with it, and what it found is kept.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder, "results")
         results.mkdir()
-        for step in (step for step in steps if step.name in names):
-            scratch = Path(folder, step.name)
-            scratch.mkdir()
-            cifar10 = None if options.cifar10 is None else options.cifar10.resolve()
-            session = Session(results, scratch, cifar10, options.dry_run)
-            seconds = min(60 * step.minutes, end - time.monotonic())
-            reports.append(do(step, session, seconds, options.lines, archive))
-            summary["steps"][step.name] = {"state": reports[-1].state, **asdict(reports[-1])}
-            text = json.dumps(summary, indent=1) + "\n"
-            (results / "gpu_session.json").write_text(text, encoding="utf-8")
-            if left_out := renew(results, archive):
-                summary["not_in_the_archive"] = left_out
+        try:
+            for report in all_of([step for step in steps if step.name in names], Path(folder), results, archive, options):
+                reports.append(report)
+                summary["steps"][report.name] = {"state": report.state, **asdict(report)}
                 text = json.dumps(summary, indent=1) + "\n"
-            (output / "gpu_session.json").write_text(text, encoding="utf-8")
+                for place in (results, output):
+                    (place / "gpu_session.json").write_text(text, encoding="utf-8")
+                for name in renew(results, archive):
+                    say(f"not in the archive, for its size: {name}")
+        finally:
+            renew(results, archive)
+            signal.signal(signal.SIGTERM, before)
     say(f"=== {archive.name}, {archive.stat().st_size / 2**20:.1f} MiB" if reports else "=== nothing was asked for")
     for report in reports:
         say(report.describe())

@@ -114,6 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # After every setting, so that a run that is cut short leaves what it has.
         write_report(result, options.output, name)
     print(json.dumps({"minutes": result["minutes"], "results": f"{name}.json"}))
+    for measured in result["settings"]:
+        rows = [f"{row['name']} {row.get('images_per_second') or 'failed'}" for row in measured["rows"]]
+        print(f"{measured['title']}, img/s: {', '.join(rows)}")
     return 0
 
 

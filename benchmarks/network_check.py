@@ -152,7 +152,7 @@ def main() -> int:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=list(DTYPES))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=64, help="64 fill the tiles that larger ones take")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--dim", type=int, default=None, help="channels; left out: the variant's")
     parser.add_argument("--plans", type=int, default=None, help="only the first so many of the plans")

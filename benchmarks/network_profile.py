@@ -117,6 +117,8 @@ def main() -> int:
                 (options.output / "profile.txt").write_text(text + "\n", encoding="utf-8")
                 (options.output / "profile.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             del step
+    for title, found in result.items():
+        print(f"{title}: kernels {found['busy_ms']:.1f} ms, step {found['length_ms']:.1f} ms")
     return 0
 
 

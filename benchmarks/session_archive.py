@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 LARGEST = 16 * 2**20  # bytes of the archive
@@ -15,7 +16,10 @@ def renew(folder: Path, archive: Path, largest: int = LARGEST) -> list[str]:
 
     A reader finds the archive of before or the new one, never a part: it is renamed when it is whole.
     """
-    files = {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    files: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        with suppress(OSError):  # folders, and what is renamed while we look
+            files[str(path.relative_to(folder))] = _content(path)
     left_out, size = [], 0
     temporary = archive.with_name(f"{archive.name}.part")
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:

@@ -27,16 +27,19 @@ class Command:
 
 @dataclass
 class Ended:
-    """How a command ended: its exit code (negative: the signal), or None where it was ended for its time, or never begun."""
+    """How a command ended: its exit code (negative: the signal), or None where it was ended for its time, or not begun.
+
+    `last`: the last lines of its log.
+    """
 
     name: str
     code: int | None
     seconds: float
-    last: str = ""
+    last: list[str] = field(default_factory=list)
 
     def describe(self) -> str:
         how = "out of time" if self.code is None else "done" if self.code == 0 else f"exit {self.code}"
-        return f"{self.name}: {how} after {self.seconds:.0f} s{': ' if self.last else ''}{self.last}"
+        return f"{self.name}: {how} after {self.seconds:.0f} s" + "".join(f": {line}" for line in self.last[-1:])
 
 
 @dataclass
@@ -79,7 +82,7 @@ def run(
             one.process.wait()
         _kill_marked(mark)
     ended += [_ended(one, None) for one in running]
-    return ended + [Ended(command.name, None, 0.0, "not begun") for command in waiting]
+    return ended + [Ended(command.name, None, 0.0, ["not begun"]) for command in waiting]
 
 
 def _start(command: Command, logs: Path, folder: Path, mark: str) -> _Running:
@@ -100,7 +103,7 @@ def _start(command: Command, logs: Path, folder: Path, mark: str) -> _Running:
 
 def _ended(one: _Running, code: int | None) -> Ended:
     lines = [line for line in one.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return Ended(one.command.name, code, time.monotonic() - one.start, lines[-1].strip()[:160] if lines else "")
+    return Ended(one.command.name, code, round(time.monotonic() - one.start, 1), [line[:160] for line in lines[-4:]])
 
 
 def _kill_group(leader: int) -> None:

@@ -20,7 +20,12 @@ INTERPRETED = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
 # The contenders of a training step: who trains today, in both layouts, and our two ways. Compiled ones take minutes.
 CONTENDERS = ("timm eager NCHW", "timm eager channels_last", "ours fused", "ours fused, CUDA graph")
 # The tests that only a GPU can fail; those of the graphs first.
-TESTS = ("tests/execution/test_graphs.py", "tests/kernels")
+TESTS = (
+    "tests/execution/test_graphs.py",
+    "tests/kernels/device",
+    "tests/kernels/test_fallback.py",
+    "tests/kernels/test_compiles.py",
+)
 PROGRAM = ("pydantic", "tensorboardX", "safetensors", "simplejpeg")  # what `train` needs beside torch
 
 
@@ -69,7 +74,9 @@ def checks(session: Session) -> list[Command]:
             name = f"check_{variant}_{precision}"
             small = ("--device", "cpu", "--dim", 2, "--size", 28, "--batch", 2, "--plans", 1) if session.dry_run else ()
             output = ("--output", session.results / f"{name}.json")
-            words = ("--variants", variant, "--precisions", precision, *output, *small)
+            # fp32 is for the kernels' logic, which plans share but for the products.
+            plans = ("--plans", 2) if precision == "fp32" else ()
+            words = ("--variants", variant, "--precisions", precision, *plans, *output, *small)
             found.append(_script(name, "network_check.py", *words, interpreted=session.dry_run, threads=1))
         for share in range(1 if session.dry_run else 3):
             name = f"check_{variant}_kernels_{share}"
@@ -161,7 +168,8 @@ def batch(session: Session) -> list[Command]:
 
 def cifar10(session: Session) -> list[Command] | str:
     """The authors' recipe; the score is that of the last epoch, and one evaluation is enough."""
-    runs = [f"--{kind}_root_dir={session.scratch / kind}" for kind in ("ckpt", "best_ckpt", "summary")]
+    runs = [f"--{kind}_root_dir={session.scratch / kind}" for kind in ("ckpt", "best_ckpt")]
+    runs.append(f"--summary_root_dir={session.results / 'cifar10'}")
     recipe: list[str] = ["--ckpt_keep_num=1", "--execution=fused", *runs]
     if session.dry_run:
         recipe += ["--config=digits", "--arch=convmixer_8_2", "--epochs=1", "--eval_every=1", "--execution=auto"]
