@@ -58,7 +58,8 @@ def depthwise(
     from convmixer.kernels.device.depthwise import depthwise_kernel
 
     tiles = tiling.depthwise_tiles(images, width, TYPES[dtype], fused=prologue)
-    constants = {**planes(tiles), "K": k, "PROLOGUE": prologue, "EPILOGUE": epilogue, "ACT": act}
+    forms = {"PREFETCH": tiles.prefetch, "UNROLL": tiles.unroll}
+    constants = {**planes(tiles), **forms, "K": k, "PROLOGUE": prologue, "EPILOGUE": epilogue, "ACT": act}
     return compiled(depthwise_kernel, dtype, tiles.warps, tiles.stages, FLIP=not prologue, HAS_BIAS=True, **constants)
 
 

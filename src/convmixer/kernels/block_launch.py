@@ -10,7 +10,7 @@ import torch
 
 from convmixer.kernels import tiling
 from convmixer.kernels.depthwise_launch import Normalise
-from convmixer.kernels.device.activations import CODES
+from convmixer.kernels.device.activations import code
 from convmixer.kernels.device.block_grad import depthwise_block_grad_kernel
 from convmixer.kernels.device.depthwise import diagonal_sums_kernel
 from convmixer.kernels.tiling import DepthwiseTiles
@@ -24,6 +24,7 @@ def depthwise_block_grad(
     slope: torch.Tensor,
     of_x: Normalise,
     *,
+    erf: str = "long",
     tiles: DepthwiseTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x and, fp32 [C, 1, k, k], of the filter; and fp32 [3, C] those of the bias, of_x.shift, of_x.scale.
@@ -59,7 +60,7 @@ def depthwise_block_grad(
             height * width,
             images * height * width,
             **shape,
-            ACT=CODES[of_x.activation],
+            ACT=code(of_x.activation, x.dtype, erf),
             BLOCK_IMAGES=tiles.images,
             PRECISION=tiles.precision,
             num_warps=tiles.warps,

@@ -60,13 +60,12 @@ def block(
     from convmixer.kernels.depthwise_launch import Normalise
 
     forms = Plan.parse(plan)
-    act = forms.activation(activation, x.dtype)
-    of_x = Normalise(scale, shift, act, x_bias)
+    of_x = Normalise(scale, shift, activation, x_bias)
     h1, sums = _depthwise_half(x, of_x, depthwise_weight, depthwise_bias, forms)
     moments = moments_of(sums, x[0].numel())
-    of_h = Normalise(*affine(moments, norm_weight, norm_bias, eps)[:2], act)
-    mixed = elementwise_launch.mix(x, h1, of_x, of_h)
-    h2, sums = pointwise_launch.forward(mixed, pointwise_weight, pointwise_bias, act, forms)
+    of_h = Normalise(*affine(moments, norm_weight, norm_bias, eps)[:2], activation)
+    mixed = elementwise_launch.mix(x, h1, of_x, of_h, erf=forms.erf)
+    h2, sums = pointwise_launch.forward(mixed, pointwise_weight, pointwise_bias, activation, forms)
     keeps_h1, keeps_mixed = _kept(forms)
     nothing = x.new_empty(0)
     return (
@@ -112,17 +111,16 @@ def block_backward(
 
     forms = Plan.parse(plan)
     keeps_h1, keeps_mixed = _kept(forms)
-    act = forms.activation(activation, x.dtype)
-    of_x = Normalise(scale, shift, act, x_bias)
+    of_x = Normalise(scale, shift, activation, x_bias)
     mean, var = moments
     h_scale, h_shift, deviation = affine(Moments(mean, var), norm_weight, norm_bias, eps)
-    of_h = Normalise(h_scale, h_shift, act)
+    of_h = Normalise(h_scale, h_shift, activation)
     if not keeps_h1:
         # The same launch, sums and all, so that h1 is the same to the bit.
         h1 = _depthwise_half(x, of_x, depthwise_weight, depthwise_bias, forms)[0]
 
     h2_grad, pointwise_bias_grad = elementwise_launch.activation_grad(
-        grad.contiguous(), h2, pointwise_bias, sums_grad, act
+        grad.contiguous(), h2, pointwise_bias, sums_grad, activation, erf=forms.erf
     )
     mixed_grad, sums, pointwise_weight_grad = pointwise_launch.backward(
         h2_grad, pointwise_weight, x, h1, mixed if keeps_mixed else None, of_x, of_h, forms
@@ -137,7 +135,7 @@ def block_backward(
     slope = torch.stack((h_scale, 2 * var_grad / count, (-h_scale * norm_bias_grad - 2 * var_grad * mean) / count))
     tiles = forms.depthwise_tiles("block_grad", *_images_and_width(x), x.dtype)
     x_grad, depthwise_weight_grad, sums = block_launch.depthwise_block_grad(
-        mixed_grad, h1, x, depthwise_weight, slope, of_x, tiles=tiles
+        mixed_grad, h1, x, depthwise_weight, slope, of_x, erf=forms.erf, tiles=tiles
     )
     # Copies, since results of an operator must not share memory.
     depthwise_bias_grad, shift_grad, scale_grad = (row.clone() for row in sums)
@@ -176,13 +174,13 @@ def block_inference(
     from convmixer.kernels.depthwise_launch import Normalise
 
     forms = Plan.parse(plan)
-    act = forms.activation(activation, x.dtype)
     planes, _ = depthwise_launch.depthwise(
         x.transpose(0, 1),
         depthwise_weight,
         depthwise_bias,
-        prologue=Normalise(scale, shift, act, x_bias),
-        mix=Normalise(norm_weight, norm_bias, act),
+        prologue=Normalise(scale, shift, activation, x_bias),
+        mix=Normalise(norm_weight, norm_bias, activation),
+        erf=forms.erf,
         tiles=forms.depthwise_tiles("depthwise", *_images_and_width(x), x.dtype),
     )
     mixed = planes.transpose(0, 1)
@@ -199,7 +197,7 @@ def _depthwise_half(
 
     tiles = plan.depthwise_tiles("depthwise", *_images_and_width(x), x.dtype)
     planes, sums = depthwise_launch.depthwise(
-        x.transpose(0, 1), weight, bias, prologue=of_x, statistics=of_x.activation, tiles=tiles
+        x.transpose(0, 1), weight, bias, prologue=of_x, statistics=of_x.activation, erf=plan.erf, tiles=tiles
     )
     return planes.transpose(0, 1), sums
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from convmixer.kernels import tiling
-from convmixer.kernels.device.activations import CODES, IDENTITY
+from convmixer.kernels.device.activations import IDENTITY, code
 from convmixer.kernels.device.depthwise import depthwise_kernel, depthwise_weight_grad_kernel, diagonal_sums_kernel
 from convmixer.kernels.tiling import DepthwiseTiles
 
@@ -37,13 +37,14 @@ def depthwise(
     prologue: Normalise | None = None,
     statistics: str | None = None,
     mix: Normalise | None = None,
+    erf: str = "long",
     tiles: DepthwiseTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """filter * x + bias in x's layout, and with `statistics` (an activation) the sums [2, C] of act(out), act(out)^2.
 
     `flip` rotates the filter by 180 degrees. `prologue` is applied to x before the zero padding. `mix` gives
     x + mix(filter * x + bias) instead, with the activation of both and no bias of its own. Sums are empty without
-    `statistics`.
+    `statistics`. `erf`: "long" or, for GELU of bf16 maps, "short" (`device.activations`).
     """
     images, channels, height, width = x.shape
     tiles = tiles or tiling.depthwise_tiles(images, width, x.dtype, fused=prologue is not None)
@@ -78,11 +79,13 @@ def depthwise(
             HAS_BIAS=bias is not None,
             PROLOGUE=prologue is not None,
             EPILOGUE="statistics" if statistics else "mix" if mix is not None else "none",
-            ACT=IDENTITY if activation is None else CODES[activation],
+            ACT=IDENTITY if activation is None else code(activation, x.dtype, erf),
             BLOCK_IMAGES=tiles.images,
             COLUMNS=tiles.columns,
             WINDOW=tiles.window,
             PRECISION=tiles.precision,
+            PREFETCH=tiles.prefetch,
+            UNROLL=tiles.unroll,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
         )

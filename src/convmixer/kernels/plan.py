@@ -21,8 +21,8 @@ _FORMS = {
     "keep": "mixed|halves|inputs",
     "ends": "kernels|torch",
     "erf": "short|long",
-    "depthwise": r"\d+x\d+x\d+p?",
-    "block_grad": r"\d+x\d+x\d+p?",
+    "depthwise": r"\d+x\d+x\d+(p\d+)?r?",
+    "block_grad": r"\d+x\d+x\d+(p\d+)?r?",
     "pointwise": r"\d+x\d+x\d+x\d+x\d+",
     "pointwise_grad": r"\d+x\d+x\d+x\d+x\d+",
 }
@@ -37,10 +37,10 @@ class Plan:
     * `keep`: which maps of a block the backward pass finds: its mixed map too, its two convolutions' outputs, or its
       input alone (activation checkpointing, which is only taken where it is asked for).
     * `ends`: stem and pooling by our kernels, or by torch's operators.
-    * `erf`: in GELU of 16-bit maps, one as exact as these need, or the one that fp32 maps always have.
-    * Tiles, or None for those that `tiling` has for the shape: `depthwise` (forward) and `block_grad` as "64x4x1p",
-      images, warps and stages, p for prefetch; `pointwise` and `pointwise_grad`, Triton's products, as
-      "128x256x64x8x3", outputs, positions, inputs, warps and stages.
+    * `erf`: in GELU of bf16 maps, one as exact as these need, or the one that other maps always have.
+    * Tiles, or None for those that `tiling` has for the shape: `depthwise` (forward) and `block_grad` as "64x4x1p2r",
+      images, warps and stages, p and the rows loaded ahead, r where the code of k rows is rolled up; `pointwise` and
+      `pointwise_grad`, Triton's products, as "128x256x64x8x3", outputs, positions, inputs, warps and stages.
 
     Raises ValueError for a value that is none of these.
     """
@@ -79,10 +79,6 @@ class Plan:
             values[name] = value
         return cls(**values)  # type: ignore[arg-type]
 
-    def activation(self, name: str, dtype: torch.dtype) -> str:
-        """The name by which launches take this activation of maps of a type."""
-        return name
-
     def depthwise_tiles(
         self, kind: Literal["depthwise", "block_grad"], images: int, width: int, dtype: torch.dtype
     ) -> DepthwiseTiles | None:
@@ -93,18 +89,27 @@ class Plan:
     def pointwise_tiles(self, kind: Literal["pointwise", "pointwise_grad"]) -> PointwiseTiles | None:
         """As `depthwise_tiles`, for Triton's products."""
         text: str | None = getattr(self, kind)
-        return None if text is None else PointwiseTiles(*map(int, text.split("x")))
+        if text is None:
+            return None
+        outputs, positions, inputs, warps, stages = map(int, text.split("x"))
+        return PointwiseTiles(outputs, positions, inputs, warps, stages)
 
 
 def read_depthwise(text: str) -> DepthwiseTiles:
-    """Of "64x4x1p", not yet cut down to any maps."""
-    images, warps, stages = map(int, text.rstrip("p").split("x"))
-    return DepthwiseTiles(images=images, warps=warps, stages=stages)
+    """Of "64x4x1p2r", not yet cut down to any maps."""
+    sizes, _, ahead = text.rstrip("r").partition("p")
+    images, warps, stages = map(int, sizes.split("x"))
+    return DepthwiseTiles(
+        images=images, warps=warps, stages=stages, prefetch=int(ahead or 0), unroll=not text.endswith("r")
+    )
 
 
 def depthwise_text(tiles: DepthwiseTiles) -> str:
-    return f"{tiles.images}x{tiles.warps}x{tiles.stages}"
+    """What `read_depthwise` reads."""
+    ahead = f"p{tiles.prefetch}" if tiles.prefetch else ""
+    return f"{tiles.images}x{tiles.warps}x{tiles.stages}{ahead}{'' if tiles.unroll else 'r'}"
 
 
 def pointwise_text(tiles: PointwiseTiles) -> str:
+    """As a plan has it."""
     return f"{tiles.outputs}x{tiles.positions}x{tiles.inputs}x{tiles.warps}x{tiles.stages}"

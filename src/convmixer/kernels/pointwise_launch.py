@@ -10,7 +10,7 @@ import torch
 
 from convmixer.kernels import tiling
 from convmixer.kernels.depthwise_launch import Normalise
-from convmixer.kernels.device.activations import CODES, IDENTITY
+from convmixer.kernels.device.activations import IDENTITY, code
 from convmixer.kernels.device.pointwise import pointwise_grad_kernel, pointwise_kernel
 from convmixer.kernels.elementwise_launch import activation_sums, norm_sums
 from convmixer.kernels.plan import Plan
@@ -23,6 +23,7 @@ def pointwise(
     *,
     bias: torch.Tensor | None = None,
     statistics: str | None = None,
+    erf: str = "long",
     tiles: PointwiseTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """weight x by Triton for x [I, N, H, W], weight [O, I, 1, 1]; with `statistics` sums [2, O] of act(out + bias)."""
@@ -42,7 +43,7 @@ def pointwise(
             inputs,
             positions,
             STATISTICS=statistics is not None,
-            ACT=CODES[statistics] if statistics else IDENTITY,
+            ACT=code(statistics, x.dtype, erf) if statistics else IDENTITY,
             **tiles.launch_options(),
         )
     return out, sums.sum(dim=-1) if statistics else sums
@@ -57,6 +58,7 @@ def pointwise_grad(
     of_h: Normalise,
     *,
     mix: bool = True,
+    erf: str = "long",
     tiles: PointwiseTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """By Triton, from the gradient [O, N, H, W] of the product and its weight [O, I, 1, 1]: the input's gradient g.
@@ -85,7 +87,7 @@ def pointwise_grad(
             outputs,
             inputs,
             positions,
-            ACT=CODES[of_x.activation],
+            ACT=code(of_x.activation, x.dtype, erf),
             MIX=mix,
             **tiles.launch_options(),
         )
@@ -115,9 +117,9 @@ def forward(
     """weight x for weight [O, I, 1, 1], and sums, fp32 [2, O], of act(weight x + bias) and its square, by the plan."""
     if plan.products == "triton":
         tiles = plan.pointwise_tiles("pointwise")
-        return pointwise(x, weight, bias=bias, statistics=activation, tiles=tiles)
+        return pointwise(x, weight, bias=bias, statistics=activation, erf=plan.erf, tiles=tiles)
     out = product(weight.flatten(1), x)
-    return out, activation_sums(out, bias, activation)
+    return out, activation_sums(out, bias, activation, erf=plan.erf)
 
 
 def backward(
@@ -136,10 +138,10 @@ def backward(
     """
     if plan.products == "triton":
         tiles = plan.pointwise_tiles("pointwise_grad")
-        found, sums, made = pointwise_grad(grad, weight, x, h, of_x, of_h, mix=mixed is None, tiles=tiles)
+        found, sums, made = pointwise_grad(grad, weight, x, h, of_x, of_h, mix=mixed is None, erf=plan.erf, tiles=tiles)
     else:
         found = product(weight.flatten(1).t(), grad)
-        sums, made = norm_sums(found, h, x, of_x, of_h, mix=mixed is None)
+        sums, made = norm_sums(found, h, x, of_x, of_h, mix=mixed is None, erf=plan.erf)
     mixed = made if mixed is None else mixed
     assert mixed is not None
     return found, sums, weight_grad(grad, mixed).view_as(weight)

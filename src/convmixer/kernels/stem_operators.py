@@ -53,10 +53,9 @@ def stem(
     """
     from convmixer.kernels import pointwise_launch
 
-    forms = Plan.parse(plan)
     columns = patch_columns(images, weight.shape[-1], dtype)
     matrix = patch_weight(weight)[:, :, None, None]
-    x, sums = pointwise_launch.forward(columns, matrix, bias, forms.activation(activation, dtype), forms)
+    x, sums = pointwise_launch.forward(columns, matrix, bias, activation, Plan.parse(plan))
     return x, sums, columns
 
 
@@ -79,10 +78,10 @@ def stem_backward(
     """Gradients of weight and bias, from those of x and its sums."""
     from convmixer.kernels import elementwise_launch, pointwise_launch
 
-    act = Plan.parse(plan).activation(activation, x.dtype)
-    x_grad, bias_grad = elementwise_launch.activation_grad(grad.contiguous(), x, bias, sums_grad, act)
+    erf = Plan.parse(plan).erf
+    x_grad, bias_grad = elementwise_launch.activation_grad(grad.contiguous(), x, bias, sums_grad, activation, erf=erf)
     weight_grad = pointwise_launch.weight_grad(x_grad, columns)[:, : weight[0].numel()]
-    return weight_grad.reshape(weight.shape).to(weight.dtype), bias_grad.to(bias.dtype)
+    return weight_grad.contiguous().view_as(weight).to(weight.dtype), bias_grad.to(bias.dtype)
 
 
 @torch.library.custom_op(
@@ -92,7 +91,7 @@ def pool(x: torch.Tensor, bias: torch.Tensor, activation: str, plan: str) -> tor
     """The mean of act(x + bias) over each map, fp32 [N, C], for x [C, N, H, W]. Differentiable to x."""
     from convmixer.kernels import elementwise_launch
 
-    return elementwise_launch.pool(x, bias, Plan.parse(plan).activation(activation, x.dtype))
+    return elementwise_launch.pool(x, bias, activation, erf=Plan.parse(plan).erf)
 
 
 @torch.library.custom_op(
@@ -104,7 +103,7 @@ def pool_backward(grad: torch.Tensor, x: torch.Tensor, bias: torch.Tensor, activ
     """The gradient of x, from that of the means."""
     from convmixer.kernels import elementwise_launch
 
-    return elementwise_launch.pool_grad(grad.contiguous(), x, bias, Plan.parse(plan).activation(activation, x.dtype))
+    return elementwise_launch.pool_grad(grad.contiguous(), x, bias, activation, erf=Plan.parse(plan).erf)
 
 
 def _stem_shape(

@@ -14,7 +14,11 @@ import torch
 
 @dataclass(frozen=True)
 class DepthwiseTiles:
-    """Images that a program takes together, columns of its output tile and of its input tile, warps, stages."""
+    """Images that a program takes together, columns of its output tile and of its input tile, warps, stages.
+
+    `prefetch` is how many rows are loaded into registers ahead of the one in work. `unroll`: the code holds a turn of
+    all the k accumulators of the forward convolution, which then need no moves from row to row, but registers.
+    """
 
     images: int = 64
     columns: int = 32
@@ -22,6 +26,8 @@ class DepthwiseTiles:
     warps: int = 4
     stages: int = 2
     precision: str = "ieee"
+    prefetch: int = 0
+    unroll: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Times of single passes on a GPU: of the device's work alone, not of the host that starts it."""
+"""How long calls take on a GPU by themselves, without the time in which the host launches them."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-_CYCLES_PER_SECOND = 2e9  # of the sleeping kernel; about a GPU's clock
-_LONGEST_SLEEP = 0.2  # seconds
+Call = Callable[[], object]
+
+_CYCLES_PER_MS = 2_000_000  # at about the highest clock of today's GPUs, so that a sleep is never shorter than meant
+_LONGEST_SLEEP_MS = 200.0
 
 
-def milliseconds(
-    calls: Sequence[Callable[[], object]], device: torch.device, *, rounds: int = 5, repeats: int = 10
-) -> list[float]:
-    """Median milliseconds of each call: in every round each has its turn, so that clocks and neighbours treat all alike.
+def milliseconds(calls: Sequence[Call], *, repeats: int = 5, queued: int = 10, device: torch.device) -> list[float]:
+    """The median time of each call, in ms, over `repeats` turns in which each is called `queued` times in a row.
 
-    A turn is `repeats` calls in a row between two events, queued while the device sleeps: a call that takes longer to
-    start than to run is then not timed by its start. No call may wait for the device. On a CPU, by the clock.
+    The calls of a turn are queued behind a sleep of the device's own, which is doubled until all of them are queued
+    before it ends: then the events around them time the device, not the host. In turn, so that clocks and neighbours
+    treat all alike. Each is called once before, to compile and to be warm.
     """
-    turn = _Turn(device, repeats)
-    for call in calls:
-        call()  # compiles, and fills the allocator
-    times = [[turn(call) for call in calls] for _ in range(rounds)]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
+    with torch.cuda.device(device):
+        sleeps = [_warm(call, queued) for call in calls]
+        times: list[list[float]] = [[] for _ in calls]
+        for _ in range(repeats):
+            for place, call in enumerate(calls):
+                found, sleeps[place] = _behind_a_sleep(call, queued, sleeps[place])
+                times[place].append(found)
+    return [statistics.median(found) for found in times]
 
 
-class _Turn:
-    def __init__(self, device: torch.device, repeats: int) -> None:
-        self.device, self.repeats = device, repeats
+def _warm(call: Call, queued: int) -> float:
+    """Calls twice; how long a sleep may have to be for the host to queue the calls meanwhile, in ms."""
+    call()
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    call()
+    host = time.perf_counter() - began
+    torch.cuda.synchronize()
+    return 2e3 * host * queued + 1.0
 
-    def __call__(self, call: Callable[[], object]) -> float:
-        """Milliseconds of one call of `repeats`."""
-        if self.device.type != "cuda":
-            begin = time.perf_counter()
-            for _ in range(self.repeats):
-                call()
-            return (time.perf_counter() - begin) * 1e3 / self.repeats
-        with torch.cuda.device(self.device):
-            return self._queued(call)
 
-    def _queued(self, call: Callable[[], object]) -> float:
-        sleep = 2e-3
-        while True:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda._sleep(int(sleep * _CYCLES_PER_SECOND))
-            start.record()
-            for _ in range(self.repeats):
-                call()
-            asleep = not start.query()
-            end.record()
-            end.synchronize()
-            # Once the queue is ready before the device wakes up, the host is out of the time; a host that is slow beyond
-            # measure is timed with it.
-            if asleep or sleep > _LONGEST_SLEEP:
-                return start.elapsed_time(end) / self.repeats
-            sleep *= 3
+def _behind_a_sleep(call: Call, queued: int, sleep: float) -> tuple[float, float]:
+    """Milliseconds of one call, and the sleep, in ms, that was long enough."""
+    while True:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(int(min(sleep, _LONGEST_SLEEP_MS) * _CYCLES_PER_MS))
+        start.record()
+        for _ in range(queued):
+            call()
+        end.record()
+        slept = not start.query()
+        end.synchronize()
+        # A call that itself waits for the device outlasts every sleep; its own time is then the best there is.
+        if slept or sleep >= _LONGEST_SLEEP_MS:
+            return start.elapsed_time(end) / queued, sleep
+        sleep *= 2

@@ -14,6 +14,8 @@ import triton.language as tl
 from convmixer.kernels.device.activations import activate
 from convmixer.kernels.device.planes import (
     correlate_row,
+    load_row,
+    load_rows,
     normalised,
     row_places,
     store_partial_sum,
@@ -31,6 +33,7 @@ def depthwise_kernel(
     K: tl.constexpr, FLIP: tl.constexpr, HAS_BIAS: tl.constexpr,
     PROLOGUE: tl.constexpr, EPILOGUE: tl.constexpr, ACT: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+    PREFETCH: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """out = filter * x + bias over grid (channels, image groups, column tiles).
 
@@ -61,28 +64,34 @@ def depthwise_kernel(
     total = tl.zeros((BLOCK_IMAGES,), tl.float32)
     squares = tl.zeros((BLOCK_IMAGES,), tl.float32)
     rows = zero_tiles(K, BLOCK_IMAGES, COLUMNS, tl.float32)
-    for base in range(0, height + K // 2, K):
-        for step in tl.static_range(K):
+    ahead = load_rows(x_ptr, image, window, images, height, width, x_image_stride, PREFETCH)
+    # Unrolled, the K accumulators take turns without being moved.
+    unrolled: tl.constexpr = K if UNROLL else 1
+    for base in range(0, height + K // 2, unrolled):
+        for step in tl.static_range(unrolled):
             row = base + step
-            places, inside = row_places(row, image, window, images, height, width, x_image_stride)
-            x = tl.load(x_ptr + places, mask=inside, other=0.0)
-            if PROLOGUE:
-                x = normalised(x, inside, scale, shift, x_bias, ACT).to(dtype)
-            rows = correlate_row(x, bands, rows, K, PRECISION)
+            new = load_row(x_ptr, row + PREFETCH, image, window, images, height, width, x_image_stride)
+            ahead = ahead + (new,)  # noqa: RUF005
+            x = ahead[0]
+            ahead = ahead[1:]
             done = row - K // 2
-            out = rows[0] + bias
-            rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS, tl.float32)
             places, inside = row_places(done, image, columns, images, height, width, out_image_stride)
             if EPILOGUE == "mix":
-                own, _ = row_places(done, image, columns, images, height, width, x_image_stride)
-                residual = tl.load(x_ptr + own, mask=inside, other=0.0).to(tl.float32)
+                residual = load_row(x_ptr, done, image, columns, images, height, width, x_image_stride)
+            if PROLOGUE:
+                _, within = row_places(row, image, window, images, height, width, x_image_stride)
+                x = normalised(x, within, scale, shift, x_bias, ACT).to(dtype)
+            rows = correlate_row(x, bands, rows, K, PRECISION)
+            out = rows[0] + bias
+            rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS, tl.float32)
+            if EPILOGUE == "mix":
                 if PROLOGUE:
                     residual = normalised(residual, inside, scale, shift, x_bias, ACT)
-                out = residual + out_scale * activate(out, ACT) + out_shift
+                out = residual.to(tl.float32) + out_scale * activate(out, ACT) + out_shift
             out = out.to(dtype)
             tl.store(out_ptr + places, out, mask=inside)
             if EPILOGUE == "statistics":
-                activated = normalised(out, inside, 1.0, 0.0, None, ACT)
+                activated = tl.where(inside, activate(out.to(tl.float32), ACT), 0.0)
                 total += tl.sum(activated, axis=1)
                 squares += tl.sum(activated * activated, axis=1)
     if EPILOGUE == "statistics":

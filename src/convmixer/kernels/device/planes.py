@@ -57,6 +57,22 @@ def row_places(row, image, column, images, height, width, image_stride):
 
 
 @triton.jit
+def load_row(x_ptr, row, image, column, images, height, width, image_stride):
+    """Row `row` of the images and columns given, within one channel; 0 outside."""
+    places, inside = row_places(row, image, column, images, height, width, image_stride)
+    return tl.load(x_ptr + places, mask=inside, other=0.0)
+
+
+@triton.jit
+def load_rows(x_ptr, image, column, images, height, width, image_stride, COUNT: tl.constexpr):
+    """The first COUNT rows."""
+    rows = ()
+    for row in tl.static_range(COUNT):
+        rows = rows + (load_row(x_ptr, row, image, column, images, height, width, image_stride),)  # noqa: RUF005
+    return rows
+
+
+@triton.jit
 def biased(raw, bias):
     """raw + bias in fp32; bias None, for a map that has its bias already, costs nothing."""
     raw = raw.to(tl.float32)
