@@ -94,9 +94,7 @@ def do(step: Step, session: Session, seconds: float, lines: int, archive: Path) 
                     renewed[0] = time.monotonic()
 
             logs = session.results
-            report.processes = run(
-                commands, logs, left, at_once=step.at_once, folder=REPOSITORY, meanwhile=meanwhile
-            )
+            report.processes = run(commands, logs, left, at_once=step.at_once, folder=REPOSITORY, meanwhile=meanwhile)
             for ended in report.processes:
                 log = logs / f"{ended.name}.log"
                 text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
@@ -121,7 +119,9 @@ def all_of(
 def parse(argv: Sequence[str] | None, steps: Sequence[Step]) -> argparse.Namespace:
     names = [step.name for step in steps]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=names, default=None, metavar="STEP", help=f"of: {', '.join(names)}")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=None, metavar="STEP", help=f"of: {', '.join(names)}"
+    )
     parser.add_argument("--minutes", type=float, default=9.5, help="for all steps together")
     parser.add_argument("--cifar10", type=Path, default=None, help="folder that holds cifar-10-batches-py")
     parser.add_argument("--lines", type=int, default=8, help="lines of each log that are printed")
@@ -152,7 +152,9 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         results = Path(folder, "results")
         results.mkdir()
         try:
-            for report in all_of([step for step in steps if step.name in names], Path(folder), results, archive, options):
+            for report in all_of(
+                [step for step in steps if step.name in names], Path(folder), results, archive, options
+            ):
                 reports.append(report)
                 summary["steps"][report.name] = {"state": report.state, **asdict(report)}
                 text = json.dumps(summary, indent=1) + "\n"

@@ -6,15 +6,24 @@ the mixed map, and for passes with tiles each choice of `convmixer.kernels.tilin
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from convmixer.arch import Architecture
-from convmixer.kernels import block_launch, depthwise_launch, elementwise_launch, pointwise_launch, stem_operators, tiling
+from convmixer.kernels import (
+    block_launch,
+    depthwise_launch,
+    elementwise_launch,
+    pointwise_launch,
+    stem_operators,
+    tiling,
+)
 from convmixer.kernels.depthwise_launch import Normalise
 from convmixer.kernels.plan import Plan, depthwise_text, pointwise_text
 from convmixer.kernels.tiling import DepthwiseTiles, PointwiseTiles
@@ -33,6 +42,7 @@ class Case:
     """A pass: maps of memory traffic (of one read or write each) and floating-point operations, at least.
 
     `ours` gives tensors (None and empty ones are left out) that `exact` gives in float64; `eager` is torch's way.
+    `activated`: an activation is part of it.
     """
 
     name: str
@@ -42,6 +52,7 @@ class Case:
     eager: Way | None = None
     operations: float = 0.0
     candidate: bool = False
+    activated: bool = True
 
 
 class Maps:
@@ -49,7 +60,7 @@ class Maps:
 
     def __init__(self, arch: Architecture, batch: int, side: int, dtype: torch.dtype, device: torch.device) -> None:
         self.arch, self.k, self.dtype, self.device = arch, arch.kernel_size, dtype, device
-        self.act = Plan().activation(arch.activation, dtype)
+        self.act, self.erf = arch.activation, Plan().erf
         shape = (arch.dim, batch, side, side)
         self.x, self.h, self.grad = (torch.randn(shape, device=device).to(dtype) for _ in range(3))
         self.weight = (torch.randn(arch.dim, 1, self.k, self.k, device=device) / self.k).to(dtype).float()
@@ -72,11 +83,19 @@ class Maps:
         for case in (case for form in forms for case in form()):
             if candidates or not case.candidate:
                 yield case
+        if candidates and self.act == "gelu" and self.dtype == torch.bfloat16 and self.erf == "short":
+            long = copy.copy(self)
+            long.erf = "long"
+            for case in long.cases():
+                if case.activated:
+                    yield replace(case, name=f"{case.name}, long erf", eager=None, candidate=True)
 
-    def _tiles(self, choices: Sequence[DepthwiseTiles]) -> Iterator[tuple[str, DepthwiseTiles | None]]:
+    def _tiles(
+        self, choices: Sequence[DepthwiseTiles], default: DepthwiseTiles
+    ) -> Iterator[tuple[str, DepthwiseTiles | None]]:
         """The default, and each of the choices that is another one for these maps."""
         yield "", None
-        seen = set()
+        seen = {default}
         for choice in choices:
             fitted = tiling.fit_depthwise(choice, self.x.shape[1], self.x.shape[3], self.dtype)
             if fitted not in seen:
@@ -87,28 +106,35 @@ class Maps:
         x, weight, launch = self.x.transpose(0, 1), self.weight, depthwise_launch.depthwise
         nchw, cast, bias = x.contiguous(), weight.to(self.dtype), self.bias.to(self.dtype)
         eager = lambda: F.conv2d(nchw, cast, bias, padding="same", groups=self.arch.dim)  # noqa: E731
-        for text, tiles in self._tiles(tiling.DEPTHWISE_CHOICES):
-            candidate = tiles is not None
+        images, width, erf = self.x.shape[1], self.x.shape[3], self.erf
+        for text, tiles in self._tiles(tiling.DEPTHWISE_CHOICES, tiling.depthwise_tiles(images, width, self.dtype)):
             yield Case(
                 f"depthwise forward{text}",
                 2,
                 lambda t=tiles: launch(x, weight, self.bias, tiles=t)[0],
                 lambda: (_swap(self._conv(self.x.double()) + _column(self.bias)),),
-                None if candidate else eager,
-                candidate=candidate,
+                None if tiles else eager,
+                candidate=tiles is not None,
+                activated=False,
             )
+        default = tiling.depthwise_tiles(images, width, self.dtype, fused=True)
+        for text, tiles in self._tiles(tiling.DEPTHWISE_CHOICES, default):
+            candidate = tiles is not None
+            fused = partial(launch, x, weight, self.bias, prologue=self.of_x, tiles=tiles, erf=erf)
             yield Case(
                 f"fused depthwise, statistics{text}",
                 2,
-                lambda t=tiles: launch(x, weight, self.bias, prologue=self.of_x, statistics=self.act, tiles=t),
+                lambda f=fused: f(statistics=self.act),
                 self._exact_half,
                 candidate=candidate,
             )
             yield Case(
                 f"fused depthwise, inference{text}",
                 2,
-                lambda t=tiles: launch(x, weight, self.bias, prologue=self.of_x, mix=self.of_h, tiles=t)[0],
-                lambda: (_swap(self._normed(self.x, self.of_x) + self._normed(_swap(self._exact_half()[0]), self.of_h)),),
+                lambda f=fused: f(mix=self.of_h)[0],
+                lambda: (
+                    _swap(self._normed(self.x, self.of_x) + self._normed(_swap(self._exact_half()[0]), self.of_h)),
+                ),
                 candidate=candidate,
             )
 
@@ -128,8 +154,11 @@ class Maps:
             lambda: depthwise_launch.depthwise(grad, weight, None, flip=True)[0],
             lambda: (_swap(self._conv(self.grad.double(), flip=True)),),
             lambda: backward([True, False, False]),
+            activated=False,
         )
-        for text, tiles in self._tiles([choice for choice in tiling.DEPTHWISE_CHOICES if choice.stages == 1]):
+        images, width, erf = self.x.shape[1], self.x.shape[3], self.erf
+        one_stage = [choice for choice in tiling.DEPTHWISE_CHOICES if choice.stages == 1]
+        for text, tiles in self._tiles(one_stage, tiling.weight_grad_tiles(images, width, self.dtype)):
             yield Case(
                 f"depthwise weight gradient{text}",
                 2,
@@ -137,44 +166,47 @@ class Maps:
                 self._exact_weight_grad,
                 None if text else lambda: backward([False, True, False]),
                 candidate=tiles is not None,
+                activated=False,
             )
-        for text, tiles in self._tiles(tiling.DEPTHWISE_CHOICES):
+        for text, tiles in self._tiles(one_stage, tiling.block_grad_tiles(images, width, self.dtype, self.k)):
             yield Case(
                 f"depthwise half backwards{text}",
                 4,
                 lambda t=tiles: block_launch.depthwise_block_grad(
-                    self.grad, self.h, self.x, weight, self.slope, self.of_x, tiles=t
+                    self.grad, self.h, self.x, weight, self.slope, self.of_x, tiles=t, erf=erf
                 ),
                 self._exact_half_backwards,
                 candidate=tiles is not None,
             )
 
     def _elementwise(self) -> Iterator[Case]:
-        launch = elementwise_launch
-        yield Case("mix", 3, lambda: launch.mix(self.x, self.h, self.of_x, self.of_h), lambda: (self._exact_mix(),))
+        launch, erf = elementwise_launch, self.erf
+        yield Case(
+            "mix", 3, lambda: launch.mix(self.x, self.h, self.of_x, self.of_h, erf=erf), lambda: (self._exact_mix(),)
+        )
         yield Case(
             "statistics of the product",
             1,
-            lambda: launch.activation_sums(self.h, self.bias, self.act),
+            lambda: launch.activation_sums(self.h, self.bias, self.act, erf=erf),
             lambda: (self._sums(self.h.double()),),
         )
         yield Case(
             "activation backwards",
             3,
-            lambda: launch.activation_grad(self.grad, self.h, self.bias, self.slope[:2], self.act),
+            lambda: launch.activation_grad(self.grad, self.h, self.bias, self.slope[:2], self.act, erf=erf),
             self._exact_activation_grad,
         )
         for mix, maps, label in ((True, 4, "BatchNorm's sums, mix again"), (False, 2, "BatchNorm's sums")):
             yield Case(
                 label,
                 maps,
-                lambda m=mix: launch.norm_sums(self.grad, self.h, self.x, self.of_x, self.of_h, mix=m),
+                lambda m=mix: launch.norm_sums(self.grad, self.h, self.x, self.of_x, self.of_h, mix=m, erf=erf),
                 lambda m=mix: (self._norm_sums(self.grad.double()), *([self._exact_mix()] if m else [])),
                 candidate=not mix,
             )
 
     def _products(self) -> Iterator[Case]:
-        launch, matrix, weight = pointwise_launch, self.matrix, self.matrix[:, :, None, None]
+        launch, matrix, weight, erf = pointwise_launch, self.matrix, self.matrix[:, :, None, None], self.erf
         cast = matrix.to(self.dtype)
         yield Case(
             "product",
@@ -183,6 +215,7 @@ class Maps:
             lambda: (self._product(matrix, self.x),),
             lambda: cast @ self.x.flatten(1),
             self.product,
+            activated=False,
         )
         yield Case(
             "product, data gradient",
@@ -191,6 +224,7 @@ class Maps:
             lambda: (self._product(matrix.t(), self.grad),),
             lambda: cast.t() @ self.grad.flatten(1),
             self.product,
+            activated=False,
         )
         yield Case(
             "product, weight gradient in fp32",
@@ -199,12 +233,13 @@ class Maps:
             lambda: (self.grad.double().flatten(1) @ self.x.double().flatten(1).t(),),
             lambda: self.grad.flatten(1) @ self.x.flatten(1).t(),
             self.product,
+            activated=False,
         )
         for tile in self._pointwise_choices(tiling.pointwise_tiles, tiling.POINTWISE_CHOICES):
             yield Case(
                 f"Triton product, statistics {pointwise_text(tile)}",
                 2,
-                lambda t=tile: launch.pointwise(self.x, weight, bias=self.bias, statistics=self.act, tiles=t),
+                lambda t=tile: launch.pointwise(self.x, weight, bias=self.bias, statistics=self.act, tiles=t, erf=erf),
                 lambda: (out := self._product(matrix, self.x), self._sums(out)),
                 operations=self.product,
                 candidate=True,
@@ -215,7 +250,7 @@ class Maps:
                     f"Triton data gradient, sums{label} {pointwise_text(tile)}",
                     maps,
                     lambda t=tile, m=mix: launch.pointwise_grad(
-                        self.grad, weight, self.x, self.h, self.of_x, self.of_h, mix=m, tiles=t
+                        self.grad, weight, self.x, self.h, self.of_x, self.of_h, mix=m, tiles=t, erf=erf
                     ),
                     lambda m=mix: self._exact_grad(m),
                     operations=self.product,
@@ -231,7 +266,7 @@ class Maps:
         return list(dict.fromkeys((first, *(choices if large else ()))))
 
     def _ends(self) -> Iterator[Case]:
-        patch = self.arch.patch_size
+        patch, erf = self.arch.patch_size, self.erf
         size = self.x[0].numel() * self.arch.dim
         rows = 3 * patch * patch
         yield Case(
@@ -239,17 +274,18 @@ class Maps:
             (self.images.numel() * 4 / self.x.element_size() + self.images.numel()) / size,
             lambda: stem_operators.patch_columns(self.images, patch, self.dtype)[:rows],
             lambda: (_swap(F.unfold(self.images.double(), patch, stride=patch).unflatten(2, self.x.shape[2:])),),
+            activated=False,
         )
         yield Case(
             "pooling",
             1,
-            lambda: elementwise_launch.pool(self.h, self.bias, self.act),
+            lambda: elementwise_launch.pool(self.h, self.bias, self.act, erf=erf),
             lambda: (self._act(self.h.double() + _column(self.bias)).mean((2, 3)).t(),),
         )
         yield Case(
             "pooling backwards",
             2,
-            lambda: elementwise_launch.pool_grad(self.means_grad, self.h, self.bias, self.act),
+            lambda: elementwise_launch.pool_grad(self.means_grad, self.h, self.bias, self.act, erf=erf),
             self._exact_pool_grad,
         )
 

@@ -1,6 +1,6 @@
 """What this machine is and what it can do at best: processor, GPU, versions, copy and product rate.
 
-    python benchmarks/machine.py [--device cpu] [--elements N --side N] [--output machine.json]
+python benchmarks/machine.py [--device cpu] [--elements N --side N] [--output machine.json]
 """
 
 from __future__ import annotations

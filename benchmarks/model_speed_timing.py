@@ -47,9 +47,7 @@ def time_setting(setting: Setting, names: Sequence[str], rounds: int, seconds: f
     return list(rows.values())
 
 
-def _checked(
-    name: str, trial: Trial, check: Trial, limit: float, row: dict[str, Any]
-) -> Callable[[], object] | None:
+def _checked(name: str, trial: Trial, check: Trial, limit: float, row: dict[str, Any]) -> Callable[[], object] | None:
     """The step of a contender whose answer is right; of another one None, and a note in its row."""
     start = time.perf_counter()
     try:

@@ -40,8 +40,8 @@ from convmixer.model import ConvMixer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCKS = 2
-# Of gradients in fp32, tighter than the choice of a way needs, so that a sum which is 1 % off shows. Not for ReLU, where
-# rounding moves some values across 0: eager in two layouts is up to 7e-3 apart (2e-4 with GELU).
+# Of gradients in fp32, tighter than the choice of a way needs, so that a sum which is 1 % off shows. Not for ReLU,
+# where rounding moves some values across 0: eager in two layouts is up to 7e-3 apart (2e-4 with GELU).
 FP32_GRADIENTS = 3e-3
 
 Forward = Callable[[ConvMixer, Tensor], Tensor]
@@ -90,7 +90,9 @@ class NetworkCheck:
         job = Job(arch, size, batch, dtype, training, device)
         self._exact = partial(exact_fp32, job)
         with self._exact():
-            self.check = Check(model, job, way_of("eager", lambda model, images: model(images)), pictures(batch, size, 2))
+            self.check = Check(
+                model, job, way_of("eager", lambda model, images: model(images)), pictures(batch, size, 2)
+            )
         if dtype == torch.float32 and arch.activation != "relu":
             self.check.limits[1:] = [min(limit, FP32_GRADIENTS) for limit in self.check.limits[1:]]
 

@@ -59,7 +59,7 @@ def step_of(variant: str, part: str, options: argparse.Namespace) -> tuple[Calla
 
 
 def profiled(step: Callable[[], object], device: torch.device) -> dict[str, Any]:
-    """Kernels (on a CPU: operators) of a step: milliseconds, calls and share of each; the step's length on the device."""
+    """Kernels (on a CPU: operators) of a step: milliseconds, calls, share of each; the step's length on the device."""
     on_gpu = device.type == "cuda"
     for _ in range(3):
         step()

@@ -1,7 +1,7 @@
-"""Images by a formula, and BatchNorm statistics that fit them: what a network must have for its answers to tell much.
+"""Images by a formula, and BatchNorm statistics that fit them, without which a network's answers tell little.
 
-With statistics of a new network, or images of mere noise, the logits of all images agree to a few percent (in evaluation
-mode), so that a wrong kernel shows as little as a right one.
+With the statistics of a new network and images of mere noise, the logits of all images agree to a few percent in
+evaluation mode, so that a wrong kernel hardly shows.
 """
 
 from __future__ import annotations

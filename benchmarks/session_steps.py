@@ -1,4 +1,4 @@
-"""The steps of `gpu_session.py`: what each runs, in full on a GPU and in small form on a CPU, for how long, and its needs."""
+"""The steps of `gpu_session.py`: what each runs, in full on a GPU and in small form on a CPU, how long, what it needs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ TESTS = (
     "tests/kernels/test_fallback.py",
     "tests/kernels/test_compiles.py",
 )
+FAST = "not slow and not mindspore"
 PROGRAM = ("pydantic", "tensorboardX", "safetensors", "simplejpeg")  # what `train` needs beside torch
 
 
@@ -87,7 +88,18 @@ def checks(session: Session) -> list[Command]:
     return found
 
 
-def tests(session: Session, mark: str = "not slow and not mindspore") -> list[Command] | str:
+def gpu_tests(session: Session) -> list[Command] | str:
+    return _tests(session, FAST)
+
+
+def slow_gpu_tests(session: Session) -> list[Command] | str:
+    found = _tests(session, FAST if session.dry_run else "slow and not mindspore")
+    if isinstance(found, str):
+        return found
+    return [Command(f"slow_{command.name}", command.words, command.environment) for command in found]
+
+
+def _tests(session: Session, mark: str) -> list[Command] | str:
     """Test by test in turn over eight processes (pytest-xdist may not be there), those of the graphs first in each."""
     options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default"]
     if session.dry_run:
@@ -109,15 +121,6 @@ def tests(session: Session, mark: str = "not slow and not mindspore") -> list[Co
     return [
         Command(f"tests_{at}", [*words, *share], {"OMP_NUM_THREADS": "1"}) for at, share in enumerate(shares) if share
     ]
-
-
-def slow_tests(session: Session) -> list[Command] | str:
-    if session.dry_run:
-        return tests(session)
-    found = tests(session, "slow and not mindspore")
-    if isinstance(found, str):
-        return found
-    return [Command(f"slow_{command.name}", command.words, command.environment) for command in found]
 
 
 def _speed(session: Session, part: str, *words: object) -> list[Command]:
@@ -196,13 +199,13 @@ CORES = os.cpu_count() or 1
 STEPS: Sequence[Step] = (
     Step("versions", 0.5, versions),
     Step("checks", 2.0, checks, at_once=CORES),
-    Step("tests", 2.0, tests, ("pytest",), at_once=8),
+    Step("tests", 2.0, gpu_tests, ("pytest",), at_once=8),
     Step("training", 2.0, training, ("timm",)),
     Step("profile", 1.0, profile),
     Step("kernels", 2.0, kernels),
     Step("inference", 2.0, inference, ("timm",)),
     Step("batch", 7.0, batch),
-    Step("slow_tests", 6.0, slow_tests, ("pytest",), at_once=8),
+    Step("slow_tests", 6.0, slow_gpu_tests, ("pytest",), at_once=8),
     Step("compiled", 8.0, compiled, ("timm",)),
     Step("cifar10", 5.0, cifar10, PROGRAM),
     Step("curves", 9.0, curves, PROGRAM),

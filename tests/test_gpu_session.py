@@ -1,4 +1,4 @@
-"""The session on a GPU, on a CPU: its steps in small form, and what happens to one that fails, hangs or lacks something."""
+"""The session on a GPU, on a CPU: its steps in small form, and those that fail, hang or lack something."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def step(session: ModuleType, name: str, code: str, *, minutes: float = 1.0, nee
 
 GRANDCHILD = """
 import subprocess, sys, time
-code = "import os, sys, time; os.setsid() if len(sys.argv) > 1 else None; print(os.getpid(), flush=True); time.sleep(600)"
+code = "import os, sys, time; len(sys.argv) > 1 and os.setsid(); print(os.getpid(), flush=True); time.sleep(600)"
 for words in ([], ["alone"]):
     child = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True)
     print("child", child.stdout.readline(), flush=True)
@@ -121,9 +121,7 @@ def test_the_archive_is_renewed_while_a_step_runs_and_when_the_session_is_stoppe
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_the_time_of_all_steps_is_limited(
-    session: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_of_all_steps_is_limited(session: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "LEAST", 0.5)
     steps = (step(session, "one", "import time; time.sleep(600)"), step(session, "two", "print(2)"))
     begin = time.monotonic()
