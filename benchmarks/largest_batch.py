@@ -5,7 +5,7 @@
 For each variant and each of four ways, plain eager and our fused kernels, both without and with --recompute, in a
 process of its own: the batch is doubled until a training step runs out of memory, and the gap is halved to a
 thirty-second of the answer. A trial is two steps, forward, backward and update. Prints a table; after each line the
-same as JSON, with hardware and versions. `--device cpu` shows only that it works: there a batch of `--most` is the limit.
+same as JSON, with hardware and versions. `--device cpu` shows that it works: there a batch of `--most` is the limit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The steps of `gpu_session.py`: what each runs, in full on a GPU and in small form on a CPU, how long, what it needs."""
+"""The steps of `gpu_session.py`: what each runs, in full on a GPU and in small form on a CPU, and what it needs."""
 
 from __future__ import annotations
 
