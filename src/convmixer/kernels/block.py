@@ -64,7 +64,7 @@ def fused_forward(model: ConvMixer, images: torch.Tensor, plan: Plan = DEFAULT) 
 
 def _training_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dtype, plan: Plan) -> torch.Tensor:
     activation, forms = model.arch.activation, str(plan)
-    x, x_bias, sums = _stem(model, images, dtype, plan)
+    x, x_bias, sums = run_stem(model, images, dtype, plan)
     count = x[0].numel()
     scale, shift = _batch_affine(model.stem.norm, sums, count)
     for layer in _blocks(model):
@@ -89,7 +89,7 @@ def _training_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dtyp
         update_running(norm, Moments(moments[0], moments[1]), count)
         scale, shift = _batch_affine(layer.pointwise_norm, sums, count)
         x_bias = layer.pointwise.bias.detach()
-    return scale * _pool(model, x, x_bias, plan) + shift
+    return scale * run_pool(model, x, x_bias, plan) + shift
 
 
 @torch.no_grad()
@@ -115,7 +115,7 @@ def _inference_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dty
         )
         scale, shift = _running_affine(layer.pointwise_norm)
         x_bias = layer.pointwise.bias
-    return scale * _pool(model, x, x_bias, plan) + shift
+    return scale * run_pool(model, x, x_bias, plan) + shift
 
 
 def _blocks(model: ConvMixer) -> list[Block]:
@@ -138,7 +138,7 @@ def _stem_product(model: ConvMixer, images: torch.Tensor, dtype: torch.dtype) ->
     return (weight @ columns.flatten(1)).view(-1, *columns.shape[1:])
 
 
-def _stem(
+def run_stem(
     model: ConvMixer, images: torch.Tensor, dtype: torch.dtype, plan: Plan
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """In training: the patch embedding, the bias that its readers add, and sums, fp32 [2, C], of act and act^2."""
@@ -152,7 +152,7 @@ def _stem(
     return x, None, torch.stack((activated.sum(dim=(1, 2, 3)), activated.square().sum(dim=(1, 2, 3))))
 
 
-def _pool(model: ConvMixer, x: torch.Tensor, bias: torch.Tensor | None, plan: Plan) -> torch.Tensor:
+def run_pool(model: ConvMixer, x: torch.Tensor, bias: torch.Tensor | None, plan: Plan) -> torch.Tensor:
     """The mean of act(x + bias) over each map, fp32 [N, C]."""
     assert bias is not None
     if plan.ends == "kernels":

@@ -1,7 +1,8 @@
 """What a training pass keeps for its backward pass, counted in maps: h1 and h2 of each block by the kernels.
 
 Counted by torch's own hooks on saved tensors, which see those of custom operators too, each piece of memory once.
-Sizes are such that parameters, their casts and vectors of a value a channel are far smaller than a map.
+Sizes are such that parameters, their casts, vectors of a value a channel and what cuDNN reserves for itself are far
+smaller than a map.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import pytest
 import torch
 
 from convmixer.kernels.block import fused_forward
+from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer, create_model
 
-CHANNELS, IMAGES, SIDE, PATCH = 8, 2, 16, 2
+# A map is 4 MB on a GPU; 32 KB in the interpreter, which takes 64 images at a time.
+CHANNELS, IMAGES = (64, 512) if torch.cuda.is_available() else (4, 64)
+SIDE, PATCH = 16, 2
 MAP = CHANNELS * IMAGES * (SIDE // PATCH) ** 2  # values of one activation
-INPUT = 3 * IMAGES * SIDE**2  # values of the images, which are those of the stem's columns too
+INPUT = 3 * IMAGES * SIDE**2  # values of the images
+COLUMNS = 16 * IMAGES * (SIDE // PATCH) ** 2  # of the stem's columns: 12 values of a patch, and rows up to 16
 HALF, SINGLE = 2, 4  # bytes
 
 
@@ -44,27 +49,51 @@ def kept(network: Callable[[], torch.Tensor]) -> list[int]:
     return large
 
 
-@pytest.mark.parametrize("images_dtype", [torch.float16, torch.float32])
-@pytest.mark.parametrize("depth", [1, 3])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_the_kernels_keep_h1_and_h2_of_each_block(
-    activation: str, depth: int, images_dtype: torch.dtype, device: torch.device
-) -> None:
-    """Under fp16 autocast all of them in fp16, whichever type the images have.
-
-    Once a network, beside them: the stem's columns and output (the first block's x); for its statistics in fp32 the
-    activated map and, where that does not give the gradient as ReLU's does, the map before it. At the end ReLU keeps
-    its result, from which the mean is taken; GELU keeps its input, which is the last h2.
-    """
+def kept_by_the_kernels(
+    activation: str, depth: int, plan: str, images_dtype: torch.dtype, device: torch.device
+) -> list[int]:
+    """Under fp16 autocast."""
     model, images = network(activation, depth, device), torch.randn(IMAGES, 3, SIDE, SIDE, device=device)
     with torch.autocast(device.type, dtype=torch.float16):
-        found = kept(lambda: fused_forward(model, images.to(images_dtype)))
-    blocks = {1: [HALF * MAP] * 2, 3: [HALF * MAP] * 6}[depth]
-    once = {
-        "relu": [HALF * INPUT, HALF * MAP, SINGLE * MAP, HALF * MAP],
-        "gelu": [HALF * INPUT, HALF * MAP, SINGLE * MAP, SINGLE * MAP],
-    }[activation]
-    assert found == sorted(blocks + once)
+        return kept(lambda: fused_forward(model, images.to(images_dtype), Plan.parse(plan)))
+
+
+@pytest.mark.parametrize(
+    ("activation", "depth", "plan", "a_block"),
+    [
+        ("relu", 1, "", 2),
+        ("gelu", 3, "", 2),
+        ("gelu", 2, "products=triton", 2),
+        ("relu", 2, "keep=mixed", 3),
+        ("gelu", 2, "keep=mixed products=triton", 3),
+        ("relu", 3, "keep=inputs", 1),
+        ("gelu", 1, "keep=inputs", 1),
+    ],
+)
+def test_the_kernels_keep_what_their_plan_says_of_each_block(
+    activation: str, depth: int, plan: str, a_block: int, device: torch.device
+) -> None:
+    """In fp16: h1 and h2 of each block; the mixed map too; or h2 alone, which is the next block's x and is kept once.
+
+    Once a network, beside them: the stem's columns and its product, the first block's x.
+    """
+    found = kept_by_the_kernels(activation, depth, plan, torch.float16, device)
+    assert found == sorted([HALF * MAP] * (a_block * depth + 1) + [HALF * COLUMNS])
+
+
+def test_images_in_fp32_are_not_kept(device: torch.device) -> None:
+    found = kept_by_the_kernels("relu", 1, "", torch.float32, device)
+    assert found == sorted([HALF * MAP] * 3 + [HALF * COLUMNS])
+
+
+@pytest.mark.parametrize(("activation", "singles"), [("relu", 1), ("gelu", 2)])
+def test_torchs_ends_keep_more(activation: str, singles: int, device: torch.device) -> None:
+    """For the stem's statistics, in fp32, the activated map and, where that does not give the gradient, its input.
+
+    At the end the last map with its bias, or what ReLU makes of it.
+    """
+    found = kept_by_the_kernels(activation, 1, "ends=torch", torch.float32, device)
+    assert found == sorted([HALF * MAP] * 4 + [HALF * COLUMNS] + [SINGLE * MAP] * singles)
 
 
 @pytest.mark.parametrize("depth", [1, 3])

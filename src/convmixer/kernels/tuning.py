@@ -1,0 +1,136 @@
+"""The forms of the fused network's passes that are fastest on this machine, each timed by itself and checked first.
+
+Imported only where Triton is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from convmixer.arch import Architecture
+from convmixer.kernels.plan import Plan
+from convmixer.kernels.timing import Call, milliseconds
+from convmixer.kernels.tuning_passes import Maps, Pass, Tensors
+from convmixer.progress import note
+
+TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float32: 1e-4}
+"""Of the largest value of a result: two forms round a 16-bit value once or twice each, and sum in another order."""
+
+_GAIN = 0.98  # a form is left for one that takes less than this part of its time: what is less is noise
+_VALUES = 1 << 27  # of a map: far more than any cache holds, and little beside the memory of a GPU
+_MEMORY = 0.8  # part of a GPU's memory that maps kept for the backward pass may take
+
+Timer = Callable[[Sequence[Call]], Sequence[float]]
+
+
+def tuned_plan(
+    arch: Architecture,
+    batch: int,
+    image_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    training: bool,
+    recompute: bool = False,
+    seconds: float = 120.0,
+    say: Callable[[str], None] = note,
+    timer: Timer | None = None,
+) -> Plan:
+    """The plan for batches of so many images, [in_chans, image_size, image_size] each, whose maps are of `dtype`.
+
+    A pass after the other, each with the forms chosen before it. A form that raises, or whose results are not the
+    default's on fresh random inputs, is left out, which `say` is told, as it is each choice. No form is begun after
+    `seconds`; what was not timed stays at its default. The mixed map is kept only where the memory of the device has
+    room. `timer` gives the time of each of some calls, in any unit; by default `timing.milliseconds`.
+    """
+    deadline = time.monotonic() + seconds
+    keep = ["inputs"] if recompute else ["halves"]
+    if training and not recompute and _has_room(arch, batch, image_size, dtype, device):
+        keep.append("mixed")
+    tuner = _Tuner(dtype, deadline, say, timer or partial(milliseconds, device=device))
+    plan = Plan(keep="inputs") if recompute else Plan()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.autocast(device.type, enabled=False):
+        maps = Maps(arch, min(batch, _most_images(arch, image_size)), image_size, dtype, device)
+        for part in maps.passes(training=training, may_keep=keep):
+            plan = tuner.choose(part, plan)
+    if plan.products == "library":
+        plan = replace(plan, pointwise=None, pointwise_grad=None)
+    return plan
+
+
+@dataclass
+class _Tuner:
+    dtype: torch.dtype
+    deadline: float
+    say: Callable[[str], None]
+    timer: Timer
+
+    def choose(self, part: Pass, plan: Plan) -> Plan:
+        """`plan` with the pass's fastest form, or as it is."""
+        now = replace(plan, **part.base)
+        plans = [now, *(one for change in part.choices if (one := replace(now, **change)) != now)]
+        right: list[Plan] = []
+        expected: Tensors | None = None
+        for one in dict.fromkeys(plans):
+            if time.monotonic() > self.deadline:
+                self.say(f"kernels: no time is left to try {part.name} {_difference(one, now)}")
+                break
+            try:
+                # The default form is what the others are checked against.
+                expected = part.run(Plan(keep=plan.keep)) if expected is None else expected
+                reason = _fault(part.run(one), expected, self.dtype)
+            except Exception as error:  # whatever a compiler or a driver raises, there are other forms
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            if reason is None:
+                right.append(one)
+            else:
+                self.say(f"kernels: {part.name} {_difference(one, now)} is left out: {reason}")
+        del expected
+        if not right:
+            return plan
+        times = dict(zip(right, self.timer([partial(part.run, one) for one in right]), strict=True))
+        best = min(right, key=times.__getitem__)
+        if now in times and times[best] > _GAIN * times[now]:
+            best = now
+        told = ", ".join(f"{_difference(one, now)} {took:.3f}" for one, took in times.items())
+        self.say(f"kernels: {part.name}, ms: {told}: {_difference(best, now)}")
+        changed = {name for change in part.choices for name in change}
+        return replace(plan, **{name: getattr(best, name) for name in changed})
+
+
+def _fault(found: Tensors, expected: Tensors, dtype: torch.dtype) -> str | None:
+    """Why results are not to be used; None where they are those expected."""
+    for index, (ours, right) in enumerate(zip(found, expected, strict=True)):
+        if ours.shape != right.shape or ours.dtype != right.dtype:
+            return f"result {index} is {list(ours.shape)} of {ours.dtype}, not {list(right.shape)} of {right.dtype}"
+        largest = right.abs().max().float()
+        error = ((ours.float() - right.float()).abs().max() / largest).item()
+        if not error <= TOLERANCE[dtype]:  # NaN too
+            return f"result {index} is off by {error:.1e} of its largest value"
+    return None
+
+
+def _difference(plan: Plan, base: Plan) -> str:
+    """The words of a plan that the other has not, for a line of the log."""
+    known = str(base).split()
+    return " ".join(word for word in str(plan).split() if word not in known) or "as it is"
+
+
+def _most_images(arch: Architecture, image_size: int) -> int:
+    """As many as make a map of `_VALUES`, in whole groups of 64."""
+    images = _VALUES // (arch.dim * (image_size // arch.patch_size) ** 2)
+    return max(1, images if images < 64 else images // 64 * 64)
+
+
+def _has_room(arch: Architecture, batch: int, image_size: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether three maps a block, and a dozen that a step needs once, fit a GPU's memory; elsewhere they do."""
+    if device.type != "cuda":
+        return True
+    values = arch.dim * batch * (image_size // arch.patch_size) ** 2
+    return (3 * arch.depth + 12) * values * dtype.itemsize <= _MEMORY * torch.cuda.mem_get_info(device)[1]
