@@ -1,13 +1,15 @@
 """The GPU kernels of convmixer.kernels: checked, then timed against the time that their memory traffic takes.
 
     python benchmarks/gpu_kernels.py [--batch 256] [--candidates] [--output benchmarks/results/gpu_kernels.json]
+    python benchmarks/gpu_kernels.py --plan                             then chooses a plan for each variant's training
     python benchmarks/gpu_kernels.py --check_only --candidates          checks, and compiles what will be timed
     TRITON_INTERPRET=1 python benchmarks/gpu_kernels.py --check_only    on a CPU: tiny maps in fp32
 
 Each pass of the fused network on the maps of each published variant at 224 px in bf16, beside torch's eager way where
 it has one, one turn of each after the other. Every output is compared with float64 on fresh random inputs first; what
-is wrong is not timed. `--candidates` adds each other form of a pass and each choice of `tiling`. Prints a table; writes
-the same as JSON with hardware and versions. Whole networks: `network_check.py`, `model_speed.py`.
+is wrong is not timed. `--candidates` adds each other form of a pass and each choice of `tiling`; `--plan` times those
+of `convmixer.kernels.tuning` and says which it takes. Prints a table; writes the same as JSON with hardware and
+versions. Whole networks: `network_check.py`, `model_speed.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +132,31 @@ def timed(line: Measured, case: Case, maps: Maps, rates: Device) -> Measured:
     return line
 
 
+def chosen_plan(name: str, arch: Architecture, options: argparse.Namespace) -> str:
+    """The plan that `tuning` takes for training; prints the times of each form."""
+    from convmixer.kernels.tuning import tuned_plan
+
+    device = torch.device(options.device)
+    size, dtype = 224, torch.bfloat16
+    if device.type != "cuda":
+        arch, size, dtype = replace(arch, dim=2, num_classes=2), 2 * arch.patch_size, torch.float32
+    plan = tuned_plan(
+        *(arch, options.batch, size, dtype, device),
+        training=True,
+        seconds=options.plan,
+        say=lambda text: print(f"{name} {text}", flush=True),
+        timer=lambda calls: clocked(calls, device),
+    )
+    print(f"{name} plan: {str(plan) or 'the default'}", flush=True)
+    return str(plan)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--candidates", action="store_true", help="every other form and choice of tiles too")
+    parser.add_argument("--plan", type=float, nargs="?", const=60.0, metavar="SECONDS", help="for each variant")
     parser.add_argument("--check_only", action="store_true")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -152,15 +174,21 @@ def main() -> int:
         print(f"copy {rates.bandwidth / 1e12:.2f} TB/s, bf16 product {rates.matrix / 1e12:.0f} TFLOP/s")
     print(f"{'variant':17} {'pass':54} {'floor ms':>8} {'ours':>8} {'eager':>8}  part  error, of 1")
     found: list[Measured] = []
+    record: dict[str, Any] = {}
+    plans: dict[str, str] = {}
     for name in options.variants:
         for line in lines(name, VARIANTS[name], options, rates):
             found.append(line)
             print(line, flush=True)
             if options.output:
-                record: dict[str, Any] = {"hardware": hardware(), "versions": versions(), "batch": options.batch}
+                record |= {"hardware": hardware(), "versions": versions(), "batch": options.batch}
                 record["rates"] = None if rates is None else {"bandwidth": rates.bandwidth, "matrix": rates.matrix}
                 record["lines"] = [asdict(one) | {"right": one.right} for one in found]
                 options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for name in options.variants if options.plan else ():
+        plans[name] = chosen_plan(name, VARIANTS[name], options)
+        if options.output:
+            options.output.write_text(json.dumps(record | {"plans": plans}, indent=1) + "\n", encoding="utf-8")
         if rates and rates.device.type == "cuda":
             torch.cuda.empty_cache()
     wrong = [line.name for line in found if not line.right]

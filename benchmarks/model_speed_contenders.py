@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from convmixer.model import ConvMixer
 from convmixer.weights.layouts import from_ours
 
 Step = Callable[[], list[Tensor]]
+TUNED_BATCH = 256
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -180,11 +182,24 @@ def _way(setting: Setting, kind: str, number: int = 0) -> Way | None:
     return found[number] if number < len(found) else None
 
 
-def _ours(trial: Trial, kind: str, number: int = 0) -> Step:
+def _ours(trial: Trial, kind: str, number: int = 0, *, tuned: bool = False) -> Step:
     way = _way(trial.setting, kind, number)
     assert way is not None
-    network = way.network(trial.ours(), trial.setting.job()).train(trial.setting.training)
+    job = trial.setting.job()
+    if tuned:
+        plan = _tuned_plan(trial.setting.variant, job.image_size, job.dtype, job.training, job.device)
+        way = way.planned(job, plan)
+        print(way.full_name, file=sys.stderr, flush=True)
+    network = way.network(trial.ours(), job).train(trial.setting.training)
     return trial.step(network, torch.channels_last)
+
+
+@lru_cache
+def _tuned_plan(variant: str, size: int, dtype: torch.dtype, training: bool, device: torch.device) -> str:
+    """The forms that this machine's times choose, for the batch of `TUNED_BATCH`: once for a check and what is timed."""
+    from convmixer.kernels.tuning import tuned_plan
+
+    return str(tuned_plan(parse_arch(variant), TUNED_BATCH, size, dtype, device, training=training, seconds=40.0))
 
 
 def _fp32_default(trial: Trial) -> Step:
@@ -213,5 +228,11 @@ OURS = {
         lambda setting: _way(setting, "fused", 1) is not None,
         lambda trial: _ours(trial, "fused", 1),
         holds_memory=True,
-    )
+    ),
+    "ours fused, tuned": Contender(_on_gpu, lambda trial: _ours(trial, "fused", tuned=True)),
+    "ours fused, tuned, CUDA graph": Contender(
+        lambda setting: _on_gpu(setting) and _way(setting, "fused", 1) is not None,
+        lambda trial: _ours(trial, "fused", 1, tuned=True),
+        holds_memory=True,
+    ),
 }

@@ -135,6 +135,13 @@ def training(session: Session) -> list[Command]:
     return _speed(session, "training", "--rounds", 3, "--seconds", 6, "--only", *CONTENDERS)
 
 
+def tuned(session: Session) -> list[Command]:
+    """Training by the plan that this machine's times choose, which is made here and in no cache."""
+    names = ["timm eager NCHW", "ours fused", "ours fused, tuned", "ours fused, tuned, CUDA graph"]
+    (command,) = _speed(session, "training", "--rounds", 3, "--seconds", 6, "--only", *names, "--name", "gpu_tuned")
+    return [Command("tuned", command.words, command.environment)]
+
+
 def inference(session: Session) -> list[Command]:
     return _speed(session, "inference", "--rounds", 3, "--seconds", 6, "--only", *CONTENDERS)
 
@@ -157,9 +164,18 @@ def profile(session: Session) -> list[Command]:
 def kernels(session: Session) -> list[Command]:
     output = ("--output", session.results / "gpu_kernels.json")
     if session.dry_run:
-        small = ("--device", "cpu", "--variants", VARIANTS[0], "--share", 1, 12)
+        small = ("--device", "cpu", "--variants", VARIANTS[0], "--share", 1, 12, "--batch", 2, "--plan", 3)
         return [_script("kernels", "gpu_kernels.py", *small, *output, interpreted=True)]
-    return [_script("kernels", "gpu_kernels.py", "--candidates", *output)]
+    return [_script("kernels", "gpu_kernels.py", "--plan", 25, *output)]
+
+
+def candidates(session: Session) -> list[Command]:
+    """Every form of every pass, against its floor; the plan's step takes them in groups, as they are used."""
+    if session.dry_run:
+        (command,) = kernels(session)
+        return [Command("candidates", command.words, command.environment)]
+    output = ("--output", session.results / "gpu_candidates.json")
+    return [_script("candidates", "gpu_kernels.py", "--candidates", *output)]
 
 
 def batch(session: Session) -> list[Command]:
@@ -204,7 +220,9 @@ STEPS: Sequence[Step] = (
     Step("profile", 1.0, profile),
     Step("kernels", 2.0, kernels),
     Step("inference", 2.0, inference, ("timm",)),
-    Step("batch", 7.0, batch),
+    Step("tuned", 5.0, tuned, ("timm",)),
+    Step("candidates", 5.0, candidates),
+    Step("batch", 9.0, batch),
     Step("slow_tests", 6.0, slow_gpu_tests, ("pytest",), at_once=8),
     Step("compiled", 8.0, compiled, ("timm",)),
     Step("cifar10", 5.0, cifar10, PROGRAM),
