@@ -196,7 +196,7 @@ def _ours(trial: Trial, kind: str, number: int = 0, *, tuned: bool = False) -> S
 
 @lru_cache
 def _tuned_plan(variant: str, size: int, dtype: torch.dtype, training: bool, device: torch.device) -> str:
-    """The forms that this machine's times choose, for the batch of `TUNED_BATCH`: once for a check and what is timed."""
+    """The forms that this machine's times choose, for batches of `TUNED_BATCH`: once for a check and what is timed."""
     from convmixer.kernels.tuning import tuned_plan
 
     return str(tuned_plan(parse_arch(variant), TUNED_BATCH, size, dtype, device, training=training, seconds=40.0))
