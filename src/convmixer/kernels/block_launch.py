@@ -63,6 +63,7 @@ def depthwise_block_grad(
             ACT=code(of_x.activation, x.dtype, erf),
             BLOCK_IMAGES=tiles.images,
             PRECISION=tiles.precision,
+            PREFETCH=tiles.prefetch,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
         )

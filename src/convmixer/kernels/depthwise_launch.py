@@ -47,7 +47,7 @@ def depthwise(
     `statistics`. `erf`: "long" or, for GELU of bf16 maps, "short" (`device.activations`).
     """
     images, channels, height, width = x.shape
-    tiles = tiles or tiling.depthwise_tiles(images, width, x.dtype, fused=prologue is not None)
+    tiles = tiles or tiling.depthwise_tiles(images, width, x.dtype, weight.shape[-1], fused=prologue is not None)
     out = torch.empty_like(x)
     grid = (channels, -(-images // tiles.images), -(-width // tiles.columns))
     sums = x.new_empty((2, channels, grid[1] * grid[2]) if statistics else (0,), dtype=torch.float32)

@@ -53,9 +53,16 @@ class PointwiseTiles:
         }
 
 
-DEPTHWISE_CHOICES = tuple(
-    DepthwiseTiles(images=images, warps=warps, stages=stages)
-    for images, warps, stages in ((64, 4, 2), (64, 4, 1), (64, 8, 1), (128, 8, 1), (32, 4, 1))
+DEPTHWISE_CHOICES = (
+    *(DepthwiseTiles(stages=1, prefetch=rows) for rows in (0, 1, 2, 3)),
+    DepthwiseTiles(stages=2),
+    DepthwiseTiles(stages=1, prefetch=2, unroll=False),
+    # Rolled up, Triton itself can copy the next two rows to shared memory.
+    DepthwiseTiles(stages=3, unroll=False),
+    DepthwiseTiles(images=128, warps=8, stages=1, prefetch=2),
+)
+BLOCK_GRAD_CHOICES = tuple(
+    DepthwiseTiles(images=images, stages=1, prefetch=rows) for images in (64, 32) for rows in (0, 1, 2)
 )
 POINTWISE_CHOICES = (
     PointwiseTiles(),
@@ -82,16 +89,29 @@ def fit_depthwise(tiles: DepthwiseTiles, images: int, width: int, dtype: torch.d
     return replace(tiles, images=fitted, columns=columns, window=window, warps=tiles.warps if fitted >= 64 else 4)
 
 
-def depthwise_tiles(images: int, width: int, dtype: torch.dtype, *, fused: bool = False) -> DepthwiseTiles:
-    """For the forward convolution and the data gradient. Fused, one stage leaves registers for the activation."""
-    return fit_depthwise(DepthwiseTiles(stages=1 if fused else 2), images, width, dtype)
+def depthwise_tiles(
+    images: int, width: int, dtype: torch.dtype, kernel_size: int, *, fused: bool = False
+) -> DepthwiseTiles:
+    """For the forward convolution and the data gradient.
+
+    Alone, Triton copies the next k rows to shared memory itself. Fused, with the activation between load and product,
+    registers hold the rows ahead: 8 KB a program in 16-bit types, or for k = 9 as much as the accumulators leave.
+    """
+    if not fused:
+        return fit_depthwise(DepthwiseTiles(), images, width, dtype)
+    tiles = fit_depthwise(DepthwiseTiles(stages=1), images, width, dtype)
+    return replace(tiles, prefetch=64 // tiles.window - (1 if kernel_size == 9 else 0))
 
 
 def block_grad_tiles(images: int, width: int, dtype: torch.dtype, kernel_size: int) -> DepthwiseTiles:
-    """For the depthwise half of a block backwards: as many images as leave registers for k rows and k products."""
+    """For the depthwise half of a block backwards: as many images as leave registers for k rows and k products.
+
+    A row is loaded ahead where that leaves registers too.
+    """
     window = fit_depthwise(DepthwiseTiles(), images, width, dtype).window
     most = 64 if kernel_size * window <= 7 * 32 else 32 if kernel_size * window <= 9 * 32 else 16
-    return fit_depthwise(DepthwiseTiles(images=most, stages=1), images, width, dtype)
+    ahead = 1 if most < 64 or kernel_size * window <= 9 * 16 else 0
+    return fit_depthwise(DepthwiseTiles(images=most, stages=1, prefetch=ahead), images, width, dtype)
 
 
 def weight_grad_tiles(images: int, width: int, dtype: torch.dtype) -> DepthwiseTiles:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import triton
 import triton.language as tl
 from torch import nn
 
-from convmixer.kernels.device.activations import CODES, activate, activation_slope, erf
+from convmixer.kernels.device.activations import CODES, SHORT_GELU, activate, activation_slope, code, erf
 from convmixer.model import make_activation
 
 
@@ -21,10 +23,12 @@ def evaluate(x_ptr, erf_ptr, value_ptr, slope_ptr, count, ACT: tl.constexpr, ELE
     tl.store(slope_ptr + places, activation_slope(x, ACT), mask=places < count)
 
 
-def results(x: torch.Tensor, activation: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def results(x: torch.Tensor, activation: str, act: int | None = None) -> tuple[torch.Tensor, ...]:
     out = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
     elements = 1 << (x.numel() - 1).bit_length() if x.device.type == "cpu" else 1024
-    evaluate[(-(-x.numel() // elements),)](x, *out, x.numel(), ACT=CODES[activation], ELEMENTS=elements)
+    evaluate[(-(-x.numel() // elements),)](
+        x, *out, x.numel(), ACT=CODES[activation] if act is None else act, ELEMENTS=elements
+    )
     return out
 
 
@@ -54,14 +58,65 @@ def test_values_and_slopes(grid: torch.Tensor, activation: str) -> None:
     assert (found_slope.double() - slope).abs().max() < 2e-6
 
 
-@pytest.mark.parametrize("activation", CODES)
-def test_nan_stays_nan(device: torch.device, activation: str) -> None:
+# numpy's, in the interpreter; the slope of GELU at infinity is no number, as torch has it.
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
+@pytest.mark.parametrize("act", [*CODES.values(), SHORT_GELU])
+def test_what_is_not_finite_stays_so(device: torch.device, act: int) -> None:
     """A loss must not stay finite after the numbers broke."""
-    _, value, _ = results(torch.tensor([float("nan"), 1.0], device=device), activation)
-    assert value.isnan().tolist() == [True, False]
+    _, value, _ = results(torch.tensor([float("nan"), float("inf"), 1.0], device=device), "gelu", act)
+    assert value.isnan().tolist()[::2] == [True, False]
+    assert value.isfinite().tolist() == [False, False, True]
 
 
 def test_relu_has_torchs_slope_at_zero(device: torch.device) -> None:
     x = torch.zeros(1, device=device, requires_grad=True)
     nn.functional.relu(x).backward()
     assert torch.equal(results(x.detach(), "relu")[2], x.grad)
+
+
+def exact_gelu(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Value and slope in float64, by erfc, which has all digits of the tail."""
+    x = x.double()
+    below = 0.5 * torch.erfc(-x / math.sqrt(2))
+    return x * below, below + x * torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def steps(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The distance of neighbouring values of dtype at x, float64."""
+    finfo = torch.finfo(dtype)
+    exponent = torch.floor(torch.log2(x.double().abs().clamp_min(finfo.tiny)))
+    return torch.exp2(exponent) * finfo.eps
+
+
+def test_short_gelu_is_as_exact_as_bf16(device: torch.device) -> None:
+    """All bf16 numbers from -1e4 to 1e4; the error of exact rounding would be half a step."""
+    bits = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32, device=device).to(torch.int16)
+    x = bits.view(torch.bfloat16).float()
+    x = x[x.abs() <= 1e4]
+    assert x.numel() > 35_000
+    value, slope = exact_gelu(x)
+    _, found, found_slope = results(x, "gelu", SHORT_GELU)
+
+    def within(low: float, high: float) -> tuple[float, float]:
+        part = (x >= low) & (x <= high)
+        rounded = found[part].bfloat16().double()
+        step = steps(value[part], torch.bfloat16)
+        return ((rounded - value[part]).abs() / step).max().item(), (found[part] - value[part]).abs().max().item()
+
+    # In steps, and absolutely.
+    assert within(-4.2, 1e4)[0] < 0.57
+    assert within(-5.5, -4.2)[0] < 0.7
+    assert within(-1e4, -5.5)[1] < 1e-9
+    # The slope is a factor of a gradient and crosses 0: its error counts beside the largest slopes, about 1.
+    assert (found_slope.double() - slope).abs().max() < 1.2e-4
+    far = x.abs() > 6
+    assert (found_slope.double() - slope)[far].abs().max() < 1e-7
+
+
+def test_the_short_form_is_for_gelu_of_bf16_maps_alone() -> None:
+    assert code("gelu", torch.bfloat16, "short") == SHORT_GELU
+    assert code("gelu", torch.bfloat16, "long") == CODES["gelu"]
+    for dtype in (torch.float32, torch.float16):
+        assert code("gelu", dtype, "short") == CODES["gelu"]
+    for activation in ("relu", "gelu_tanh"):
+        assert code(activation, torch.bfloat16, "short") == CODES[activation]

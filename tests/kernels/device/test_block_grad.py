@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,12 +25,13 @@ def check(
     dtype: torch.dtype,
     device: torch.device,
     near: Callable[..., None],
+    tiles: tiling.DepthwiseTiles | None = None,
 ) -> None:
     """All five gradients, of two channels; each scale, shift, slope and bias of x is random and far from 1 and 0."""
     grad, h, x = (torch.randn(2, batch, height, width, device=device).to(dtype) for _ in range(3))
     weight, slope, (scale, shift, bias) = (torch.randn(size, device=device) for size in ((2, 1, k, k), (3, 2), (3, 2)))
     x_grad, weight_grad, sums = block_launch.depthwise_block_grad(
-        grad, h, x, weight, slope, Normalise(scale, shift, activation, bias)
+        grad, h, x, weight, slope, Normalise(scale, shift, activation, bias), tiles=tiles
     )
 
     act = make_activation(activation)
@@ -75,6 +77,21 @@ def test_all_gradients(
     assert_near: Callable[..., None],
 ) -> None:
     check(k, batch, height, width, activation, dtype, device, assert_near)
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize(("k", "batch", "height", "width"), [(3, 17, 2, 5), (7, 2, 4, 18), (9, 1, 3, 35)])
+def test_rows_loaded_ahead(
+    k: int,
+    batch: int,
+    height: int,
+    width: int,
+    prefetch: int,
+    device: torch.device,
+    assert_near: Callable[..., None],
+) -> None:
+    tiles = replace(tiling.block_grad_tiles(batch, width, torch.float32, k), prefetch=prefetch)
+    check(k, batch, height, width, "gelu", torch.float32, device, assert_near, tiles)
 
 
 @pytest.mark.slow

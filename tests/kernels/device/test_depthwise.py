@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,13 +79,45 @@ def test_what_is_fused_with_it(
     device: torch.device,
     assert_near: Callable[..., None],
 ) -> None:
+    check_fused((k, n, h, w), activation, with_bias, dtype, device, assert_near)
+
+
+@pytest.mark.parametrize(("prefetch", "unroll"), [(0, True), (4, True), (2, False)])
+@pytest.mark.parametrize(("k", "n", "h", "w"), [(3, 17, 2, 5), (7, 2, 9, 18), (9, 1, 3, 35)])
+def test_every_form(
+    k: int,
+    n: int,
+    h: int,
+    w: int,
+    prefetch: int,
+    unroll: bool,
+    device: torch.device,
+    assert_near: Callable[..., None],
+) -> None:
+    """Rows ahead of maps of fewer rows, images that tiles do not divide, one, two column tiles."""
+    tiles = tiling.depthwise_tiles(n, w, torch.float32, k, fused=True)
+    assert (-(-n // tiles.images), -(-w // tiles.columns)) == {3: (2, 1), 7: (1, 1), 9: (1, 2)}[k]
+    tiles = replace(tiles, prefetch=prefetch, unroll=unroll)
+    check_fused((k, n, h, w), "gelu", True, torch.float32, device, assert_near, tiles)
+
+
+def check_fused(
+    shape: tuple[int, int, int, int],
+    activation: str,
+    with_bias: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    near: Callable[..., None],
+    tiles: tiling.DepthwiseTiles | None = None,
+) -> None:
     """The input scale * act(x + bias) + shift, and behind the filter either the statistics or the residual's mix."""
+    k, n, h, w = shape
     (x, weight, bias, _), (x64, weight64, bias64, _) = problem(k, n, 2, h, w, dtype, device)
     scale, shift, x_bias, out_scale, out_shift = torch.randn(5, 2, device=device)
     of_x = Normalise(scale, shift, activation, x_bias if with_bias else None)
-    out, sums = depthwise_launch.depthwise(x, weight, bias, prologue=of_x, statistics=activation)
+    out, sums = depthwise_launch.depthwise(x, weight, bias, prologue=of_x, statistics=activation, tiles=tiles)
     of_h = Normalise(out_scale, out_shift, activation)
-    mixed, _ = depthwise_launch.depthwise(x, weight, bias, prologue=of_x, mix=of_h)
+    mixed, _ = depthwise_launch.depthwise(x, weight, bias, prologue=of_x, mix=of_h, tiles=tiles)
 
     act = make_activation(activation)
     scale, shift, x_bias, out_scale, out_shift = (
@@ -92,10 +125,10 @@ def test_what_is_fused_with_it(
     )
     z = scale * act(x64 + x_bias if with_bias else x64) + shift
     expected = conv2d(z, weight64, bias64, padding="same", groups=2)
-    assert_near(out, expected, dtype, 2)
+    near(out, expected, dtype, 2)
     active = act(out.double())  # the sums are of what was rounded and written
-    assert_near(sums, torch.stack((active.sum((0, 2, 3)), active.square().sum((0, 2, 3)))), torch.float32)
-    assert_near(mixed, z + out_scale * act(expected) + out_shift, dtype, 2)
+    near(sums, torch.stack((active.sum((0, 2, 3)), active.square().sum((0, 2, 3)))), torch.float32)
+    near(mixed, z + out_scale * act(expected) + out_shift, dtype, 2)
 
 
 def test_channels_first_in_memory_gives_the_same_and_keeps_its_layout(device: torch.device) -> None:
@@ -111,7 +144,7 @@ def test_images_beyond_one_tile_and_sums_in_parts(
     device: torch.device, monkeypatch: pytest.MonkeyPatch, assert_near: Callable[..., None]
 ) -> None:
     """35 images are three tiles of 16, of which the weight gradient's two parts take two and one."""
-    assert tiling.depthwise_tiles(35, 3, torch.float32).images == 16
+    assert tiling.depthwise_tiles(35, 3, torch.float32, 3).images == 16
     monkeypatch.setattr(tiling, "weight_grad_splits", lambda channels, groups: min(2, groups))
     check((3, 35, 1, 3, 2), torch.float32, device, assert_near)
 

@@ -13,6 +13,8 @@ import triton.language as tl
 from convmixer.kernels.device.activations import activate, activation_slope
 from convmixer.kernels.device.planes import (
     biased,
+    load_row,
+    load_rows,
     row_places,
     store_partial_sum,
     store_products,
@@ -22,10 +24,9 @@ from convmixer.kernels.device.planes import (
 
 
 @triton.jit
-def gradient_of_h(grad_ptrs, h_ptrs, inside, a, b, d, ACT: tl.constexpr):
+def gradient_of_h(grad, h, inside, a, b, d, ACT: tl.constexpr):
     """act'(h) (a grad + b act(h) + d) in fp32, 0 where not `inside`."""
-    grad = tl.load(grad_ptrs, mask=inside, other=0.0).to(tl.float32)
-    h = tl.load(h_ptrs, mask=inside, other=0.0).to(tl.float32)
+    grad, h = grad.to(tl.float32), h.to(tl.float32)
     return tl.where(inside, activation_slope(h, ACT) * (a * grad + b * activate(h, ACT) + d), 0.0)
 
 
@@ -49,6 +50,7 @@ def depthwise_block_grad_kernel(
     x_grad_ptr, sums_ptr, products_ptr, images, height, width, image_stride, channel_stride,
     K: tl.constexpr, ACT: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+    PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """From grad, the gradient of y = z + BatchNorm(act(h)), h = filter * z + bias, z = x_scale * act(v) + x_shift.
 
@@ -66,6 +68,10 @@ def depthwise_block_grad_kernel(
     own = (window >= first) & (window < first + COLUMNS)
     dtype = grad_ptr.dtype.element_ty
     start = channel.to(tl.int64) * channel_stride
+    grad_ptr += start
+    h_ptr += start
+    x_ptr += start
+    x_grad_ptr += start
     bands = toeplitz_bands(weight_ptr, channel, dtype, K, True, COLUMNS, WINDOW)
     slope_ptr += channel
     a, b, d = tl.load(slope_ptr), tl.load(slope_ptr + channels), tl.load(slope_ptr + 2 * channels)
@@ -80,20 +86,30 @@ def depthwise_block_grad_kernel(
     for group in range(tl.program_id(1) * BLOCK_IMAGES, images, stride):
         image = group + tl.arange(0, BLOCK_IMAGES)
         kept = zero_tiles(K, BLOCK_IMAGES, WINDOW, dtype)
+        grads = load_rows(grad_ptr, 0, image, window, images, height, width, image_stride, PREFETCH)
+        hs = load_rows(h_ptr, 0, image, window, images, height, width, image_stride, PREFETCH)
+        xs = load_rows(x_ptr, -(K // 2), image, columns, images, height, width, image_stride, PREFETCH)
         for row in range(height + K // 2):
-            places, inside = row_places(row, image, window, images, height, width, image_stride)
-            h_grad = gradient_of_h(grad_ptr + start + places, h_ptr + start + places, inside, a, b, d, ACT)
+            done = row - K // 2
+            ahead = row + PREFETCH
+            grads = grads + (load_row(grad_ptr, ahead, image, window, images, height, width, image_stride),)  # noqa: RUF005
+            hs = hs + (load_row(h_ptr, ahead, image, window, images, height, width, image_stride),)  # noqa: RUF005
+            ahead = done + PREFETCH
+            xs = xs + (load_row(x_ptr, ahead, image, columns, images, height, width, image_stride),)  # noqa: RUF005
+            # z reaches y by itself too.
+            residual = load_row(grad_ptr, done, image, columns, images, height, width, image_stride)
+
+            _, inside = row_places(row, image, window, images, height, width, image_stride)
+            h_grad = gradient_of_h(grads[0], hs[0], inside, a, b, d, ACT)
             bias_sum += tl.sum(tl.where(own[None, :], h_grad, 0.0), axis=1)
             kept = kept[1:] + (h_grad.to(dtype),)  # noqa: RUF005
 
-            done = row - K // 2
             places, inside = row_places(done, image, columns, images, height, width, image_stride)
-            x = biased(tl.load(x_ptr + start + places, mask=inside, other=0.0), x_bias)
+            x = biased(xs[0], x_bias)
             active = activate(x, ACT)
             # 0 in the border: BatchNorm comes before the padding.
             z = tl.where(inside, x_scale * active + x_shift, 0.0).to(dtype)
-            # z reaches y by itself too.
-            z_grad = tl.load(grad_ptr + start + places, mask=inside, other=0.0).to(tl.float32)
+            z_grad = residual.to(tl.float32)
             for i in tl.static_range(K):
                 z_grad = tl.dot(kept[i], bands[i], z_grad, input_precision=PRECISION)
             products = filter_products(kept, z, products, row, K, PRECISION)
@@ -101,7 +117,8 @@ def depthwise_block_grad_kernel(
             shift_sum += tl.sum(z_grad, axis=1)
             scale_sum += tl.sum(z_grad * active, axis=1)
             x_grad = x_scale * activation_slope(x, ACT) * z_grad
-            tl.store(x_grad_ptr + start + places, x_grad.to(dtype), mask=inside)
+            tl.store(x_grad_ptr + places, x_grad.to(dtype), mask=inside)
+            grads, hs, xs = grads[1:], hs[1:], xs[1:]
 
     store_partial_sum(sums_ptr, 0, bias_sum)
     store_partial_sum(sums_ptr, 1, shift_sum)

@@ -64,7 +64,7 @@ def depthwise_kernel(
     total = tl.zeros((BLOCK_IMAGES,), tl.float32)
     squares = tl.zeros((BLOCK_IMAGES,), tl.float32)
     rows = zero_tiles(K, BLOCK_IMAGES, COLUMNS, tl.float32)
-    ahead = load_rows(x_ptr, image, window, images, height, width, x_image_stride, PREFETCH)
+    ahead = load_rows(x_ptr, 0, image, window, images, height, width, x_image_stride, PREFETCH)
     # Unrolled, the K accumulators take turns without being moved.
     unrolled: tl.constexpr = K if UNROLL else 1
     for base in range(0, height + K // 2, unrolled):

@@ -64,11 +64,11 @@ def load_row(x_ptr, row, image, column, images, height, width, image_stride):
 
 
 @triton.jit
-def load_rows(x_ptr, image, column, images, height, width, image_stride, COUNT: tl.constexpr):
-    """The first COUNT rows."""
+def load_rows(x_ptr, first, image, column, images, height, width, image_stride, COUNT: tl.constexpr):
+    """COUNT rows from row `first` on."""
     rows = ()
-    for row in tl.static_range(COUNT):
-        rows = rows + (load_row(x_ptr, row, image, column, images, height, width, image_stride),)  # noqa: RUF005
+    for i in tl.static_range(COUNT):
+        rows = rows + (load_row(x_ptr, first + i, image, column, images, height, width, image_stride),)  # noqa: RUF005
     return rows
 
 
