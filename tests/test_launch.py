@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,3 +121,64 @@ def test_a_failed_run_is_started_again(codes: list[int], starts: int, code: int,
     program = f"attempt = {attempt}; pathlib.Path(f'start_{{attempt}}').touch(); sys.exit({codes}[attempt])"
     assert launched(program, max_restarts=2) == code
     assert len(list(here.glob("start_*"))) == starts
+
+
+# A run whose second process fails while the first one waits for it, and whose teardown would wait too, as NCCL's may.
+FAILS = """
+import torch
+from convmixer import distributed
+from convmixer.cli import main, train_command
+from convmixer.errors import UserError
+
+def run(resolved, processes):
+    with distributed.process_group(processes, torch.device("cpu"), 60):
+        processes.sum([1.0])
+        if rank == 1:
+            raise {error}
+        processes.sum([1.0])
+
+torch.distributed.destroy_process_group = lambda: time.sleep(60)
+train_command._train = run
+sys.exit(main.main(["train"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("UserError('the cause', exit_code=2)", 2, "convmixer: the cause\n"),
+        ("KeyError('the cause')", 1, "KeyError: 'the cause'\n"),
+    ],
+)
+def test_who_fails_says_it_and_leaves_whatever_the_others_wait_for(
+    error: str, code: int, said: str, launched: Launch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begin = time.monotonic()
+    assert launched(FAILS.format(error=error)) == code
+    assert time.monotonic() - begin < 50
+    err = capfd.readouterr().err
+    assert err.endswith(said)
+    assert err.count("the cause") <= 2, "the one who failed says it, in the traceback's line of source too"
+    assert "is gone or silent" not in err
+    assert ("Traceback" in err) == (said[0] != "c")
+
+
+@pytest.mark.parametrize("ranks", ["1", pytest.param("0, 1", marks=pytest.mark.slow)])
+def test_who_fails_before_the_processes_know_each_other_says_it_too(
+    ranks: str, launched: Launch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As where the machine has fewer GPUs than processes. Those that fail say it once, by the store of their agent."""
+    program = f"""
+from convmixer.cli import main, train_command
+from convmixer.errors import UserError
+
+def run(resolved, processes):
+    if rank in ({ranks},):
+        raise UserError("--device_id: 1 is not there")
+    time.sleep(60)
+
+train_command._train = run
+sys.exit(main.main(["train"]))
+"""
+    assert launched(program) == 2
+    assert capfd.readouterr().err == "convmixer: --device_id: 1 is not there\n"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,12 +19,13 @@ import torch
 import yaml
 from tests.conftest import Command, ToyOptions, Train
 from tests.kernels.device.test_memory import HALF, IMAGES, INPUT, MAP, SIDE, kept, network
-from tests.reliability.conftest import assert_equal, assert_same_checkpoint, newest
+from tests.reliability.conftest import ROOT, assert_equal, assert_same_checkpoint, newest
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.execution.depthwise import training_forward
 from convmixer.model import ConvMixer, create_model
+from convmixer.train.numerics import trace
 from convmixer.train.sync_batchnorm import SyncBatchNorm2d
 
 Forward = Callable[[ConvMixer, Tensor], Tensor]
@@ -95,6 +100,28 @@ def test_a_cumulative_average_of_the_statistics_moves_once(forward: Forward) -> 
     assert_equal(trained(model, forward, recompute=True), without, "recompute")
 
 
+def test_torchs_synchronised_batchnorm() -> None:
+    """Alone, as it is plain then; of several processes it takes GPUs only."""
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model_of())
+    assert isinstance(model.blocks[0].pointwise_norm, nn.SyncBatchNorm)
+    assert_equal(trained(model, plain, recompute=True), trained(model, plain, recompute=False), "recompute")
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_number_that_is_not_finite_is_traced(recompute: bool) -> None:
+    """To the same layer: forward, and in the backward pass, which anomaly detection watches."""
+    model, images = model_of(), torch.randn(2, 3, 8, 8)
+    model.recompute = recompute
+    model.blocks[1].pointwise_norm.register_full_backward_hook(lambda norm, to, of: (to[0] * math.nan,))
+    found = trace(model, lambda: model(images).sum())
+    assert found is not None
+    assert found.startswith("backward: ")
+    model.blocks[1].depthwise.weight.data[0] = math.nan
+    assert trace(model, lambda: model(images).sum()) == (
+        "forward: first non-finite output at blocks.1.depthwise (Conv2d)"
+    )
+
+
 def test_batchnorm_without_statistics() -> None:
     model = model_of()
     for block in model.blocks:
@@ -116,8 +143,10 @@ def test_frozen_statistics_stay(forward: Forward) -> None:
 
 @pytest.mark.parametrize("forward", [plain, training_forward])
 def test_a_frozen_network_is_not_computed_twice(forward: Forward) -> None:
-    model = model_of().requires_grad_(False).eval()
+    model = model_of().requires_grad_(False)
     model.head.requires_grad_(True)
+    model.stem.eval()
+    model.blocks.eval()
     assert_equal(trained(model, forward, recompute=True), trained(model, forward, recompute=False), "recompute")
     model.recompute = True
     with passes_of(model) as calls:
@@ -191,6 +220,41 @@ def test_one_map_a_block_is_kept_by_the_fused_training_of_a_cpu(depth: int) -> N
     assert len(without) == 1 + 4 * depth + 1
 
 
+STEP = """
+import sys
+import torch
+from tests.fuzz.guard import peak
+from convmixer.execution.depthwise import training_forward
+from convmixer.model import create_model
+
+def step(arch, images, recompute):
+    model = create_model(arch, kernel_size=5, patch_size=2, num_classes=10).train()
+    model.to(memory_format=torch.channels_last).recompute = recompute
+    before = peak()
+    training_forward(model, images).sum().backward()
+    return peak() - before
+
+step("convmixer_8_1", torch.randn(2, 3, 32, 32), True)  # what torch imports at its first checkpoint is no map
+print(step("convmixer_256_8", torch.randn(32, 3, 32, 32), sys.argv[1] == "True"))
+"""
+
+
+@pytest.mark.slow
+def test_peak_of_a_cpus_memory() -> None:
+    """8 blocks of GELU, a map of 8.4 MB: 6 * 8 + 2 maps and 3 of a step against 8 + 2 + 6 and 3, 0.36 of them.
+
+    Large pieces are given back at once, as a GPU's allocator gives them to the next one that asks.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    environment |= {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    plain, recomputed = (
+        int(subprocess.check_output([sys.executable, "-c", STEP, str(recompute)], env=environment, text=True))
+        for recompute in (False, True)
+    )
+    assert plain > 6 * 8 * 8.4e6
+    assert recomputed < 0.5 * plain, (recomputed, plain)
+
+
 def _train_in_two(rank: int, store: str, box: Any) -> None:
     """Each kind of BatchNorm, without and with recomputation; gradients and buffers of all four."""
     torch.set_num_threads(1)
@@ -243,7 +307,7 @@ def test_a_run_goes_on_with_or_without(
     words = ["--config=small.yaml", "--with_ema", "--mixup=0.4", "--ckpt_save_every_step=1"]
     whole = train(*words, "--recompute=false")
     shutil.move(here / "runs", tmp_path / "whole")
-    begun = train(*words)
+    begun = train(*words, "--dump_graph")
     assert yaml.safe_load((begun.summary / "config.yaml").read_text())["recompute"] is True
     for path in begun.checkpoints.iterdir():
         if path.name > "step_00000004":

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import re
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.progress import note
-from convmixer.signals import LAUNCHER, has_agent
+from convmixer.leaving import end_with_the_agent
+from convmixer.signals import has_agent
 
 _Result = TypeVar("_Result")
 
@@ -110,9 +105,16 @@ class Processes:
         all of them, else for each.
         """
         with contextlib.suppress(RuntimeError):
-            if _store is not None:
-                return bool(_store.add(_key(word), 1) == 1)
+            store = _store or self._agents_store()
+            if store is not None:
+                return bool(store.add(_key(word), 1) == 1)
         return self.local_rank == 0 or not has_agent()
+
+    def _agents_store(self) -> Any:
+        """The store before the processes are connected, where their agent keeps it; else None."""
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            return None
+        return next(rendezvous("env://", self.rank, self.count, timeout=_ASKING))[0]
 
     def told(self, word: str) -> bool:
         """Whether a process left the word; False where who keeps the words is gone, which the next collective tells."""
@@ -130,6 +132,8 @@ class Processes:
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _TOGETHER = f"torchrun sets {', '.join(_VARIABLES)} together: start it by torchrun or --device_num, or unset them"
 _LOST_PEER = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out|socket", re.IGNORECASE)
+
+_ASKING = timedelta(seconds=10)
 
 # Where the processes left words for each other: torch's store, by which they found each other.
 _store: Any = None
@@ -170,7 +174,8 @@ def restarted_run() -> str | None:
 def process_group(processes: Processes, device: torch.device, timeout_seconds: float) -> Iterator[None]:
     """Connect the processes: NCCL for what lies on GPUs, Gloo for what lies on the CPU; nothing to do for one.
 
-    `device`: this process's own, and its current one (`choose_device`), which NCCL takes.
+    `device`: this process's own, and its current one (`choose_device`), which NCCL takes. After an error they are left
+    connected: it is to be said, and the process then to `leave`.
     """
     if processes.count == 1:
         yield
@@ -185,7 +190,7 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
         raise UserError(
             f"the processes of the run cannot reach each other: {_reason(error)}", exit_code=RUN_FAILED
         ) from error
-    _end_with_the_agent(processes, timeout_seconds)
+    end_with_the_agent(processes.local_rank, timeout_seconds)
     try:
         yield
     except RuntimeError as error:
@@ -193,8 +198,8 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
         if explained is None:
             raise
         raise explained from error
-    finally:
-        dist.destroy_process_group()
+    # Not where something failed: NCCL may wait for the processes that this one has left in a collective.
+    dist.destroy_process_group()
 
 
 def lost_peer(error: RuntimeError) -> UserError | None:
@@ -206,44 +211,3 @@ def lost_peer(error: RuntimeError) -> UserError | None:
 
 def _reason(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[0][:160]
-
-
-_WATCH_SECONDS = 0.5
-
-
-def _end_with_the_agent(processes: Processes, seconds: float) -> None:
-    """Stop the run, as SIGTERM does, when the agent that started this process is killed; `seconds` later in any case.
-
-    Nobody would be left to end the processes, and they would train on beside the run that takes their place.
-    """
-    if not has_agent():
-        return  # started by hand: the shell may go
-    agent = int(os.environ.get(LAUNCHER, os.getppid()))
-
-    def watch() -> None:
-        while os.getppid() == agent:
-            time.sleep(_WATCH_SECONDS)
-        if processes.local_rank == 0:
-            note("what started the processes of the run is gone; they stop")
-        else:
-            time.sleep(2 * _WATCH_SECONDS)  # so that the first has said so before the run ends
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(seconds)
-        os._exit(RUN_FAILED)
-
-    threading.Thread(target=watch, name="agent", daemon=True).start()
-
-
-def leave(code: int) -> NoReturn:
-    """End this process of several, whose work is done and saved, with an exit code.
-
-    Without Python's own teardown: threads of the process group may then still be giving their objects back, and the
-    process dies of SIGABRT ("terminate called without an active exception", seen once in some thirty runs), for which
-    the agent would take a finished run for a failed one.
-    """
-    for child in multiprocessing.active_children():
-        child.terminate()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, UserError):  # its reader is gone, its disk full
-            stream.flush()
-    os._exit(code)

@@ -55,7 +55,7 @@ class Block(nn.Module):
 class ConvMixer(nn.Module):
     """Images [N, in_chans, height, width], normalised -> logits [N, num_classes]. `arch` tells its shape.
 
-    `recompute`, False at first: in training only each block's input is kept for the backward pass.
+    `recompute`, False at first: in training mode only each block's input is kept for the backward pass.
     """
 
     def __init__(self, arch: Architecture) -> None:
@@ -68,8 +68,9 @@ class ConvMixer(nn.Module):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled features before the head, [N, D]."""
         x = self.stem(images)
+        recompute = self.recompute and self.training
         for block in self.blocks:
-            x = recomputed(block, block, x) if self.recompute else block(x)
+            x = recomputed(block, block, x) if recompute else block(x)
         return x.mean(dim=(2, 3))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

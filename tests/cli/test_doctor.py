@@ -10,12 +10,16 @@ import stat
 from collections import namedtuple
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from convmixer.arch import architecture
 from convmixer.doctor import engine, machine
 from convmixer.doctor.answer import Answer, healthy, to_text
+from convmixer.doctor.largest_batch import largest_batch, parameters
+from convmixer.model import ConvMixer
 
 GIB = 1 << 30
 Usage = namedtuple("Usage", "total used free")
@@ -167,6 +171,57 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch, tmp_path):
         assert "driver 470.82.01" in answer.found
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert [answer.status for answer in engine._gpus(torch)] in (["ok"], ["weak"])
+
+
+class OneGpu:
+    """A torch that has one GPU of 11 GB: what the doctor asks it, and nothing more."""
+
+    distributed = SimpleNamespace(is_nccl_available=lambda: False)
+
+    def __init__(self, memory: float) -> None:
+        about = SimpleNamespace(name="RTX", major=7, minor=5, total_memory=int(memory * GIB))
+        self.cuda = SimpleNamespace(
+            is_available=lambda: True,
+            device_count=lambda: 1,
+            get_device_properties=lambda index: about,
+            mem_get_info=lambda index: (about.total_memory, about.total_memory),
+        )
+
+    def ones(self, *shape: int, device: str) -> torch.Tensor:
+        assert device == "cuda:0"
+        return torch.ones(*shape)
+
+
+def test_the_batch_that_fits_a_gpu_is_told():
+    """RTX 2080 Ti, 10.75 GiB. By hand, in maps of 1.573 MB (2 bytes * 768 * 32 * 32):
+
+    10.75 GiB - 1 GiB - 22 * 21.1 M = 10.005 GB, by 0.90 MB of images and (129 + 3) maps = 208.5 MB: 47,
+    and with (32 + 1 + 4 + 3) maps = 63.8 MB: 156.
+    """
+    gpu, batch = engine._gpus(OneGpu(10.75))
+    assert gpu.status == batch.status == "ok"
+    assert batch.name == "batch 0"
+    assert "768/32 trains at 224 px in 16 bits (--amp_level O1) with up to 47, --recompute 156;" in batch.found
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "eager"),
+    # The table "Memory" of benchmarks/NOTES.md, which rounds.
+    [
+        ("convmixer_768_32", 79.1, 400),
+        ("convmixer_1024_20", 79.1, 1250),
+        ("convmixer_1536_20", 79.1, 210),
+        ("convmixer_768_32", 139.8, 712),
+    ],
+)
+def test_the_batch_is_that_of_the_notes(name, memory, eager):
+    assert largest_batch(int(memory * GIB), architecture(name), 224, recompute=False) == pytest.approx(eager, rel=0.005)
+    assert largest_batch(1 << 20, architecture(name), 224, recompute=False) == 0
+
+
+def test_parameters_are_counted_right():
+    arch = architecture("convmixer_16_3", kernel_size=5, patch_size=2, num_classes=7)
+    assert parameters(arch) == sum(p.numel() for p in ConvMixer(arch).parameters())
 
 
 def test_a_forward_pass_that_fails_says_why(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import time
@@ -18,7 +19,7 @@ from tests.conftest import Command, Run, ToyOptions, Train, file_size_limit
 from tests.reliability.conftest import Start, children, newest, wait_for
 
 from convmixer.train.checkpoint import fault_of
-from convmixer.train.faults import explain
+from convmixer.train.faults import explain, out_of_memory
 
 
 def tree_hash(folder: Path) -> str:
@@ -282,18 +283,37 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     assert newest(tmp_path / "c").name == "step_00000000"
 
 
-def test_out_of_gpu_memory_names_three_ways_out() -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_out_of_gpu_memory_names_the_ways_out(recompute: bool) -> None:
+    """--recompute first, where it is not on: it leaves what is learnt as it is."""
+
     class Plan:
         batch_size = 64
 
     class FakeFeed:
         plan = Plan()
 
-    error = explain(torch.OutOfMemoryError("CUDA out of memory"), FakeFeed(), image_size=224, processes=1)  # type: ignore[arg-type]
+    error = explain(
+        torch.OutOfMemoryError("CUDA out of memory"),
+        FakeFeed(),  # type: ignore[arg-type]
+        image_size=224,
+        processes=1,
+        recompute=recompute,
+    )
     assert error is not None
     assert error.exit_code == 1
-    for words in ("batch_size 64", "224 pixels", "--batch_size", "--amp_level", "--image_size"):
-        assert words in str(error)
+    assert str(error).startswith("out of GPU memory with batch_size 64 at 224 pixels; ")
+    named = [word for word in re.split(r"[ ;,()]+", str(error)) if word.startswith("--")]
+    ways = ["--batch_size", "--accumulate", "--amp_level", "--image_size"]
+    assert named == (ways if recompute else ["--recompute", *ways])
+
+
+def test_out_of_the_machines_memory_does_too() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    error = out_of_memory(caught.value, 8, 224, recompute=False)
+    assert str(error).startswith("out of memory with batch_size 8 at 224 pixels; use --recompute ")
+    assert out_of_memory(RuntimeError("another one"), 8, 224, recompute=False) is None
 
 
 def test_events_that_cannot_be_written_do_not_stop_the_run(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:

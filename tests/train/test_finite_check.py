@@ -74,9 +74,8 @@ def step_of(
     torch.manual_seed(0)
     on = torch.device(device)
     model = create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5).to(on).train()
-    made = create_optimizer(
-        model, optimizer=optimizer, lr=0.1, beta=(0.9, 0.999), eps=1e-8, momentum=0.9, weight_decay=0.05
-    )
+    settings = {"lr": 0.1, "beta": (0.9, 0.999), "eps": 1e-8, "momentum": 0.9, "weight_decay": 0.05}
+    made = optimizer(model) if callable(optimizer) else create_optimizer(model, optimizer=optimizer, **settings)
     state = TrainState(model, made, scaler or LossScaler(), Ema(model, 0.99))
     precision = Precision(torch.float32, device, "fp32", state.scaler)
     augment = Augmentation(SETTINGS, PREPROCESSING, 5, seed=1)
@@ -114,6 +113,19 @@ def test_a_bad_step_leaves_all_as_before_it(optimizer: str, found_by: str, part:
         step.settle() if found_by == "settle" else step(batches_of(4))
     assert step.state.step == caught.value.step == 3
     assert caught.value.indices == list(range(24, 32))
+    assert_equal(parts_of(step), before, "state")
+
+
+@pytest.mark.usefixtures("deferred")
+@pytest.mark.parametrize("bad", [0, 5])
+def test_with_an_optimizer_that_ignores_found_inf_too(bad: int) -> None:
+    """It would take the step of numbers that are not finite: so these are waited for, and the step is never called."""
+    step = step_of(bad=(bad,), optimizer=lambda model: torch.optim.RMSprop(model.parameters(), lr=0.1))
+    run(step, range(bad // 2))
+    before = parts_of(step)
+    with pytest.raises(NonFinite, match=rf"^step {bad // 2}: loss nan"):
+        step(batches_of(bad // 2))
+    assert step.state.step == bad // 2
     assert_equal(parts_of(step), before, "state")
 
 

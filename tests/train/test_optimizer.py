@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
 
 import pytest
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from convmixer.config.options import choices_of
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 from convmixer.model import create_model
-from convmixer.train.optimizer import OptimizerName, create_optimizer, parameter_groups, set_lr, take_layout
+from convmixer.optimizers import OPTIMIZERS, Settings
+from convmixer.train.optimizer import create_optimizer, honours_found_inf, parameter_groups, set_lr, take_layout
 
 SETTINGS = {"lr": 0.1, "beta": (0.9, 0.99), "eps": 1.0, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -63,7 +64,18 @@ def test_two_steps_by_hand(name: str, weights: list[float], biases: list[float])
 
 
 def test_the_options_offer_exactly_these() -> None:
-    assert get_args(Config.model_fields["optimizer"].annotation) == get_args(OptimizerName)
+    assert choices_of(Config.model_fields["optimizer"].annotation) == ("adamw", "adam", "sgd", "momentum")
+    assert tuple(OPTIMIZERS) == ("adamw", "adam", "sgd", "momentum")
+
+
+def test_who_honours_found_inf() -> None:
+    """By torch's flag those with a fused step; their plain steps refuse it or, as RMSprop's, do not look at it."""
+    for name, entry in OPTIMIZERS.items():
+        model = one_unit()
+        assert honours_found_inf(create_optimizer(model, optimizer=name, **SETTINGS)) == entry.has_fused, name
+        plain = entry.make(parameter_groups(model, 0.01), Settings(0.1, (0.9, 0.99), 1.0, 0.9), None)
+        assert not honours_found_inf(plain), name
+    assert not honours_found_inf(torch.optim.RMSprop(one_unit().parameters()))
 
 
 def test_all_parameters_decay_where_asked() -> None:
@@ -182,7 +194,7 @@ def test_moments_of_another_memory_layout_stay_with_their_elements(name: str) ->
     assert torch.equal(*ends)
 
 
-@pytest.mark.parametrize("name", get_args(OptimizerName))
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_first_step_that_is_skipped_on_the_device_leaves_nothing(name: str) -> None:
     ends = []
     for skipped in (False, True):

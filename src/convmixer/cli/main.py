@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import os
 import signal
 import sys
@@ -11,7 +10,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from convmixer import __version__
-from convmixer.errors import RUN_FAILED, WRONG_USE, UserError
+from convmixer.cli.explained import explained
+from convmixer.errors import WRONG_USE, UserError
 from convmixer.signals import has_agent
 from convmixer.streams import standard_streams
 
@@ -41,20 +41,6 @@ OTHER_NAMES = {
     "onnx": "export",
     "upload": "push",
 }
-# Package -> what pip installs for it, where it is not the package itself.
-_EXTRAS = {
-    "onnx": "'convmixer[onnx]'",
-    "onnxruntime": "'convmixer[onnx]'",
-    "onnxscript": "'convmixer[onnx]'",
-    "openvino": "'convmixer[openvino]'",
-    "huggingface_hub": "'convmixer[hub]'",
-    "mindspore": "'convmixer[mindspore]'",
-    "PIL": "pillow",
-    "yaml": "pyyaml",
-}
-
-# What no path that can be used ends with.
-_PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,25 +76,11 @@ def _explained(words: list[str]) -> int:
     """Run it; what no command looked at before is a UserError all the same."""
     try:
         return _run(words)
-    except ImportError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "convmixer"):
+    except (ImportError, MemoryError, OSError) as error:
+        told = explained(words[0], error)
+        if told is None:
             raise
-        raise UserError(_cannot_import(words[0], package, error)) from None
-    except MemoryError as error:
-        reason = str(error).rstrip(".") or "out of memory"
-        raise UserError(f"{reason}; a smaller batch_size takes less", exit_code=RUN_FAILED) from None
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) or error.filename is None or not error.strerror:
-            raise
-        code = WRONG_USE if error.errno in _PATH_FAULTS else RUN_FAILED
-        raise UserError(f"{error.filename}: {error.strerror}", exit_code=code) from None
-
-
-def _cannot_import(command: str, package: str, error: ImportError) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{command} needs {package}, which is not installed: pip install {_EXTRAS.get(package, package)}"
-    return f"{package} is installed, but cannot be imported: {error}\n`convmixer doctor` tells more."
+        raise told from None
 
 
 def _run(words: list[str]) -> int:

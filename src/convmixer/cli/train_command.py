@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from shlex import quote
 from typing import Any, NoReturn
 
+from convmixer.cli.explained import explained
 from convmixer.config.loading import DEFAULT, Command, Resolved, parse
 from convmixer.config.model_zoo import difference
 from convmixer.config.schema import Config
-from convmixer.errors import UserError
+from convmixer.errors import RUN_FAILED, UserError
 
 COMMAND = Command(
     "train",
@@ -57,16 +60,37 @@ def check_recompute(config: Config) -> None:
 
 
 def _train_and_leave(resolved: Resolved[Config], processes: Any) -> NoReturn:
-    from convmixer.distributed import leave
+    from convmixer.leaving import leave
 
     try:
         code = _train(resolved, processes)
-    except UserError as error:
-        # Mostly all processes meet it, or one meets it and the others miss that one: the first to fail says it.
-        if processes.tell("error"):
-            print(f"convmixer: {error}", file=sys.stderr)
-        code = error.exit_code
+    except BaseException as error:  # also of ours: Python's own end of the process may wait for the other ones
+        code = _end_of(error, processes)
     leave(code)
+
+
+def _end_of(error: BaseException, processes: Any) -> int:
+    """Say what ended this process of several, a fault of ours with its traceback, and return its exit code.
+
+    Mostly all processes meet it, or one meets it and the others miss that one: the first to fail says it.
+    """
+    told = explained("train", error)
+    if not processes.tell("error"):
+        # Whoever started the processes takes the code of the one that it finds ended first.
+        time.sleep(_LATER)
+    elif told is not None:
+        print(f"convmixer: {told}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print("convmixer: interrupted", file=sys.stderr)
+    else:
+        # torch's own, which puts the rank before each line.
+        sys.excepthook(type(error), error, error.__traceback__)
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return RUN_FAILED if told is None else told.exit_code
+
+
+_LATER = 0.5  # seconds, a few times as long as a launcher takes to look at its processes again
 
 
 def remarks(resolved: Resolved[Config]) -> list[str]:

@@ -11,6 +11,7 @@ from convmixer.augment.spec import parse_policy
 from convmixer.config.options import Options, option
 from convmixer.config.preprocessing import PreprocessingOptions
 from convmixer.errors import UserError
+from convmixer.optimizers import OptimizerName
 
 
 class EntryOptions(Options):
@@ -96,7 +97,7 @@ class AugmentOptions(Options):
 class OptimizerOptions(Options):
     """Optimizer and schedule"""
 
-    optimizer: Literal["adamw", "adam", "sgd", "momentum"] = option("adamw", "optimizer; sgd uses momentum too")
+    optimizer: OptimizerName = option("adamw", "optimizer; sgd uses momentum too")
     base_lr: float = option(0.001, "peak learning rate", gt=0)
     warmup_lr: float = option(0.000007, "learning rate at the start of the warm-up", ge=0)
     min_lr: float = option(0.0, "the schedule never falls below", ge=0)

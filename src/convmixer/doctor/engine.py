@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from convmixer.arch import architecture
 from convmixer.doctor.answer import Answer
+from convmixer.doctor.largest_batch import largest_batch
 from convmixer.doctor.machine import GIB
 
 _OLDEST_TORCH = (2, 11)
 _ARCH, _BATCH, _SIZE = "convmixer_256_8_ks7_p14", 4, 224
+_LARGE = "convmixer_768_32"
 _INSTALL = "pip install 'torch>=2.11'; https://pytorch.org/get-started names the build for a machine"
 
 
@@ -58,7 +61,10 @@ def _gpus(torch: Any) -> Iterator[Answer]:
             yield Answer("gpu", "weak", f"there (driver {driver}), but torch cannot use it", fix)
         return
     for index in range(torch.cuda.device_count()):
-        yield _gpu(torch, index, driver)
+        gpu = _gpu(torch, index, driver)
+        yield gpu
+        if gpu.status != "broken":
+            yield _batch(torch, index)
     count = torch.cuda.device_count()
     if torch.distributed.is_nccl_available():
         number = ".".join(map(str, torch.cuda.nccl.version()))
@@ -85,6 +91,14 @@ def _gpu(torch: Any, index: int, driver: str | None) -> Answer:
     if free < total / 2:
         return Answer(name, "weak", found, "another program holds its memory (nvidia-smi names it); end that one")
     return Answer(name, "ok", found)
+
+
+def _batch(torch: Any, index: int) -> Answer:
+    """What of the network that needs most memory for its speed fits, so that it is not found out by trying."""
+    memory, arch = torch.cuda.get_device_properties(index).total_memory, architecture(_LARGE)
+    eager, recomputed = (largest_batch(memory, arch, _SIZE, recompute=recompute) for recompute in (False, True))
+    found = f"768/32 trains at {_SIZE} px in 16 bits (--amp_level O1) with up to {eager}, --recompute {recomputed}"
+    return Answer(f"batch {index}", "ok", f"{found}; by a count of what is kept, not tried")
 
 
 def _driver() -> str | None:

@@ -102,7 +102,7 @@ def _interleaved(
     going = list(steps)
     end = time.perf_counter() + seconds
     for count in range(MOST_ROUNDS):
-        for name in going:
+        for name in [name for name in going if name not in failed]:
             try:
                 # In the job a way follows itself: the first step has the caches and the memory of another one.
                 for _ in range(2 if len(going) > 1 else 1):
@@ -114,7 +114,8 @@ def _interleaved(
             taken[name].append(time.perf_counter() - start)
         if count + 1 >= LEAST_ROUNDS and time.perf_counter() > end:
             break
-        going = _contenders({name: times for name, times in taken.items() if name not in failed})
+        if count > 0:  # in one round alone a way may have been disturbed
+            going = _contenders({name: times for name, times in taken.items() if name not in failed})
     measured = {
         name: replace(timings[name], image_seconds=statistics.median(times) / job.batch_size)
         for name, times in taken.items()

@@ -13,7 +13,9 @@ def choose_device(target: str | None, index: int, *, asked: bool) -> tuple[torch
     """Device of `device_target`, now this process's current one, and, where the wish could not be met, a note.
 
     The current device is where torch makes what names none: streams, events, graphs, pinned memory, a library's
-    workspaces. Whatever runs a network on a GPU gets it from here. Left out, or `asked` False (it stands in a recipe only): a GPU where there is one, else the CPU. Asked for and
+    workspaces. Whatever runs a network on a GPU gets it from here.
+
+    Left out, or `asked` False (it stands in a recipe only): a GPU where there is one, else the CPU. Asked for and
     absent: UserError.
     """
     if target == "Ascend":

@@ -26,7 +26,7 @@ from convmixer.train.agenda import Agenda
 from convmixer.train.data import check_class_count, open_training_data, train_reader
 from convmixer.train.ema import Ema
 from convmixer.train.evaluation import Evaluation
-from convmixer.train.faults import explain
+from convmixer.train.faults import out_of_memory
 from convmixer.train.feed import Feed, LoaderFeed
 from convmixer.train.network import create_network, read_start, wrap
 from convmixer.train.opening import check_room, open_run
@@ -95,7 +95,8 @@ class _Assembly:
         try:
             network = wrap(state, config, size, self.plan, dtype, self.device, self.processes, len(self.data.val))
         except torch.OutOfMemoryError as error:
-            raise explain(error, feed, image_size=size, processes=self.processes.count) or error from error
+            told = out_of_memory(error, config.batch_size, size, recompute=config.recompute)
+            raise told or error from error
         opened = self.processes.on_first(
             lambda: open_run(self.resolved, self.command, resumed, state, self.data, self.processes.count, self._claim)
         )

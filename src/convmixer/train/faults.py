@@ -9,12 +9,26 @@ from convmixer.errors import RUN_FAILED, UserError
 from convmixer.train.feed import Feed
 
 
-def explain(error: RuntimeError, feed: Feed, *, image_size: int, processes: int) -> UserError | None:
+def explain(error: RuntimeError, feed: Feed, *, image_size: int, processes: int, recompute: bool) -> UserError | None:
     """The UserError (exit 1) that a RuntimeError in the training loop stands for, or None for one of our own making."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return UserError(
-            f"out of GPU memory with batch_size {feed.plan.batch_size} at {image_size} pixels; "
-            "lower --batch_size (and raise --accumulate by as much), use --amp_level O1, or lower --image_size",
-            exit_code=RUN_FAILED,
-        )
-    return feed.explain(error) or (lost_peer(error) if processes > 1 else None)
+    return (
+        out_of_memory(error, feed.plan.batch_size, image_size, recompute=recompute)
+        or feed.explain(error)
+        or (lost_peer(error) if processes > 1 else None)
+    )
+
+
+def out_of_memory(error: RuntimeError, batch_size: int, image_size: int, *, recompute: bool) -> UserError | None:
+    """The UserError (exit 1) of a training step that the memory of its device does not hold; None for another error.
+
+    `recompute`: whether the blocks are computed again already.
+    """
+    on_gpu = isinstance(error, torch.OutOfMemoryError)
+    if not on_gpu and "DefaultCPUAllocator" not in str(error):
+        return None
+    first = "" if recompute else "use --recompute (less than half the memory, a third more time), "
+    return UserError(
+        f"out of {'GPU ' if on_gpu else ''}memory with batch_size {batch_size} at {image_size} pixels; {first}"
+        "lower --batch_size (and raise --accumulate by as much), use --amp_level O1, or lower --image_size",
+        exit_code=RUN_FAILED,
+    )

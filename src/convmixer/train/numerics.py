@@ -47,9 +47,9 @@ class FiniteCheck:
 
     * At once: waits for the device and raises, so that the update is never launched.
     * `deferred`: nothing waits. The check stays on the device as a flag, 0 or 1 in fp32, which is 1 from the first bad
-      step on: it has the optimizer (`found_inf`) and the average leave out that step's update and every later one. The
-      host learns of a step from `settle`, which the caller calls when it has launched the next step, and before
-      anything of the state is saved, evaluated or shown.
+      step on: it has the optimizer (`found_inf`, which it must honour) and the average leave out that step's update
+      and every later one. The host learns of a step from `settle`, which the caller calls when it has launched the
+      next step, and before anything of the state is saved, evaluated or shown.
     """
 
     def __init__(self, deferred: bool) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from convmixer.errors import UserError
-
-OptimizerName = Literal["adamw", "adam", "sgd", "momentum"]
+from convmixer.optimizers import OPTIMIZERS, OptimizerName, Settings
 
 _DECAYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # torch has a fused step for other devices too; these are the two on which it is checked against the plain one.
@@ -45,7 +44,7 @@ def create_optimizer(
     weight_decay: float,
     decay_all: bool = False,
 ) -> torch.optim.Optimizer:
-    """torch's optimizer over `parameter_groups`; move the model to its device first.
+    """The optimizer of `optimizers.OPTIMIZERS` over `parameter_groups`; move the model to its device first.
 
     * `adamw`: decay beside the gradient, p -= lr * weight_decay * p (https://arxiv.org/abs/1711.05101). Uses beta, eps.
     * `adam`: the decay is added to the gradient (L2) and so goes through the moments. Uses beta, eps.
@@ -59,20 +58,17 @@ def create_optimizer(
     groups = parameter_groups(model, weight_decay, decay_all=decay_all)
     if not groups:
         raise UserError("freeze: no parameter is left to train; freeze less.")
-    fused = True if groups[0]["params"][0].device.type in _FUSED_DEVICES else None
-    match optimizer:
-        case "adamw":
-            return torch.optim.AdamW(groups, lr=lr, betas=beta, eps=eps, fused=fused)
-        case "adam":
-            return torch.optim.Adam(groups, lr=lr, betas=beta, eps=eps, fused=fused)
-        case "sgd" | "momentum":
-            sgd = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused)
-            if momentum:
-                # Zeros give the same first step; torch's own beginning, where that step is skipped on the device, is
-                # uninitialised memory.
-                for parameter in (parameter for group in groups for parameter in group["params"]):
-                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            return sgd
+    entry = OPTIMIZERS[optimizer]
+    fused = True if entry.has_fused and groups[0]["params"][0].device.type in _FUSED_DEVICES else None
+    return entry.make(groups, Settings(lr, beta, eps, momentum), fused)
+
+
+def honours_found_inf(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its step changes nothing where its attribute `found_inf`, a scalar on the device, is 1.
+
+    By torch's own flag, which its fused steps set and GradScaler goes by. Other steps do not look at the attribute.
+    """
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def take_layout(optimizer: torch.optim.Optimizer) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.train.optimizer import honours_found_inf
 
 AmpLevel = Literal["O0", "O1", "O2", "O3"]
 AmpDtype = Literal["auto", "bf16", "fp16"]
@@ -89,15 +90,16 @@ class LossScaler:
     def step(self, optimizer: torch.optim.Optimizer, found_inf: torch.Tensor | None = None) -> bool:
         """The optimizer's step; False when it was skipped.
 
-        `found_inf`, a scalar on the device, not for `dynamic`: where it is 1 a fused optimizer changes nothing; that is
-        not waited for, and counts as made. `dynamic` waits for the device: whether a step was skipped decides how the
-        average is warmed up from there on. Raises UserError when a dynamic scale has been halved until nothing is left
-        of it.
+        `found_inf`, a scalar on the device, not for `dynamic` and only for an optimizer that honours it: where it is 1
+        nothing changes; that is not waited for, and counts as made. `dynamic` waits for the device: whether a step was
+        skipped decides how the average is warmed up from there on. Raises UserError when a dynamic scale has been
+        halved until nothing is left of it.
         """
         if self._grad_scaler is None:
             if found_inf is None:
                 optimizer.step()
                 return True
+            assert honours_found_inf(optimizer), "its update would be made whatever the flag says"
             # As GradScaler tells it, and for one step only.
             told: Any = optimizer
             told.found_inf = found_inf

@@ -86,7 +86,6 @@ def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, ave
             raise ValueError(f"its {name} is no whole number")
     if counters["step"] < 0 or counters["log_bytes"] < 0:
         raise ValueError("its step or log_bytes is below 0")
-    ways = [counters.get(name) for name in ("way", "evaluation_way")]
     named = all(isinstance(counters.get(name), str | None) for name in ("way", "evaluation_way"))
     if not isinstance(counters["best_top1"], float | int | None) or not named:
         raise ValueError("its best_top1 or way is of another type")

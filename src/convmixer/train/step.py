@@ -16,7 +16,7 @@ from convmixer.train.criterion import soft_cross_entropy
 from convmixer.train.feed import HostBatch
 from convmixer.train.network import training_mode
 from convmixer.train.numerics import FiniteCheck, NonFinite, trace
-from convmixer.train.optimizer import set_lr, take_layout
+from convmixer.train.optimizer import honours_found_inf, set_lr, take_layout
 from convmixer.train.precision import Precision
 from convmixer.train.state import TrainState
 
@@ -39,9 +39,9 @@ class TrainStep:
 
     A step with a loss or gradient norm that is not finite raises NonFinite and leaves the state as before its update:
     weights, optimizer, averages, `step`. Only BatchNorm's running statistics, which move in the forward pass, have seen
-    its images. On a GPU the host does not wait for the device: that error comes when the next step has been launched
-    (whose images the running statistics have then seen too), or from `settle`, which is to be called before the state
-    is saved, evaluated or shown.
+    its images. On a GPU, with an optimizer that honours `found_inf`, the host does not wait for the device: that error
+    comes when the next step has been launched (whose images the running statistics have then seen too), or from
+    `settle`, which is to be called before the state is saved, evaluated or shown.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class TrainStep:
         self.clip_norm, self.frozen = clip_norm, frozen
         self._on_first_images = on_first_images
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
-        self._check = FiniteCheck(deferred=device.type in DEFERRED_DEVICES)
+        # A bad step can be left out on the device only by an optimizer that asks whether to.
+        self._check = FiniteCheck(deferred=device.type in DEFERRED_DEVICES and honours_found_inf(state.optimizer))
         # The way that the network is run in may have laid its weights out anew.
         take_layout(state.optimizer)
         if state.ema is not None:

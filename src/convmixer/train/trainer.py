@@ -52,8 +52,13 @@ class Trainer:
                 self._run(signals)
                 self.saver.end()
         except RuntimeError as error:
-            size = self.step.augment.preprocessing.size
-            explained = explain(error, self.feed, image_size=size, processes=self.processes.count)
+            explained = explain(
+                error,
+                self.feed,
+                image_size=self.step.augment.preprocessing.size,
+                processes=self.processes.count,
+                recompute=self.state.model.recompute,
+            )
             if explained is None:
                 raise
             raise explained from error
