@@ -107,7 +107,9 @@ class Maps:
         nchw, cast, bias = x.contiguous(), weight.to(self.dtype), self.bias.to(self.dtype)
         eager = lambda: F.conv2d(nchw, cast, bias, padding="same", groups=self.arch.dim)  # noqa: E731
         images, width, erf = self.x.shape[1], self.x.shape[3], self.erf
-        for text, tiles in self._tiles(tiling.DEPTHWISE_CHOICES, tiling.depthwise_tiles(images, width, self.dtype)):
+        for text, tiles in self._tiles(
+            tiling.DEPTHWISE_CHOICES, tiling.depthwise_tiles(images, width, self.dtype, self.k)
+        ):
             yield Case(
                 f"depthwise forward{text}",
                 2,
@@ -117,7 +119,7 @@ class Maps:
                 candidate=tiles is not None,
                 activated=False,
             )
-        default = tiling.depthwise_tiles(images, width, self.dtype, fused=True)
+        default = tiling.depthwise_tiles(images, width, self.dtype, self.k, fused=True)
         for text, tiles in self._tiles(tiling.DEPTHWISE_CHOICES, default):
             candidate = tiles is not None
             fused = partial(launch, x, weight, self.bias, prologue=self.of_x, tiles=tiles, erf=erf)
@@ -157,8 +159,8 @@ class Maps:
             activated=False,
         )
         images, width, erf = self.x.shape[1], self.x.shape[3], self.erf
-        one_stage = [choice for choice in tiling.DEPTHWISE_CHOICES if choice.stages == 1]
-        for text, tiles in self._tiles(one_stage, tiling.weight_grad_tiles(images, width, self.dtype)):
+        no_prefetch = [choice for choice in tiling.BLOCK_GRAD_CHOICES if not choice.prefetch]
+        for text, tiles in self._tiles(no_prefetch, tiling.weight_grad_tiles(images, width, self.dtype)):
             yield Case(
                 f"depthwise weight gradient{text}",
                 2,
@@ -168,7 +170,9 @@ class Maps:
                 candidate=tiles is not None,
                 activated=False,
             )
-        for text, tiles in self._tiles(one_stage, tiling.block_grad_tiles(images, width, self.dtype, self.k)):
+        for text, tiles in self._tiles(
+            tiling.BLOCK_GRAD_CHOICES, tiling.block_grad_tiles(images, width, self.dtype, self.k)
+        ):
             yield Case(
                 f"depthwise half backwards{text}",
                 4,
