@@ -148,6 +148,8 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
     reports: list[Report] = []
     # So that what a stopped session has begun is ended with it, and what it found is kept.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # What a shell starts in the background ignores interrupts, and so would its children, which are ended by one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder, "results")
         results.mkdir()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 POLL = 0.1  # seconds
+GRACE = 5.0  # seconds from an interrupt, upon which pytest tells what it found, to the end
 MARK = "GPU_SESSION_STEP"
 
 
@@ -61,8 +62,9 @@ def run(
 ) -> list[Ended]:
     """Run the commands in `folder`, each with a log of its own and in a process group of its own.
 
-    After `seconds` all that still runs is killed, with all that it started: groups, and processes that left them but
-    carry the mark in their environment (on Linux). What was not begun by then never is. `meanwhile` is called often.
+    After `seconds` what still runs is interrupted, and soon killed with all that it started: groups, and processes that
+    left them but carry the mark in their environment (on Linux). What was not begun by then never is. `meanwhile` is
+    called often.
     """
     waiting, running, ended = list(commands), [], []
     end, mark = time.monotonic() + seconds, f"{os.getpid()}-{time.monotonic_ns()}"
@@ -76,6 +78,7 @@ def run(
                 ended.append(_ended(one, one.process.returncode))
             meanwhile()
             time.sleep(POLL)
+        _interrupt([one.process for one in running])
     finally:
         for one in running:
             _kill_group(one.process.pid)
@@ -104,6 +107,14 @@ def _start(command: Command, logs: Path, folder: Path, mark: str) -> _Running:
 def _ended(one: _Running, code: int | None) -> Ended:
     lines = [line for line in one.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return Ended(one.command.name, code, round(time.monotonic() - one.start, 1), [line[:160] for line in lines[-4:]])
+
+
+def _interrupt(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    end = time.monotonic() + GRACE
+    while time.monotonic() < end and any(process.poll() is None for process in processes):
+        time.sleep(POLL)
 
 
 def _kill_group(leader: int) -> None:

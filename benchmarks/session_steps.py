@@ -27,6 +27,8 @@ TESTS = (
     "tests/kernels/test_compiles.py",
 )
 FAST = "not slow and not mindspore"
+CORES = os.cpu_count() or 1
+TESTERS = 16 if CORES >= 16 else 8  # they compile most of their time, each on a core
 PROGRAM = ("pydantic", "tensorboardX", "safetensors", "simplejpeg")  # what `train` needs beside torch
 
 
@@ -100,13 +102,13 @@ def slow_gpu_tests(session: Session) -> list[Command] | str:
 
 
 def _tests(session: Session, mark: str) -> list[Command] | str:
-    """Test by test in turn over eight processes (pytest-xdist may not be there), those of the graphs first in each."""
-    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default"]
+    """Test by test in turn over some processes (pytest-xdist may not be there), those of the graphs first in each."""
+    options = ["-m", "pytest", "-p", "no:cacheprovider", "-W", "default"]
     if session.dry_run:
-        words = [*options, "tests/kernels/device/test_activations.py", "-k", "relu", "-m", mark]
+        words = [*options, "-q", "tests/kernels/device/test_activations.py", "-k", "relu", "-m", mark]
         return [Command("tests_0", words, INTERPRETED)]
     listed = subprocess.run(
-        [sys.executable, *options, "--collect-only", "-m", mark, *TESTS],
+        [sys.executable, *options, "--collect-only", "-q", "-m", mark, *TESTS],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -116,8 +118,9 @@ def _tests(session: Session, mark: str) -> list[Command] | str:
     names = [line for line in listed.stdout.splitlines() if "::" in line and not line.startswith(("<", " "))]
     if not names:
         return f"no test was found: {(listed.stdout + listed.stderr).strip()[-200:]}"
-    shares = [names[at::8] for at in range(8)]
-    words = [*options, "-m", mark, "--durations", "5", "--durations-min", "2"]
+    shares = [names[at::TESTERS] for at in range(TESTERS)]
+    # By name, so that a process that must be killed leaves in its log what it had done.
+    words = [*options, "-v", "--tb=short", "-m", mark, "--durations", "5", "--durations-min", "2"]
     return [
         Command(f"tests_{at}", [*words, *share], {"OMP_NUM_THREADS": "1"}) for at, share in enumerate(shares) if share
     ]
@@ -211,11 +214,10 @@ def curves(session: Session) -> list[Command] | str:
     return [_script("curves", "training_curves.py", *words)]
 
 
-CORES = os.cpu_count() or 1
 STEPS: Sequence[Step] = (
     Step("versions", 0.5, versions),
     Step("checks", 2.0, checks, at_once=CORES),
-    Step("tests", 2.0, gpu_tests, ("pytest",), at_once=8),
+    Step("tests", 2.0, gpu_tests, ("pytest",), at_once=TESTERS),
     Step("training", 2.0, training, ("timm",)),
     Step("profile", 1.0, profile),
     Step("kernels", 2.0, kernels),
@@ -223,7 +225,7 @@ STEPS: Sequence[Step] = (
     Step("tuned", 5.0, tuned, ("timm",)),
     Step("candidates", 5.0, candidates),
     Step("batch", 9.0, batch),
-    Step("slow_tests", 6.0, slow_gpu_tests, ("pytest",), at_once=8),
+    Step("slow_tests", 6.0, slow_gpu_tests, ("pytest",), at_once=TESTERS),
     Step("compiled", 8.0, compiled, ("timm",)),
     Step("cifar10", 5.0, cifar10, PROGRAM),
     Step("curves", 9.0, curves, PROGRAM),

@@ -50,7 +50,11 @@ for words in ([], ["alone"]):
     child = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True)
     print("child", child.stdout.readline(), flush=True)
 print("hangs", flush=True)
-time.sleep(600)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    time.sleep(600)
 """
 
 
@@ -70,7 +74,10 @@ def test_steps_that_fail_hang_or_lack_something_leave_the_others_alone(
     def broken(given: object) -> list[object]:
         raise OSError("no such thing")
 
+    import session_processes
+
     monkeypatch.setattr(session, "LEAST", 0.5)
+    monkeypatch.setattr(session_processes, "GRACE", 1.0)
     steps = (
         step(session, "fails", "print('on its way'); open('part.json', 'w').write('1'); raise SystemExit(3)"),
         step(session, "hangs", GRANDCHILD, minutes=3 / 60),
@@ -96,6 +103,7 @@ def test_steps_that_fail_hang_or_lack_something_leave_the_others_alone(
         log = archive.read("hangs.log").decode()
     pids = [int(line.split()[1]) for line in log.splitlines() if line.startswith("child")]
     assert len(pids) == 2
+    assert log.endswith("hangs\ninterrupted\n")
     assert not any(map(alive, pids))
     table = capsys.readouterr().out.rpartition("=== gpu_session.zip")[2].splitlines()[1:]
     assert [line.split()[0] for line in table] == ["fails", "hangs", "lacks", "broken", "works"]
