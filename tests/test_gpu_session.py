@@ -236,7 +236,7 @@ def test_a_step_in_small_form(tmp_path: Path) -> None:
 def test_every_step_in_small_form_on_what_a_gpu_machine_has(session: ModuleType, tmp_path: Path) -> None:
     """torch, triton, numpy, timm, tqdm, pyyaml, pillow and pytest alone; the program's own steps say what they lack.
 
-    tests/docs runs these too.
+    These two are run by tests/docs.
     """
     pytest.importorskip("timm")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT)
