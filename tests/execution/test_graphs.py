@@ -131,6 +131,16 @@ def test_it_trains_as_the_function(
     assert stand_in == [(4, 3, 16, 16)]
 
 
+def test_it_trains_as_the_function_that_recomputes(
+    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
+) -> None:
+    # Its backward pass calls the blocks again, when the stand-ins for the parameters are gone.
+    model = small_model().train()
+    model.recompute = True
+    assert_trains_alike(model, job_of(model, True), plain, plain, 2, rtol=0)
+    assert stand_in == [(4, 3, 16, 16)]
+
+
 def test_recording_leaves_the_model_as_it_was(
     small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
 ) -> None:

@@ -84,6 +84,13 @@ def test_what_recomputes(monkeypatch: pytest.MonkeyPatch, small_model: Make, job
     monkeypatch.setattr(ways.importlib.util, "find_spec", lambda name: object())
     job = replace(job_of(small_model(), training=True), recompute=True)
     assert [way.kind for way in ways_for(job)] == ["eager", "eager", "fused"]
+    for way in ways_for(job):
+        model = small_model()
+        way.network(model, job)
+        assert model.recompute
+        # An evaluation in between does not end it.
+        way.network(model, job_of(model))
+        assert model.recompute
     names = [way.full_name for way in ways_for(replace(job, device=torch.device("cuda")))]
     assert names[2:] == ["fused, Triton [keep=inputs]", "fused, Triton, CUDA graph [keep=inputs]"]
 

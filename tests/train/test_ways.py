@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import Command, Run, ToyOptions, Train, run_command
-from tests.execution.test_fallback import FailsBackward, FailsForward, NoMemory, Right, way
+from tests.execution.test_fallback import FailsBackward, FailsForward, NoMemory, NoMemoryOnACpu, Right, way
 from tests.reliability.conftest import assert_same_checkpoint, metrics, newest
 
 from convmixer.execution import choice, ways
@@ -83,13 +83,20 @@ def test_one_that_was_asked_for_ends_the_run_before_it_is_made(
     assert not (here / "runs").exists()
 
 
+@pytest.mark.parametrize(("greedy", "of"), [(NoMemory, "GPU memory"), (NoMemoryOnACpu, "memory")])
 def test_too_little_memory_is_said_as_in_a_step(
-    convmixer: Command, monkeypatch: pytest.MonkeyPatch, here: Path, toy: Path, toy_options: ToyOptions
+    convmixer: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    here: Path,
+    toy: Path,
+    toy_options: ToyOptions,
+    greedy: type[Right],
+    of: str,
 ) -> None:
-    monkeypatch.setattr(ways, "WAYS", (EAGER, way("greedy", NoMemory)))
+    monkeypatch.setattr(ways, "WAYS", (EAGER, way("greedy", greedy)))
     done = convmixer("train", *toy_options(toy), "--execution=fused")
     assert done.code == 1
-    assert done.error.startswith("out of GPU memory with batch_size 8 at 8 pixels; ")
+    assert done.error.startswith(f"out of {of} with batch_size 8 at 8 pixels; ")
     assert not (here / "runs").exists()
 
 

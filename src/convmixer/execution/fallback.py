@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import torch
 from torch import Tensor, nn
 
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.execution.job import Job
 from convmixer.execution.measure import reason
-from convmixer.execution.trial import release
+from convmixer.execution.trial import out_of_memory, release
 from convmixer.execution.ways import Way, way_of
 from convmixer.model import ConvMixer
 
@@ -59,16 +58,16 @@ def build_tried(
     """The network of the first way that can be built and on which `attempt` raises nothing; plain eager is not tried.
 
     `agree` makes one answer of what failed in each process (None: nothing), so that all run the same way. Raises
-    torch.OutOfMemoryError, for which no way is to blame, and UserError where no way is left.
+    UserError where no way is left, and what torch raises of too little memory, for which no way is to blame.
     """
     while attempts.way.kind != "eager":
         network, why = None, None
         try:
             network = attempts.way.network(model, attempts.job)
             attempt(network)
-        except (torch.OutOfMemoryError, UserError):
-            raise
         except Exception as error:  # whatever a compiler or a library raises, the job can run another way
+            if out_of_memory(error) or isinstance(error, UserError):
+                raise
             why = reason(error)
         why = agree(why)
         if network is not None and why is None:
@@ -100,7 +99,7 @@ class WithFallback(nn.Module):
             try:
                 logits = _logits(self.network, images)
             except Exception as error:  # whatever a compiler or a library raises, the job can run another way
-                if self.way.kind == "eager" or (isinstance(error, torch.OutOfMemoryError) and not self._spare):
+                if self.way.kind == "eager" or (out_of_memory(error) and not self._spare):
                     raise
                 why = reason(error)
             else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,15 +29,18 @@ LOGITS_FLOOR = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 GRADIENT_FLOOR = {torch.float32: 2e-2, torch.bfloat16: 1e-1, torch.float16: 5e-2}
 SLACK = 3.0
 CHECKED_BLOCKS = 2
-# Of the timing: rounds at least, whatever time they take (of two, one that was disturbed decides), and at most; and how
-# many times the fastest one's best time a way's best may be, to be timed on.
+# Of the timing: rounds at least, whatever time they take, and at most; and how many times the fastest one's best time a
+# way's best may be, to be timed on.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 9
 BEHIND = 1.5
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of a way: median seconds of an image and seconds of building it; or why it cannot be used (one line)."""
+    """Of a way: seconds per image and seconds of building it; or why it cannot be used (one line).
+
+    Of some rounds the least: others on the machine make a round slower, never faster, and not each one alike.
+    """
 
     image_seconds: float = math.inf
     build_seconds: float = 0.0
@@ -104,11 +106,9 @@ def _interleaved(
     for count in range(MOST_ROUNDS):
         for name in [name for name in going if name not in failed]:
             try:
-                # In the job a way follows itself: the first step has the caches and the memory of another one.
-                for _ in range(2 if len(going) > 1 else 1):
-                    start = time.perf_counter()
-                    steps[name]()
-                    wait(job)
+                start = time.perf_counter()
+                steps[name]()
+                wait(job)
             except Exception as error:
                 failed[name] = Timing(failure=reason(error))
             taken[name].append(time.perf_counter() - start)
@@ -117,8 +117,7 @@ def _interleaved(
         if count > 0:  # in one round alone a way may have been disturbed
             going = _contenders({name: times for name, times in taken.items() if name not in failed})
     measured = {
-        name: replace(timings[name], image_seconds=statistics.median(times) / job.batch_size)
-        for name, times in taken.items()
+        name: replace(timings[name], image_seconds=min(times) / job.batch_size) for name, times in taken.items()
     }
     return measured | failed
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from convmixer.execution.job import Job
 from convmixer.execution.measure import reason
+from convmixer.execution.trial import release
 
 
 def find_plan(job: Job, say: Callable[[str], None]) -> str | None:
@@ -17,11 +16,18 @@ def find_plan(job: Job, say: Callable[[str], None]) -> str | None:
         from convmixer.kernels.tuning import tuned_plan
 
         plan = tuned_plan(
-            job.arch, job.batch_size, job.image_size, job.dtype, job.device, training=job.training, say=say
+            job.arch,
+            job.batch_size,
+            job.image_size,
+            job.dtype,
+            job.device,
+            training=job.training,
+            recompute=job.recompute,
+            say=say,
         )
     except Exception as error:  # whatever a compiler or a driver raises, the default forms are there
         say(f"execution: forms not timed, the default ones are taken ({reason(error)})")
-        if job.device.type == "cuda":
-            torch.cuda.empty_cache()
         return None
+    finally:
+        release(job)
     return str(plan)

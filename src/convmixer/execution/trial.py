@@ -53,6 +53,11 @@ def kept(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the device's memory is too small; on a CPU torch has no type of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def wait(job: Job) -> None:
     """Until the device has done what it was given."""
     if job.device.type == "cuda":

@@ -49,7 +49,9 @@ class Way:
         return f"{self.name} [{self.plan}]" if self.plan else self.name
 
     def network(self, model: ConvMixer, job: Job) -> nn.Module:
-        """The way's network of a model."""
+        """The way's network of a model, which for training is told whether to recompute."""
+        if job.training:
+            model.recompute = job.recompute
         return self.build(model, job, self.plan)
 
     def planned(self, job: Job, plan: str) -> Way:

@@ -42,6 +42,26 @@ def affine(
     return scale, bias.float() - moments.mean * scale, deviation
 
 
+def norm_backward(
+    sums: torch.Tensor,
+    moments: Moments,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    deviation: torch.Tensor,
+    count: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Backwards: gradients of weight and bias, fp32 [C], and the slope, fp32 [3, C], of the values' own gradient.
+
+    From the sums, fp32 [2, C], of the result's gradient g and of g * a, over `count` values a of a channel, and what
+    `affine` gave. The gradient of a is slope[0] * g + slope[1] * a + slope[2].
+    """
+    bias_grad, dot = sums
+    centred = dot - moments.mean * bias_grad
+    var_grad = weight.float() * centred * -0.5 * deviation**3
+    constant = (-scale * bias_grad - 2 * var_grad * moments.mean) / count
+    return centred * deviation, bias_grad, torch.stack((scale, 2 * var_grad / count, constant))
+
+
 @torch.no_grad()
 def update_running(norm: nn.BatchNorm2d, moments: Moments, count: int) -> None:
     """As a training pass of nn.BatchNorm2d over `count` values a channel; the variance enters unbiased."""

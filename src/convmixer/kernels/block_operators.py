@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from convmixer.kernels.batch_norm import Moments, affine, moments_of
+from convmixer.kernels.batch_norm import Moments, affine, moments_of, norm_backward
 from convmixer.kernels.plan import Plan
 
 if TYPE_CHECKING:
@@ -127,12 +127,9 @@ def block_backward(
     )
     del h2_grad  # a map of which the next pass makes another
 
-    # BatchNorm backwards, a value a channel: its result's gradient g enters as sum(g) and sum(g * act(h1)).
-    norm_bias_grad, dot = sums
-    centred = dot - mean * norm_bias_grad
-    var_grad = norm_weight.float() * centred * -0.5 * deviation**3
-    count = x[0].numel()
-    slope = torch.stack((h_scale, 2 * var_grad / count, (-h_scale * norm_bias_grad - 2 * var_grad * mean) / count))
+    norm_weight_grad, norm_bias_grad, slope = norm_backward(
+        sums, Moments(mean, var), norm_weight, h_scale, deviation, x[0].numel()
+    )
     tiles = forms.depthwise_tiles("block_grad", *_images_and_width(x), x.dtype)
     x_grad, depthwise_weight_grad, sums = block_launch.depthwise_block_grad(
         mixed_grad, h1, x, depthwise_weight, slope, of_x, erf=forms.erf, tiles=tiles
@@ -145,7 +142,7 @@ def block_backward(
         shift_grad,
         depthwise_weight_grad.to(depthwise_weight.dtype),
         depthwise_bias_grad.to(depthwise_bias.dtype),
-        (centred * deviation).to(norm_weight.dtype),
+        norm_weight_grad.to(norm_weight.dtype),
         norm_bias_grad.to(norm_bias.dtype, copy=True),
         pointwise_weight_grad.to(pointwise_weight.dtype),
         pointwise_bias_grad.to(pointwise_bias.dtype),

@@ -59,6 +59,9 @@ def tuned_plan(
         maps = Maps(arch, min(batch, _most_images(arch, image_size)), image_size, dtype, device)
         for part in maps.passes(training=training, may_keep=keep):
             plan = tuner.choose(part, plan)
+    del maps, part
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     if plan.products == "library":
         plan = replace(plan, pointwise=None, pointwise_grad=None)
     return plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
@@ -26,8 +27,8 @@ class Pass:
 
     name: str
     run: Callable[[Plan], Tensors]
-    choices: Sequence[dict[str, str]]
-    base: dict[str, str]
+    choices: Sequence[dict[str, Any]]
+    base: dict[str, Any]
 
 
 class Maps:
@@ -57,7 +58,7 @@ class Maps:
     def passes(self, *, training: bool, may_keep: Sequence[str]) -> Iterator[Pass]:
         """In the order in which they are chosen: Triton's tiles before Triton is compared with the library."""
         triton = {"products": "triton"}
-        planes = [{"depthwise": depthwise_text(tiles)} for tiles in tiling.DEPTHWISE_CHOICES]
+        planes = [{"depthwise": text} for text in self._texts(tiling.DEPTHWISE_CHOICES)]
         products = [{"pointwise": pointwise_text(tiles)} for tiles in tiling.POINTWISE_CHOICES]
         if not training:
             yield Pass("depthwise", self._depthwise_inference, planes, {})
@@ -66,8 +67,8 @@ class Maps:
             yield Pass("ends", self._pooling, [{"ends": name} for name in ("kernels", "torch")], {})
         else:
             yield Pass("depthwise", self._depthwise, planes, {})
-            columns = [{"block_grad": depthwise_text(tiles)} for tiles in tiling.DEPTHWISE_CHOICES]
-            yield Pass("block_grad", self._block_grad, columns, {})
+            choices = [{"block_grad": text} for text in self._texts(tiling.BLOCK_GRAD_CHOICES)]
+            yield Pass("block_grad", self._block_grad, choices, {})
             yield Pass("pointwise", self._forward, products, triton)
             grads = [{"pointwise_grad": pointwise_text(tiles)} for tiles in tiling.POINTWISE_GRAD_CHOICES]
             yield Pass("pointwise_grad", self._backward, grads, {**triton, "keep": may_keep[0]})
@@ -77,9 +78,13 @@ class Maps:
         if self.act == "gelu" and self.dtype == torch.bfloat16:
             yield Pass("erf", self._activations, [{"erf": name} for name in ("short", "long")], {})
 
-    def _tiles(self, kind: str, plan: Plan) -> tiling.DepthwiseTiles | None:
-        assert kind in ("depthwise", "block_grad")
-        return plan.depthwise_tiles(kind, self.x.shape[1], self.x.shape[3], self.dtype)  # type: ignore[arg-type]
+    def _texts(self, choices: Sequence[tiling.DepthwiseTiles]) -> list[str]:
+        """Of tiles as they are cut down to the maps, which may make several the same."""
+        images, width = self.x.shape[1], self.x.shape[3]
+        return [depthwise_text(tiling.fit_depthwise(tiles, images, width, self.dtype)) for tiles in choices]
+
+    def _tiles(self, kind: Literal["depthwise", "block_grad"], plan: Plan) -> tiling.DepthwiseTiles | None:
+        return plan.depthwise_tiles(kind, self.x.shape[1], self.x.shape[3], self.dtype)
 
     def _depthwise(self, plan: Plan) -> Tensors:
         return depthwise_launch.depthwise(

@@ -94,7 +94,7 @@ class _Assembly:
         size, dtype = self.data.preprocessing.size, self.precision.dtype
         try:
             network = wrap(state, config, size, self.plan, dtype, self.device, self.processes, len(self.data.val))
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
             told = out_of_memory(error, config.batch_size, size, recompute=config.recompute)
             raise told or error from error
         opened = self.processes.on_first(

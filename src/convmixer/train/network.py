@@ -91,16 +91,15 @@ def wrap(
     runs, on all processes, and the model is as it was. A resumed run keeps the ways of its checkpoint, where this
     machine has them and `execution` allows them. Notes in the state how the network is trained, and how it is evaluated
     on `evaluated` images. Raises UserError, on every process, where what `execution` names is not there or fails, and
-    torch.OutOfMemoryError.
+    what torch raises of too little memory.
     """
     model = state.model
-    model.recompute = config.recompute
     job = Job(model.arch, image_size, config.batch_size, dtype, True, device, config.recompute)
     execution = _execution(config)
     ways_asked_for(job, execution)
     say = note if processes.is_first else lambda _: None
     state.way, state.evaluation_way = from_first_in_time(
-        processes, "ways", lambda: _ways(state, config, job, plan, -(-evaluated // processes.count)), LONGEST_TUNING
+        processes, "ways", lambda: _ways(state, config, job, plan, evaluated, processes.count), LONGEST_TUNING
     )
     assert state.way is not None
     tried = attempts(state.way, job, execution, say)
@@ -141,14 +140,14 @@ def _execution(config: Config) -> Execution:
 
 
 def _ways(
-    state: TrainState, config: Config, job: Job, plan: BatchPlan, evaluated: int
+    state: TrainState, config: Config, job: Job, plan: BatchPlan, evaluated: int, count: int
 ) -> tuple[str | None, str | None]:
-    """Full names of the ways of training and of evaluating."""
+    """Full names of the ways of training and of evaluating in each of `count` processes."""
     model, execution = state.model, _execution(config)
     way, evaluation_way = state.way, state.evaluation_way
     # Of the whole run, so that it and one that resumes it choose alike.
     images = config.epochs * plan.steps_per_epoch * config.accumulate * config.batch_size
-    if config.sync_bn and torch.distributed.is_initialized():
+    if config.sync_bn and count > 1:
         # Synchronised BatchNorm waits for all processes in training: the first cannot try ways alone.
         images = 0
     if not _keeps(way, ways_for(job), job, execution):
@@ -156,7 +155,7 @@ def _ways(
     evaluation = evaluation_job(config, model, job.image_size, job.dtype, job.device)
     if not _keeps(evaluation_way, evaluation_ways(evaluation), evaluation, execution):
         times = -(-config.epochs // config.eval_every)
-        evaluation_way = choose_evaluation_way(model, evaluation, evaluated, times, execution)
+        evaluation_way = choose_evaluation_way(model, evaluation, -(-evaluated // count), times, execution)
     return way, evaluation_way
 
 

@@ -17,7 +17,7 @@ COLUMN = (slice(None), None, None, None)
 SIZES = [(3, 5, 7), (3, 31, 33)]
 
 pytestmark = [
-    pytest.mark.parametrize("dtype", [torch.float32, torch.float16]),
+    pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16]),
     pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"]),
     pytest.mark.parametrize("biased", [True, False]),
     pytest.mark.parametrize("size", SIZES),

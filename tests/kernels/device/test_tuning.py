@@ -160,7 +160,7 @@ def test_no_form_is_begun_after_the_time(
 @pytest.fixture
 def few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ones, and one for each pass: the interpreter is slow."""
-    for name in ("DEPTHWISE_CHOICES",):
+    for name in ("DEPTHWISE_CHOICES", "BLOCK_GRAD_CHOICES"):
         monkeypatch.setattr(tiling, name, (tiling.DepthwiseTiles(images=16, warps=8, stages=1),))
     for name in ("POINTWISE_CHOICES", "POINTWISE_GRAD_CHOICES"):
         monkeypatch.setattr(tiling, name, (tiling.PointwiseTiles(16, 32, 16, 4, 1),))
