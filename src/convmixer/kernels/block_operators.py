@@ -110,26 +110,23 @@ def block_backward(
     from convmixer.kernels.depthwise_launch import Normalise
 
     forms = Plan.parse(plan)
-    keeps_h1, keeps_mixed = _kept(forms)
     of_x = Normalise(scale, shift, activation, x_bias)
-    mean, var = moments
-    h_scale, h_shift, deviation = affine(Moments(mean, var), norm_weight, norm_bias, eps)
+    of_act = Moments(*moments)
+    h_scale, h_shift, deviation = affine(of_act, norm_weight, norm_bias, eps)
     of_h = Normalise(h_scale, h_shift, activation)
-    if not keeps_h1:
+    if forms.keep == "inputs":
         # The same launch, sums and all, so that h1 is the same to the bit.
         h1 = _depthwise_half(x, of_x, depthwise_weight, depthwise_bias, forms)[0]
 
     h2_grad, pointwise_bias_grad = elementwise_launch.activation_grad(
-        grad.contiguous(), h2, pointwise_bias, sums_grad, activation, erf=forms.erf
+        grad, h2, pointwise_bias, sums_grad, activation, erf=forms.erf
     )
     mixed_grad, sums, pointwise_weight_grad = pointwise_launch.backward(
-        h2_grad, pointwise_weight, x, h1, mixed if keeps_mixed else None, of_x, of_h, forms
+        h2_grad, pointwise_weight, x, h1, mixed if forms.keep == "mixed" else None, of_x, of_h, forms
     )
     del h2_grad  # a map of which the next pass makes another
-
-    norm_weight_grad, norm_bias_grad, slope = norm_backward(
-        sums, Moments(mean, var), norm_weight, h_scale, deviation, x[0].numel()
-    )
+    count = x[0].numel()
+    norm_weight_grad, norm_bias_grad, slope = norm_backward(sums, of_act, norm_weight, h_scale, deviation, count)
     tiles = forms.depthwise_tiles("block_grad", *_images_and_width(x), x.dtype)
     x_grad, depthwise_weight_grad, sums = block_launch.depthwise_block_grad(
         mixed_grad, h1, x, depthwise_weight, slope, of_x, erf=forms.erf, tiles=tiles
@@ -235,7 +232,7 @@ def _backward(ctx: Any, grad: torch.Tensor | None, sums_grad: torch.Tensor | Non
     h2 = ctx.saved_tensors[-2]
     grad = torch.zeros_like(h2) if grad is None else grad
     sums_grad = h2.new_zeros((2, h2.shape[0]), dtype=torch.float32) if sums_grad is None else sums_grad
-    x_grad, *others = block_backward(grad, sums_grad.contiguous(), *ctx.saved_tensors, *ctx.forms)
+    x_grad, *others = block_backward(grad.contiguous(), sums_grad.contiguous(), *ctx.saved_tensors, *ctx.forms)
     return (x_grad, None, *others, None, None, None)
 
 

@@ -12,6 +12,7 @@ import torch
 from convmixer.arch import architecture
 from convmixer.kernels import tiling, tuning
 from convmixer.kernels.plan import Plan
+from convmixer.kernels.timing import milliseconds
 from convmixer.kernels.tuning import tuned_plan
 from convmixer.kernels.tuning_passes import Maps, Pass, Tensors
 
@@ -210,3 +211,21 @@ def test_maps_are_large_but_not_larger() -> None:
     arch = replace(ARCH, dim=768, patch_size=7)
     assert tuning._most_images(arch, 224) == 128
     assert tuning._most_images(replace(arch, dim=1 << 20), 224) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="times a GPU")
+def test_times_on_a_gpu(device: torch.device) -> None:
+    """An addition to 512 MB takes between 50 us (20 TB/s) and 50 ms; a call that does nothing next to none."""
+    x = torch.zeros(1 << 28, dtype=torch.float16, device=device)
+    long, short = milliseconds([lambda: x.add_(1), lambda: None], device=device)
+    assert 0.05 < long < 50
+    assert short < 0.05
+
+
+@pytest.mark.usefixtures("few_tiles")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="times a GPU")
+def test_a_plan_for_a_gpu(device: torch.device) -> None:
+    said: list[str] = []
+    plan = tuned_plan(ARCH, 64, 32, torch.bfloat16, device, training=True, say=said.append)
+    assert Plan.parse(str(plan)) == plan
+    assert not [line for line in said if "left out" in line]
