@@ -61,11 +61,8 @@ def depthwise_block_grad(
             images * height * width,
             **shape,
             ACT=code(of_x.activation, x.dtype, erf),
-            BLOCK_IMAGES=tiles.images,
-            PRECISION=tiles.precision,
             PREFETCH=tiles.prefetch,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **tiles.launch_options(),
         )
         diagonal_sums_kernel[(channels, k)](products, weight_grad, parts, FLIP=True, **shape)
     return x_grad, weight_grad, sums.sum(dim=-1)

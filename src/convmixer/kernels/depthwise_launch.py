@@ -80,14 +80,11 @@ def depthwise(
             PROLOGUE=prologue is not None,
             EPILOGUE="statistics" if statistics else "mix" if mix is not None else "none",
             ACT=IDENTITY if activation is None else code(activation, x.dtype, erf),
-            BLOCK_IMAGES=tiles.images,
             COLUMNS=tiles.columns,
             WINDOW=tiles.window,
-            PRECISION=tiles.precision,
             PREFETCH=tiles.prefetch,
             UNROLL=tiles.unroll,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **tiles.launch_options(),
         )
     return out, sums.sum(dim=-1) if statistics else sums
 
@@ -121,10 +118,7 @@ def depthwise_weight_grad(
             grad.stride(0),
             grad.stride(1),
             **shape,
-            BLOCK_IMAGES=tiles.images,
-            PRECISION=tiles.precision,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            **tiles.launch_options(),
         )
         diagonal_sums_kernel[(channels, kernel_size)](products, weight_grad, parts, FLIP=False, **shape)
     return weight_grad

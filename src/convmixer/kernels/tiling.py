@@ -29,6 +29,15 @@ class DepthwiseTiles:
     prefetch: int = 0
     unroll: bool = True
 
+    def launch_options(self) -> dict[str, int | str]:
+        """What every kernel that takes these tiles is launched with, beside what its gradient's sums need too."""
+        return {
+            "BLOCK_IMAGES": self.images,
+            "PRECISION": self.precision,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
+
 
 @dataclass(frozen=True)
 class PointwiseTiles:

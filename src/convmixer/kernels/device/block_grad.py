@@ -13,19 +13,34 @@ import triton.language as tl
 from convmixer.kernels.device.activations import activate, activation_slope
 from convmixer.kernels.device.planes import (
     biased,
+    load_affine,
     load_row,
-    load_rows,
     row_places,
-    store_partial_sum,
+    store_partial_sums,
     store_products,
+    tile_columns,
     toeplitz_bands,
     zero_tiles,
 )
 
 
 @triton.jit
-def gradient_of_h(grad, h, inside, a, b, d, ACT: tl.constexpr):
+def load_maps(grad_ptr, h_ptr, x_ptr, row, wide, narrow, K: tl.constexpr):
+    """A row of grad and of h with what lies beside the output tile, and of x the row that they complete."""
+    return load_row(grad_ptr, row, wide), load_row(h_ptr, row, wide), load_row(x_ptr, row - K // 2, narrow)
+
+
+@triton.jit
+def load_slope(slope_ptr):
+    """a, b, d of this program's channel, from [3, channels]."""
+    slope_ptr += tl.program_id(0)
+    return tl.load(slope_ptr), tl.load(slope_ptr + tl.num_programs(0)), tl.load(slope_ptr + 2 * tl.num_programs(0))
+
+
+@triton.jit
+def gradient_of_h(grad, h, inside, slope, ACT: tl.constexpr):
     """act'(h) (a grad + b act(h) + d) in fp32, 0 where not `inside`."""
+    a, b, d = slope
     grad, h = grad.to(tl.float32), h.to(tl.float32)
     return tl.where(inside, activation_slope(h, ACT) * (a * grad + b * activate(h, ACT) + d), 0.0)
 
@@ -48,9 +63,8 @@ def filter_products(kept, z, products, row, K: tl.constexpr, PRECISION: tl.const
 def depthwise_block_grad_kernel(
     grad_ptr, h_ptr, x_ptr, weight_ptr, slope_ptr, x_scale_ptr, x_shift_ptr, x_bias_ptr,
     x_grad_ptr, sums_ptr, products_ptr, images, height, width, image_stride, channel_stride,
-    K: tl.constexpr, ACT: tl.constexpr,
+    K: tl.constexpr, ACT: tl.constexpr, PREFETCH: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
-    PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """From grad, the gradient of y = z + BatchNorm(act(h)), h = filter * z + bias, z = x_scale * act(v) + x_shift.
 
@@ -61,66 +75,48 @@ def depthwise_block_grad_kernel(
     gradient (`diagonal_sums_kernel`). All maps have the same strides. Grid (channels, splits, column tiles); a split
     takes each splits-th group of images.
     """
-    channel, channels = tl.program_id(0), tl.num_programs(0)
-    first = tl.program_id(2) * COLUMNS
-    columns = first + tl.arange(0, COLUMNS)
-    window = first - (WINDOW - COLUMNS) // 2 + tl.arange(0, WINDOW)
-    own = (window >= first) & (window < first + COLUMNS)
+    channel = tl.program_id(0)
+    columns, window = tile_columns(COLUMNS, WINDOW)
+    own = (window >= tl.program_id(2) * COLUMNS) & (window < (tl.program_id(2) + 1) * COLUMNS)
     dtype = grad_ptr.dtype.element_ty
     start = channel.to(tl.int64) * channel_stride
-    grad_ptr += start
-    h_ptr += start
-    x_ptr += start
-    x_grad_ptr += start
+    grad_ptr, h_ptr, x_ptr = grad_ptr + start, h_ptr + start, x_ptr + start
     bands = toeplitz_bands(weight_ptr, channel, dtype, K, True, COLUMNS, WINDOW)
-    slope_ptr += channel
-    a, b, d = tl.load(slope_ptr), tl.load(slope_ptr + channels), tl.load(slope_ptr + 2 * channels)
-    x_scale, x_shift, x_bias = tl.load(x_scale_ptr + channel), tl.load(x_shift_ptr + channel), None
-    if x_bias_ptr is not None:
-        x_bias = tl.load(x_bias_ptr + channel)
+    slope = load_slope(slope_ptr)
+    x_scale, x_shift, x_bias = load_affine(x_scale_ptr, x_shift_ptr, x_bias_ptr, channel)
 
     zero = tl.zeros((BLOCK_IMAGES,), tl.float32)
     bias_sum, shift_sum, scale_sum = zero, zero, zero
     products = zero_tiles(K, WINDOW, COLUMNS, tl.float32)
-    stride = tl.num_programs(1) * BLOCK_IMAGES
-    for group in range(tl.program_id(1) * BLOCK_IMAGES, images, stride):
+    for group in range(tl.program_id(1) * BLOCK_IMAGES, images, tl.num_programs(1) * BLOCK_IMAGES):
         image = group + tl.arange(0, BLOCK_IMAGES)
+        wide = (image, window, images, height, width, image_stride)
+        narrow = (image, columns, images, height, width, image_stride)
         kept = zero_tiles(K, BLOCK_IMAGES, WINDOW, dtype)
-        grads = load_rows(grad_ptr, 0, image, window, images, height, width, image_stride, PREFETCH)
-        hs = load_rows(h_ptr, 0, image, window, images, height, width, image_stride, PREFETCH)
-        xs = load_rows(x_ptr, -(K // 2), image, columns, images, height, width, image_stride, PREFETCH)
+        ahead = ()
+        for row in tl.static_range(PREFETCH):
+            ahead = ahead + (load_maps(grad_ptr, h_ptr, x_ptr, row, wide, narrow, K),)  # noqa: RUF005
         for row in range(height + K // 2):
-            done = row - K // 2
-            ahead = row + PREFETCH
-            grads = grads + (load_row(grad_ptr, ahead, image, window, images, height, width, image_stride),)  # noqa: RUF005
-            hs = hs + (load_row(h_ptr, ahead, image, window, images, height, width, image_stride),)  # noqa: RUF005
-            ahead = done + PREFETCH
-            xs = xs + (load_row(x_ptr, ahead, image, columns, images, height, width, image_stride),)  # noqa: RUF005
-            # z reaches y by itself too.
-            residual = load_row(grad_ptr, done, image, columns, images, height, width, image_stride)
-
-            _, inside = row_places(row, image, window, images, height, width, image_stride)
-            h_grad = gradient_of_h(grads[0], hs[0], inside, a, b, d, ACT)
+            ahead = ahead + (load_maps(grad_ptr, h_ptr, x_ptr, row + PREFETCH, wide, narrow, K),)  # noqa: RUF005
+            grad, h, x = ahead[0]
+            ahead = ahead[1:]
+            z_grad = load_row(grad_ptr, row - K // 2, narrow).to(tl.float32)  # z reaches y by itself too
+            h_grad = gradient_of_h(grad, h, row_places(row, wide)[1], slope, ACT)
             bias_sum += tl.sum(tl.where(own[None, :], h_grad, 0.0), axis=1)
             kept = kept[1:] + (h_grad.to(dtype),)  # noqa: RUF005
 
-            places, inside = row_places(done, image, columns, images, height, width, image_stride)
-            x = biased(xs[0], x_bias)
+            places, inside = row_places(row - K // 2, narrow)
+            x = biased(x, x_bias)
             active = activate(x, ACT)
-            # 0 in the border: BatchNorm comes before the padding.
-            z = tl.where(inside, x_scale * active + x_shift, 0.0).to(dtype)
-            z_grad = residual.to(tl.float32)
+            z = tl.where(inside, x_scale * active + x_shift, 0.0).to(dtype)  # BatchNorm comes before the padding
             for i in tl.static_range(K):
                 z_grad = tl.dot(kept[i], bands[i], z_grad, input_precision=PRECISION)
             products = filter_products(kept, z, products, row, K, PRECISION)
             z_grad = tl.where(inside, z_grad, 0.0)
             shift_sum += tl.sum(z_grad, axis=1)
             scale_sum += tl.sum(z_grad * active, axis=1)
-            x_grad = x_scale * activation_slope(x, ACT) * z_grad
-            tl.store(x_grad_ptr + places, x_grad.to(dtype), mask=inside)
-            grads, hs, xs = grads[1:], hs[1:], xs[1:]
+            x_grad = (x_scale * activation_slope(x, ACT) * z_grad).to(dtype)
+            tl.store(x_grad_ptr + start + places, x_grad, mask=inside)
 
-    store_partial_sum(sums_ptr, 0, bias_sum)
-    store_partial_sum(sums_ptr, 1, shift_sum)
-    store_partial_sum(sums_ptr, 2, scale_sum)
+    store_partial_sums(sums_ptr, (bias_sum, shift_sum, scale_sum), 3)
     store_products(products_ptr, products, K, COLUMNS, WINDOW)

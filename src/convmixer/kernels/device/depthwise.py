@@ -14,13 +14,15 @@ import triton.language as tl
 from convmixer.kernels.device.activations import activate
 from convmixer.kernels.device.planes import (
     correlate_row,
+    load_affine,
     load_row,
     load_rows,
     normalised,
     row_places,
-    store_partial_sum,
+    store_partial_sums,
     store_products,
     tap_of,
+    tile_columns,
     toeplitz_bands,
     zero_tiles,
 )
@@ -31,9 +33,8 @@ def depthwise_kernel(
     x_ptr, weight_ptr, bias_ptr, out_ptr, scale_ptr, shift_ptr, x_bias_ptr, out_scale_ptr, out_shift_ptr, sums_ptr,
     images, height, width, x_image_stride, x_channel_stride, out_image_stride, out_channel_stride,
     K: tl.constexpr, FLIP: tl.constexpr, HAS_BIAS: tl.constexpr,
-    PROLOGUE: tl.constexpr, EPILOGUE: tl.constexpr, ACT: tl.constexpr,
+    PROLOGUE: tl.constexpr, EPILOGUE: tl.constexpr, ACT: tl.constexpr, PREFETCH: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
-    PREFETCH: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """out = filter * x + bias over grid (channels, image groups, column tiles).
 
@@ -43,51 +44,42 @@ def depthwise_kernel(
     """
     channel = tl.program_id(0)
     image = tl.program_id(1) * BLOCK_IMAGES + tl.arange(0, BLOCK_IMAGES)
-    first = tl.program_id(2) * COLUMNS
-    columns = first + tl.arange(0, COLUMNS)
-    window = first - (WINDOW - COLUMNS) // 2 + tl.arange(0, WINDOW)
+    columns, window = tile_columns(COLUMNS, WINDOW)
+    tile = (image, window, images, height, width, x_image_stride)
+    own_tile = (image, columns, images, height, width, x_image_stride)
+    out_tile = (image, columns, images, height, width, out_image_stride)
     dtype = x_ptr.dtype.element_ty
     x_ptr += channel.to(tl.int64) * x_channel_stride
     out_ptr += channel.to(tl.int64) * out_channel_stride
     bands = toeplitz_bands(weight_ptr, channel, dtype, K, FLIP, COLUMNS, WINDOW)
-    bias = 0.0
-    if HAS_BIAS:
-        bias = tl.load(bias_ptr + channel).to(tl.float32)
-    scale, shift, x_bias, out_scale, out_shift = 1.0, 0.0, None, 1.0, 0.0
+    bias = tl.load(bias_ptr + channel).to(tl.float32) if HAS_BIAS else 0.0
     if PROLOGUE:
-        scale, shift = tl.load(scale_ptr + channel), tl.load(shift_ptr + channel)
-        if x_bias_ptr is not None:
-            x_bias = tl.load(x_bias_ptr + channel)
+        of_x = load_affine(scale_ptr, shift_ptr, x_bias_ptr, channel)
     if EPILOGUE == "mix":
         out_scale, out_shift = tl.load(out_scale_ptr + channel), tl.load(out_shift_ptr + channel)
 
-    total = tl.zeros((BLOCK_IMAGES,), tl.float32)
-    squares = tl.zeros((BLOCK_IMAGES,), tl.float32)
+    total, squares = tl.zeros((BLOCK_IMAGES,), tl.float32), tl.zeros((BLOCK_IMAGES,), tl.float32)
     rows = zero_tiles(K, BLOCK_IMAGES, COLUMNS, tl.float32)
-    ahead = load_rows(x_ptr, 0, image, window, images, height, width, x_image_stride, PREFETCH)
+    ahead = load_rows(x_ptr, tile, PREFETCH)
     # Unrolled, the K accumulators take turns without being moved.
     unrolled: tl.constexpr = K if UNROLL else 1
     for base in range(0, height + K // 2, unrolled):
         for step in tl.static_range(unrolled):
-            row = base + step
-            new = load_row(x_ptr, row + PREFETCH, image, window, images, height, width, x_image_stride)
-            ahead = ahead + (new,)  # noqa: RUF005
-            x = ahead[0]
-            ahead = ahead[1:]
-            done = row - K // 2
-            places, inside = row_places(done, image, columns, images, height, width, out_image_stride)
+            row, done = base + step, base + step - K // 2
+            ahead = ahead + (load_row(x_ptr, row + PREFETCH, tile),)  # noqa: RUF005
+            x, ahead = ahead[0], ahead[1:]
+            places, inside = row_places(done, out_tile)
             if EPILOGUE == "mix":
-                residual = load_row(x_ptr, done, image, columns, images, height, width, x_image_stride)
+                residual = load_row(x_ptr, done, own_tile).to(tl.float32)
             if PROLOGUE:
-                _, within = row_places(row, image, window, images, height, width, x_image_stride)
-                x = normalised(x, within, scale, shift, x_bias, ACT).to(dtype)
+                x = normalised(x, row_places(row, tile)[1], of_x, ACT).to(dtype)
             rows = correlate_row(x, bands, rows, K, PRECISION)
             out = rows[0] + bias
             rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS, tl.float32)
             if EPILOGUE == "mix":
                 if PROLOGUE:
-                    residual = normalised(residual, inside, scale, shift, x_bias, ACT)
-                out = residual.to(tl.float32) + out_scale * activate(out, ACT) + out_shift
+                    residual = normalised(residual, inside, of_x, ACT)
+                out = residual + out_scale * activate(out, ACT) + out_shift
             out = out.to(dtype)
             tl.store(out_ptr + places, out, mask=inside)
             if EPILOGUE == "statistics":
@@ -95,8 +87,7 @@ def depthwise_kernel(
                 total += tl.sum(activated, axis=1)
                 squares += tl.sum(activated * activated, axis=1)
     if EPILOGUE == "statistics":
-        store_partial_sum(sums_ptr, 0, total)
-        store_partial_sum(sums_ptr, 1, squares)
+        store_partial_sums(sums_ptr, (total, squares), 2)
 
 
 @triton.jit(do_not_specialize=["images", "height"])
@@ -112,9 +103,7 @@ def depthwise_weight_grad_kernel(
     the filter, see `diagonal_sums_kernel`.
     """
     channel = tl.program_id(0)
-    first = tl.program_id(2) * COLUMNS
-    columns = first + tl.arange(0, COLUMNS)
-    window = first - (WINDOW - COLUMNS) // 2 + tl.arange(0, WINDOW)
+    columns, window = tile_columns(COLUMNS, WINDOW)
     x_ptr += channel.to(tl.int64) * x_channel_stride
     grad_ptr += channel.to(tl.int64) * grad_channel_stride
 
@@ -123,13 +112,11 @@ def depthwise_weight_grad_kernel(
     for group in range(tl.program_id(1) * BLOCK_IMAGES, images, stride):
         image = group + tl.arange(0, BLOCK_IMAGES)
         for row in range(height):
-            places, inside = row_places(row, image, window, images, height, width, x_image_stride)
-            x = tl.trans(tl.load(x_ptr + places, mask=inside, other=0.0))
+            x = tl.trans(load_row(x_ptr, row, (image, window, images, height, width, x_image_stride)))
             updated = ()
             for i in tl.static_range(K):
                 reached = row + K // 2 - i
-                places, inside = row_places(reached, image, columns, images, height, width, grad_image_stride)
-                grad = tl.load(grad_ptr + places, mask=inside, other=0.0)
+                grad = load_row(grad_ptr, reached, (image, columns, images, height, width, grad_image_stride))
                 product = products[i]
                 # A branch for each, as in `device.block_grad`.
                 if (reached >= 0) & (reached < height):

@@ -49,26 +49,37 @@ def zero_tiles(COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, d
 
 
 @triton.jit
-def row_places(row, image, column, images, height, width, image_stride):
-    """Offsets and mask, [images, columns], of row `row` of the images and columns given, within one channel."""
+def tile_columns(COLUMNS: tl.constexpr, WINDOW: tl.constexpr):
+    """The columns of this program's output tile and of its input tile, over grid (channels, groups, tiles)."""
+    first = tl.program_id(2) * COLUMNS
+    return first + tl.arange(0, COLUMNS), first - (WINDOW - COLUMNS) // 2 + tl.arange(0, WINDOW)
+
+
+@triton.jit
+def row_places(row, tile):
+    """Offsets and mask, [images, columns], of row `row` of a tile, within one channel.
+
+    A tile is (image numbers, column numbers, images, height, width, stride of an image), of a map of so many images.
+    """
+    image, column, images, height, width, image_stride = tile
     inside = (image[:, None] < images) & (column[None, :] >= 0) & (column[None, :] < width)
     offsets = image[:, None].to(tl.int64) * image_stride + (row * width + column[None, :])
     return offsets, inside & (row >= 0) & (row < height)
 
 
 @triton.jit
-def load_row(x_ptr, row, image, column, images, height, width, image_stride):
-    """Row `row` of the images and columns given, within one channel; 0 outside."""
-    places, inside = row_places(row, image, column, images, height, width, image_stride)
+def load_row(x_ptr, row, tile):
+    """Row `row` of a tile; 0 outside the map."""
+    places, inside = row_places(row, tile)
     return tl.load(x_ptr + places, mask=inside, other=0.0)
 
 
 @triton.jit
-def load_rows(x_ptr, first, image, column, images, height, width, image_stride, COUNT: tl.constexpr):
-    """COUNT rows from row `first` on."""
+def load_rows(x_ptr, tile, COUNT: tl.constexpr):
+    """The first COUNT rows of a tile."""
     rows = ()
-    for i in tl.static_range(COUNT):
-        rows = rows + (load_row(x_ptr, first + i, image, column, images, height, width, image_stride),)  # noqa: RUF005
+    for row in tl.static_range(COUNT):
+        rows = rows + (load_row(x_ptr, row, tile),)  # noqa: RUF005
     return rows
 
 
@@ -82,8 +93,18 @@ def biased(raw, bias):
 
 
 @triton.jit
-def normalised(raw, inside, scale, shift, bias, ACT: tl.constexpr):
+def load_affine(scale_ptr, shift_ptr, bias_ptr, channel):
+    """A channel's scale, shift and bias, None where bias_ptr is."""
+    bias = None
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + channel)
+    return tl.load(scale_ptr + channel), tl.load(shift_ptr + channel), bias
+
+
+@triton.jit
+def normalised(raw, inside, affine, ACT: tl.constexpr):
     """scale * act(raw + bias) + shift in fp32 where `inside`, else 0: BatchNorm comes before the padding."""
+    scale, shift, bias = affine
     return tl.where(inside, scale * activate(biased(raw, bias), ACT) + shift, 0.0)
 
 
@@ -97,12 +118,13 @@ def correlate_row(x, bands, rows, K: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def store_partial_sum(sums_ptr, row, values):
-    """The sum of this program's values into sums[row, channel, part], over grid (channels, groups, tiles)."""
+def store_partial_sums(sums_ptr, values, COUNT: tl.constexpr):
+    """The sums of this program's COUNT values into sums[i, channel, part], over grid (channels, groups, tiles)."""
     parts = tl.num_programs(1) * tl.num_programs(2)
     part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
-    place = (row * tl.num_programs(0) + tl.program_id(0)) * parts + part
-    tl.store(sums_ptr + place, tl.sum(values, axis=0))
+    for i in tl.static_range(COUNT):
+        place = (i * tl.num_programs(0) + tl.program_id(0)) * parts + part
+        tl.store(sums_ptr + place, tl.sum(values[i], axis=0))
 
 
 @triton.jit
