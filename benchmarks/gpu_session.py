@@ -1,10 +1,8 @@
 """Everything that wants a GPU, in slots of ten minutes: it checks, tests and times, and leaves one archive.
 
-    python benchmarks/gpu_session.py                                   the first slot: what is there, right, and fast
-    python benchmarks/gpu_session.py --only inference batch            the second
-    python benchmarks/gpu_session.py --only slow_tests                 the third
-    python benchmarks/gpu_session.py --only cifar10 curves --cifar10 FOLDER     training; more packages, and the data
-    python benchmarks/gpu_session.py --dry_run                         every step in small form, on a CPU
+    python benchmarks/gpu_session.py                           the first slot: what is there, right, and fast
+    python benchmarks/gpu_session.py --only inference tuned    the second; the others are in docs/speed.md
+    python benchmarks/gpu_session.py --dry_run                 every step in small form, on a CPU
 
 Each step has a limit of its own and what is left of --minutes; then it is killed with all that it started, and the next
 one begins. `gpu_session.zip` in --output holds logs and results, and is renewed while a step runs and when it ends;
