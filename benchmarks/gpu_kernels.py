@@ -1,49 +1,65 @@
 """The GPU kernels of convmixer.kernels: checked, then timed against the time that their memory traffic takes.
 
-    python benchmarks/gpu_kernels.py [--batch 256] [--tune] [--output benchmarks/results/gpu_kernels.json]
-    TRITON_INTERPRET=1 python benchmarks/gpu_kernels.py --check-only        on a CPU: tiny maps, nothing timed
+    python benchmarks/gpu_kernels.py [--batch 256] [--candidates] [--output benchmarks/results/gpu_kernels.json]
+    python benchmarks/gpu_kernels.py --plan                             then chooses a plan for each variant's training
+    python benchmarks/gpu_kernels.py --check_only --candidates          checks, and compiles what will be timed
+    TRITON_INTERPRET=1 python benchmarks/gpu_kernels.py --check_only    on a CPU: tiny maps in fp32
 
-For the maps of each published variant at 224 px in bf16: the depthwise convolution with both gradients, each pass of a
-fused block, the block and the network, in training and inference, beside torch's eager way in the same run, one call
-of each in turn. A result is compared with float64 on fresh random inputs first; what is wrong is not timed. `--tune`
-also times every choice of `tiling`. Prints a table; writes the same as JSON with hardware and versions.
+Each pass of the fused network on the maps of each published variant at 224 px in bf16, beside torch's eager way where
+it has one, one turn of each after the other. Every output is compared with float64 on fresh random inputs first; what
+is wrong is not timed. `--candidates` adds each other form of a pass and each choice of `tiling`; `--plan` times those
+of `convmixer.kernels.tuning` and says which it takes. Prints a table; writes the same as JSON with hardware and
+versions. Whole networks: `network_check.py`, `model_speed.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "src"), str(HERE)]
 
 import torch
-from kernel_cases import Case, Maps, Way, check, error_of
+from kernel_cases import Case, Maps, error_of, small
+from machine import hardware, versions
 
 from convmixer.arch import VARIANTS, Architecture
-from convmixer.kernels.block import fused_forward
-from convmixer.model import ConvMixer
-
-# Of the largest value, against float64: 16-bit results are rounded once, sums of them several times.
-TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float32: 1e-4}
+from convmixer.execution.measure import reason
+from convmixer.kernels.timing import milliseconds
 
 
 @dataclass
 class Measured:
-    """One line of the table. Times in milliseconds, medians; `floor` is the larger of memory and matrix time."""
+    """One line of the table. `error` is a share of what is allowed; times in milliseconds, medians; `floor` is the
+    larger of memory and matrix time."""
 
     variant: str
     name: str
-    error: float
-    right: bool
+    error: float = 0.0
     floor: float | None = None
     ours: float | None = None
     eager: float | None = None
     note: str = ""
+
+    @property
+    def right(self) -> bool:
+        return not self.note and self.error <= 1
+
+    def __str__(self) -> str:
+        def cell(value: float | None) -> str:
+            return "       -" if value is None else f"{value:8.3f}"
+
+        fraction = f"{self.floor / self.ours:5.0%}" if self.ours and self.floor else "    -"
+        verdict = f"{self.error:.2g}" if self.right else f"WRONG {self.error:.2g} {self.note}"
+        times = " ".join(cell(value) for value in (self.floor, self.ours, self.eager))
+        return f"{self.variant:17} {self.name:54} {times} {fraction}  {verdict}"
 
 
 @dataclass(frozen=True)
@@ -55,147 +71,129 @@ class Device:
     matrix: float
 
 
-def timed(ways: list[Way], repeats: int) -> list[float]:
-    """Median milliseconds of each, called in turn so that clocks and neighbours treat them alike."""
-    times: list[list[float]] = [[] for _ in ways]
-    for turn in range(repeats + 3):
-        for way, found in zip(ways, times, strict=True):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            way()
-            end.record()
-            end.synchronize()
-            if turn >= 3:
-                found.append(start.elapsed_time(end))
-    return [statistics.median(found) for found in times]
+def clocked(calls: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
+    """Milliseconds of each call. In the interpreter, where they mean nothing, one call by the clock."""
+    if device.type == "cuda":
+        return milliseconds(calls, repeats=3, device=device)
+    found = []
+    for call in calls:
+        begin = time.perf_counter()
+        call()
+        found.append(1e3 * (time.perf_counter() - begin))
+    return found
 
 
 def measure_device(device: torch.device) -> Device:
-    source = torch.empty(1 << 30, dtype=torch.uint8, device=device)
+    size, side = (1 << 30, 8192) if device.type == "cuda" else (1 << 20, 64)
+    source = torch.empty(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    a = torch.randn(8192, 8192, device=device).bfloat16()
-    copy, product = timed([lambda: target.copy_(source), lambda: a @ a], 20)
-    return Device(device, 2 * source.numel() / copy * 1e3, 2 * 8192**3 / product * 1e3)
+    a = torch.randn(side, side, device=device).bfloat16()
+    copy, product = clocked([lambda: target.copy_(source), lambda: a @ a], device)
+    return Device(device, 2 * size / copy * 1e3, 2 * side**3 / product * 1e3)
 
 
-def networks(name: str, arch: Architecture, batch: int, rates: Device) -> Iterator[Measured]:
-    """Images a second of the whole network, fused and eager, under bf16 autocast."""
-    torch.manual_seed(0)
-    model = ConvMixer(arch).to(rates.device)
-    images = torch.randn(batch, 3, 224, 224, device=rates.device)
-    side = 224 // arch.patch_size
-    size, positions = 2.0 * batch * arch.dim * side * side, batch * side * side
-    product = 2.0 * arch.dim**2 * positions / rates.matrix
-
-    def inference(forward: Callable[[], torch.Tensor]) -> torch.Tensor:
-        with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
-            return forward()
-
-    def training(forward: Callable[[], torch.Tensor]) -> None:
-        model.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            loss = forward().float().square().mean()
-        loss.backward()
-
-    # 20 maps a block in training; 9 of them are those of the three products, 2, 2 and 5 of the data gradient.
-    floors = {
-        "network, inference": arch.depth * (2 * size / rates.bandwidth + max(2 * size / rates.bandwidth, product)),
-        "network, training step": arch.depth
-        * (
-            11 * size / rates.bandwidth
-            + 2 * max(2 * size / rates.bandwidth, product)
-            + max(5 * size / rates.bandwidth, product)
-        ),
-    }
-    for label, step, mode in (("network, inference", inference, False), ("network, training step", training, True)):
-        model.train(mode)
-        with torch.no_grad():
-            reference = model(images[:64])
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                error = error_of(fused_forward(model, images[:64]), reference.double())
-        ways = [lambda s=step: s(lambda: fused_forward(model, images)), lambda s=step: s(lambda: model(images))]
-        line = Measured(name, label, error, error <= 0.1, floors[label] * 1e3, note=f"batch {batch}")
-        if line.right:
-            torch.cuda.reset_peak_memory_stats()
-            ways[0]()
-            line.note += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-            line.ours, line.eager = timed(ways, 5)
-            line.note += f", {batch / line.ours * 1e3:.0f} img/s (eager {batch / line.eager * 1e3:.0f})"
-        yield line
+def lines(name: str, arch: Architecture, options: argparse.Namespace, rates: Device | None) -> Iterator[Measured]:
+    """All lines of a variant; without rates, checks alone."""
+    device = torch.device(options.device)
+    dtype, side = torch.float32, 5
+    if device.type == "cuda":
+        dtype, side = torch.bfloat16, 224 // arch.patch_size
+    checked = {}
+    for at, case in enumerate(small(arch, side, dtype, device).cases(candidates=options.candidates)):
+        if at % options.share[1] != options.share[0]:
+            continue
+        line = Measured(name, case.name)
+        try:
+            line.error = error_of(case.ours(), case.exact(), dtype)
+        except Exception as error:  # a form that needs more of the device than it has must not take the others with it
+            line.note = reason(error)
+        checked[case.name] = line
+        if rates is None:
+            yield line
+    if rates is None:
+        return
+    # In the interpreter the maps of the check are large enough, and nothing that is timed there means anything.
+    maps = Maps(arch, options.batch, side, dtype, device) if device.type == "cuda" else small(arch, side, dtype, device)
+    for case in maps.cases(candidates=options.candidates):
+        if (found := checked.get(case.name)) is not None:
+            yield timed(found, case, maps, rates) if found.right else found
 
 
-def lines(name: str, arch: Architecture, batch: int, rates: Device | None, tune: bool) -> Iterator[Measured]:
-    """All lines of a variant; without rates, checks alone, on small maps in fp32."""
-    side = 224 // arch.patch_size if rates else 5
-    dtype = torch.bfloat16 if rates else torch.float32
-    device = rates.device if rates else torch.device("cpu")
-    errors = check(arch, side, dtype, device)
-    maps = Maps(arch, batch, side, dtype, device) if rates else None
-    for label, error in errors.items():
-        line = Measured(name, label, error, error <= TOLERANCE[dtype])
-        if rates and maps:
-            case = next(case for case in maps.cases() if case.name == label)
-            line = with_times(line, case, maps, rates)
-        yield line
-    if rates and maps and tune:
-        for case in maps.choices():
-            try:
-                yield with_times(Measured(name, case.name, 0.0, True, note="a choice, not checked"), case, maps, rates)
-            except Exception as error:  # a choice that needs more of the device than it has
-                yield Measured(name, case.name, 0.0, False, note=str(error).splitlines()[0][:80])
-    del maps
-    if rates:
-        torch.cuda.empty_cache()
-        yield from networks(name, arch, batch, rates)
-
-
-def with_times(line: Measured, case: Case, maps: Maps, rates: Device) -> Measured:
+def timed(line: Measured, case: Case, maps: Maps, rates: Device) -> Measured:
     memory = case.maps * maps.x.numel() * maps.x.element_size() / rates.bandwidth
     line.floor = 1e3 * max(memory, case.operations / rates.matrix)
-    if line.right:
-        ours, *eager = timed([case.ours] if case.eager is None else [case.ours, case.eager], 20)
-        line.ours, line.eager = ours, eager[0] if eager else None
+    ways = [case.ours] if case.eager is None else [case.ours, case.eager]
+    try:
+        line.ours, *eager = clocked(ways, rates.device)
+    except Exception as error:
+        line.note = reason(error)
+        return line
+    line.eager = eager[0] if eager else None
     return line
 
 
-def printed(line: Measured) -> str:
-    def cell(value: float | None) -> str:
-        return "       -" if value is None else f"{value:8.3f}"
+def chosen_plan(name: str, arch: Architecture, options: argparse.Namespace) -> str:
+    """The plan that `tuning` takes for training; prints the times of each form."""
+    from convmixer.kernels.tuning import tuned_plan
 
-    fraction = f"{line.floor / line.ours:5.0%}" if line.ours and line.floor else "    -"
-    verdict = f"{line.error:.1e}" if line.right else f"WRONG {line.error:.1e}"
-    times = " ".join(cell(value) for value in (line.floor, line.ours, line.eager))
-    return f"{line.variant:18} {line.name:44} {times} {fraction}  {verdict} {line.note}"
+    device = torch.device(options.device)
+    size, dtype = 224, torch.bfloat16
+    if device.type != "cuda":
+        arch, size, dtype = replace(arch, dim=2, num_classes=2), 2 * arch.patch_size, torch.float32
+    plan = tuned_plan(
+        *(arch, options.batch, size, dtype, device),
+        training=True,
+        seconds=options.plan,
+        say=lambda text: print(f"{name} {text}", flush=True),
+        timer=lambda calls: clocked(calls, device),
+    )
+    print(f"{name} plan: {str(plan) or 'the default'}", flush=True)
+    return str(plan)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--candidates", action="store_true", help="every other form and choice of tiles too")
+    parser.add_argument("--plan", type=float, nargs="?", const=60.0, metavar="SECONDS", help="for each variant")
+    parser.add_argument("--check_only", action="store_true")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--share", nargs=2, type=int, default=(0, 1), metavar=("I", "N"), help="only the I-th of N shares of the passes"
+    )
+    parser.add_argument("--output", type=Path)
+    return parser.parse_args()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--check-only", action="store_true")
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
-    rates = None if options.check_only else measure_device(torch.device("cuda"))
+    options = parse()
     torch.manual_seed(0)
+    rates = None if options.check_only else measure_device(torch.device(options.device))
     if rates:
         print(f"copy {rates.bandwidth / 1e12:.2f} TB/s, bf16 product {rates.matrix / 1e12:.0f} TFLOP/s")
-    print(f"{'variant':18} {'pass':44} {'floor ms':>8} {'ours':>8} {'eager':>8}  part  error")
+    print(f"{'variant':17} {'pass':54} {'floor ms':>8} {'ours':>8} {'eager':>8}  part  error, of 1")
     found: list[Measured] = []
+    record: dict[str, Any] = {}
+    plans: dict[str, str] = {}
     for name in options.variants:
-        for line in lines(name, VARIANTS[name], options.batch, rates, options.tune):
+        for line in lines(name, VARIANTS[name], options, rates):
             found.append(line)
-            print(printed(line), flush=True)
-    if options.output:
-        record = {
-            "hardware": torch.cuda.get_device_name() if rates else "cpu, nothing timed",
-            "torch": torch.__version__,
-            "rates": asdict(replace(rates, device=str(rates.device))) if rates else None,  # type: ignore[arg-type]
-            "lines": [asdict(line) for line in found],
-        }
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(record, indent=1) + "\n")
-    return 0 if all(line.right for line in found) else 1
+            print(line, flush=True)
+            if options.output:
+                record |= {"hardware": hardware(), "versions": versions(), "batch": options.batch}
+                record["rates"] = None if rates is None else {"bandwidth": rates.bandwidth, "matrix": rates.matrix}
+                record["lines"] = [asdict(one) | {"right": one.right} for one in found]
+                options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for name in options.variants if options.plan else ():
+        plans[name] = chosen_plan(name, VARIANTS[name], options)
+        if options.output:
+            options.output.write_text(json.dumps(record | {"plans": plans}, indent=1) + "\n", encoding="utf-8")
+        if rates and rates.device.type == "cuda":
+            torch.cuda.empty_cache()
+    wrong = [line.name for line in found if not line.right]
+    print(f"{len(found) - len(wrong)} right, {len(wrong)} wrong" + "".join(f"; {name}" for name in wrong[:5]))
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/largest_batch.py [--variants ...] [--output benchmarks/results/largest_batch.json]
 
-For each variant and each of two ways, plain eager and our fused kernels, in a process of its own: the batch is doubled
-until a training step runs out of memory, and the gap is halved to a thirty-second of the answer. A trial is two steps,
-forward, backward and update. Prints a table; after each line the same as JSON, with hardware and versions.
+For each variant and each of four ways, plain eager and our fused kernels, both without and with --recompute, in a
+process of its own: the batch is doubled until a training step runs out of memory, and the gap is halved to a
+thirty-second of the answer. A trial is two steps, forward, backward and update. Prints a table; after each line the
+same as JSON, with hardware and versions. `--device cpu` shows that it works: there a batch of `--most` is the limit.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from convmixer.execution.ways import ways_for
 from convmixer.kernels.block import reason_against_fused
 from convmixer.model import ConvMixer
 
-SIZE, FIRST, PRECISION = 224, 16, 32
-KINDS = ("eager", "fused")
+FIRST, PRECISION = 16, 32
+KINDS = ("eager", "fused", "eager recompute", "fused recompute")
 
 
 def largest(fits: Callable[[int], bool]) -> int:
@@ -46,19 +47,23 @@ def largest(fits: Callable[[int], bool]) -> int:
     return low
 
 
-def train(variant: str, kind: str, batch: int) -> float:
+def train(variant: str, kind: str, batch: int, options: argparse.Namespace) -> float:
     """Two training steps; gives the peak of allocated memory in GB. Raises torch.OutOfMemoryError."""
-    device = torch.device("cuda")
-    torch.cuda.reset_peak_memory_stats()
+    device, size = torch.device(options.device), options.size
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    elif batch > options.most:
+        raise torch.OutOfMemoryError(f"more than {options.most} images")
+    name, _, recompute = kind.partition(" ")
     model = ConvMixer(parse_arch(variant)).to(device).train()
-    job = Job(model.arch, SIZE, batch, torch.bfloat16, True, device)
-    way = next(way for way in ways_for(job) if way.kind == kind)
-    network = way.build(model, job)
+    job = Job(model.arch, size, batch, torch.bfloat16, True, device, recompute=bool(recompute))
+    network = next(way for way in ways_for(job) if way.kind == name).network(model, job)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    images = torch.randn(batch, 3, SIZE, SIZE, device=device)
+    images = torch.randn(batch, 3, size, size, device=device)
     labels = torch.randint(model.arch.num_classes, (batch,), device=device)
     with job.autocast():
-        against = reason_against_fused(model, images) if kind == "fused" else None
+        against = reason_against_fused(model, images) if on_gpu and name == "fused" else None
     if against is not None:
         raise RuntimeError(f"not our kernels: {against}")
     for _ in range(2):
@@ -67,25 +72,28 @@ def train(variant: str, kind: str, batch: int) -> float:
             logits = network(images)
         nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
+    if not on_gpu:
+        return 0.0
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() / 1e9
 
 
-def search(variant: str, kind: str) -> dict[str, Any]:
+def search(variant: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """In this process: the largest batch, its peak memory, and why the search ended where that was not for memory."""
     peaks: dict[int, float] = {}
     stopped: list[str] = []
 
     def fits(batch: int) -> bool:
         try:
-            peaks[batch] = train(variant, kind, batch)
+            peaks[batch] = train(variant, kind, batch, options)
         except Exception as error:  # a kernel's own limit counts too, and is said
             if not isinstance(error, torch.OutOfMemoryError):
                 stopped.append(f"at {batch}: {reason(error)}")
             return False
         finally:
             gc.collect()
-            torch.cuda.empty_cache()
+            if options.device == "cuda":
+                torch.cuda.empty_cache()
         return True
 
     batch = largest(fits)
@@ -95,25 +103,33 @@ def search(variant: str, kind: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--size", type=int, default=224, help="side of the images")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--most", type=int, default=2, help="images that fit into the device, where that is a CPU")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", choices=KINDS, help="only this way of the first variant, in this process, as JSON")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("largest_batch: needs a CUDA GPU")
     if options.one is not None:
-        print(json.dumps(search(options.variants[0], options.one)))
+        print(json.dumps(search(options.variants[0], options.one, options)))
         return
-    gpu, results = torch.cuda.get_device_properties(0), {}
-    record = {"gpu": gpu.name, "gb": gpu.total_memory / 1e9, "torch": torch.__version__, "size": SIZE, "dtype": "bf16"}
+    record: dict[str, Any] = {"torch": torch.__version__, "size": options.size, "dtype": "bf16"}
+    if options.device == "cuda":
+        gpu = torch.cuda.get_device_properties(0)
+        record |= {"gpu": gpu.name, "gb": gpu.total_memory / 1e9}
+    results: dict[str, Any] = {}
     # Without it the allocator's pieces of one size may keep out those of the next.
     environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    given = [f"--{name}={getattr(options, name)}" for name in ("size", "device", "most")]
     for variant in options.variants:
-        for kind in KINDS:
-            command = [sys.executable, __file__, "--one", kind, "--variants", variant]
+        for kind in options.kinds:
+            command = [sys.executable, __file__, "--one", kind, "--variants", variant, *given]
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"exit": done.returncode}
             results[f"{variant}, {kind}"] = found
-            print(f"{variant:20} {kind:6} {found}", flush=True)
+            print(f"{variant:20} {kind:15} {found}", flush=True)
             if options.output is not None:
                 options.output.write_text(json.dumps(record | {"results": results}, indent=1), encoding="utf-8")
 

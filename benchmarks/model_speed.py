@@ -2,6 +2,7 @@
 
     python benchmarks/model_speed.py                    all parts of the device at hand
     python benchmarks/model_speed.py --parts inference --variants convmixer_768_32 --rounds 7
+    python benchmarks/model_speed.py --only "timm eager NCHW" "ours fused"
 
 Every contender's answer is checked against fp32 before it is timed. Each round runs every contender of a setting once,
 so that a disturbance hits all alike; the medians of the rounds are reported, and ratios to timm's eager module. The
@@ -27,14 +28,17 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "src"), str(HERE)]
 
 import torch
+from machine import roofline
 from model_speed_contenders import Setting
 from model_speed_engines import CONTENDERS
 from model_speed_report import write_report
-from model_speed_timing import roofline, time_setting
+from model_speed_timing import time_setting
 
 # Of a setting on a GPU, and on a CPU. The small network is the one that people train on CIFAR-10.
 VARIANTS = ("convmixer_768_32", "convmixer_1024_20", "convmixer_1536_20")
 SMALL = "convmixer_256_8_ks5_p2"
+# An image's share of an eager training step in bf16 at 224 px, predicted (NOTES.md, "Memory").
+EAGER_MB = {"convmixer_768_32": 209, "convmixer_1024_20": 66, "convmixer_1536_20": 394}
 
 
 def settings(device: torch.device, options: argparse.Namespace) -> list[Setting]:
@@ -47,13 +51,21 @@ def settings(device: torch.device, options: argparse.Namespace) -> list[Setting]
         for variant in options.variants:
             small = variant == SMALL
             if on_gpu:
-                batch = 512 if small else 128 if part == "inference" else 64
+                batch = 512 if small else fitting(variant, 256) if part == "training" else 256
             else:
                 batch = 64 if small else 8 if part == "inference" else 4
             for precision in precisions:
-                size = 32 if small else 224
+                size = options.size or (32 if small else 224)
                 found.append(Setting(variant, part, precision, options.batch or batch, size, device))
     return found
+
+
+def fitting(variant: str, batch: int) -> int:
+    """The batch, halved until a training step of timm's eager module should fit into this GPU."""
+    memory = torch.cuda.get_device_properties(0).total_memory
+    while batch * EAGER_MB.get(variant, 0) * 1e6 > 0.85 * memory:
+        batch //= 2
+    return batch
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -63,6 +75,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16", "int8"), default=None)
     parser.add_argument("--only", nargs="+", default=None, help=f"contenders, of: {', '.join(CONTENDERS)}")
     parser.add_argument("--batch", type=int, default=None, help="images at once; left out: by variant and device")
+    parser.add_argument("--size", type=int, default=None, help="side of the images; left out: by variant")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=None, help="no new round of a setting after so many seconds")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; left out: all")
@@ -101,6 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # After every setting, so that a run that is cut short leaves what it has.
         write_report(result, options.output, name)
     print(json.dumps({"minutes": result["minutes"], "results": f"{name}.json"}))
+    for measured in result["settings"]:
+        rows = [f"{row['name']} {row.get('images_per_second') or 'failed'}" for row in measured["rows"]]
+        print(f"{measured['title']}, img/s: {', '.join(rows)}")
     return 0
 
 

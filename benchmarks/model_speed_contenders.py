@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
+from pictures import pictures, settle
 from timm.models.convmixer import ConvMixer as TimmConvMixer
 from torch import Tensor, nn
 
@@ -16,9 +19,10 @@ from convmixer.arch import Architecture, parse_arch
 from convmixer.execution.job import Job
 from convmixer.execution.ways import Way, ways_for
 from convmixer.model import ConvMixer
-from convmixer.weights.layouts import to_ours
+from convmixer.weights.layouts import from_ours
 
 Step = Callable[[], list[Tensor]]
+TUNED_BATCH = 256
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -41,10 +45,10 @@ class Setting:
 
     @property
     def checked(self) -> Setting:
-        """What the answers are checked on: for training two blocks. In more that are not trained yet, bf16's rounding
-        grows until the gradients have nothing in common with those in fp32, whatever runs them.
+        """What the answers are checked on: for training two blocks and some images. In more that are not trained yet,
+        bf16's rounding grows until the gradients have nothing in common with those in fp32, whatever runs them.
         """
-        return replace(self, depth=2) if self.training else self
+        return replace(self, depth=2, batch=min(self.batch, 64)) if self.training else self
 
     @property
     def training(self) -> bool:
@@ -91,14 +95,19 @@ class Trial:
             depth=arch.depth,
             kernel_size=arch.kernel_size,
             patch_size=arch.patch_size,
+            num_classes=arch.num_classes,
             act_layer=activation,
         ).to(setting.device)
-        self.images = _pictures(setting.batch, setting.size).to(setting.device)
-        self.labels = torch.randint(1000, (setting.batch,)).to(setting.device)
-        _settle(self.module, setting)
+        self.images = pictures(setting.batch, setting.size, seed=0).to(setting.device)
+        self.labels = torch.randint(arch.num_classes, (setting.batch,)).to(setting.device)
+        settle(self.module, pictures(16, setting.size, seed=1).to(setting.device))
         self.module.train(setting.training)
+
+    @cached_property
+    def right(self) -> list[Tensor]:
+        """In fp32. Made when it is asked for: a whole batch in fp32 takes twice the memory of what is timed."""
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            self.right = self.step(copy.deepcopy(self.module), fp32=True)()
+            return self.step(copy.deepcopy(self.module), fp32=True)()
 
     def step(self, network: nn.Module, layout: Any = None, *, fp32: bool = False) -> Step:
         """A pass of a torch network: gives [logits], or for training the gradient of each parameter."""
@@ -130,39 +139,18 @@ class Trial:
     def ours(self) -> ConvMixer:
         """This project's model with the same weights."""
         model = ConvMixer(self.setting.arch)
-        state = self.module.state_dict()
-        found = to_ours(state)
-        assert found is not None
-        model.load_state_dict({name: state[theirs] for theirs, name in found[1].items()})
+        state, names = self.module.state_dict(), from_ours(model.state_dict(), "timm", model.arch.depth)
+        model.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
         return model.to(self.setting.device).train(self.setting.training)
-
-
-def _pictures(count: int, size: int) -> Tensor:
-    """Random blobs with grain. The features of mere noise are alike for all images, and rounding then decides."""
-    blobs = nn.functional.interpolate(torch.randn(count, 3, 7, 7), size=(size, size), mode="bicubic")
-    return blobs + 0.2 * torch.randn(count, 3, size, size)
-
-
-def _settle(module: nn.Module, setting: Setting) -> None:
-    """BatchNorm statistics of random images, and scales that are not all one."""
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 1.0
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, std=0.2)
-    with torch.no_grad():
-        module.train()(_pictures(16, setting.size).to(setting.device))
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = 0.1
 
 
 @dataclass(frozen=True)
 class Contender:
-    """`build` makes a step that answers as `Trial.step` says."""
+    """`build` makes a step that answers as `Trial.step` says; see `Way` for `holds_memory`."""
 
     applies: Callable[[Setting], bool]
     build: Callable[[Trial], Step]
+    holds_memory: bool = False
 
 
 def _timm(layout: torch.memory_format, *, compiled: bool) -> Contender:
@@ -194,11 +182,24 @@ def _way(setting: Setting, kind: str, number: int = 0) -> Way | None:
     return found[number] if number < len(found) else None
 
 
-def _ours(trial: Trial, kind: str, number: int = 0) -> Step:
+def _ours(trial: Trial, kind: str, number: int = 0, *, tuned: bool = False) -> Step:
     way = _way(trial.setting, kind, number)
     assert way is not None
-    network = way.build(trial.ours(), trial.setting.job()).train(trial.setting.training)
+    job = trial.setting.job()
+    if tuned:
+        plan = _tuned_plan(trial.setting.variant, job.image_size, job.dtype, job.training, job.device)
+        way = way.planned(job, plan)
+        print(way.full_name, file=sys.stderr, flush=True)
+    network = way.network(trial.ours(), job).train(trial.setting.training)
     return trial.step(network, torch.channels_last)
+
+
+@lru_cache
+def _tuned_plan(variant: str, size: int, dtype: torch.dtype, training: bool, device: torch.device) -> str:
+    """The forms that this machine's times choose, for batches of `TUNED_BATCH`: once for a check and what is timed."""
+    from convmixer.kernels.tuning import tuned_plan
+
+    return str(tuned_plan(parse_arch(variant), TUNED_BATCH, size, dtype, device, training=training, seconds=40.0))
 
 
 def _fp32_default(trial: Trial) -> Step:
@@ -224,6 +225,14 @@ OURS = {
 } | {
     # The second of the fused ways, which a GPU has.
     "ours fused, CUDA graph": Contender(
-        lambda setting: _way(setting, "fused", 1) is not None, lambda trial: _ours(trial, "fused", 1)
-    )
+        lambda setting: _way(setting, "fused", 1) is not None,
+        lambda trial: _ours(trial, "fused", 1),
+        holds_memory=True,
+    ),
+    "ours fused, tuned": Contender(_on_gpu, lambda trial: _ours(trial, "fused", tuned=True)),
+    "ours fused, tuned, CUDA graph": Contender(
+        lambda setting: _on_gpu(setting) and _way(setting, "fused", 1) is not None,
+        lambda trial: _ours(trial, "fused", 1, tuned=True),
+        holds_memory=True,
+    ),
 }

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-PACKAGES = ("torch", "timm", "triton", "onnxruntime", "openvino", "numpy")
+from machine import hardware, versions
 
 
 def write_report(result: dict[str, Any], folder: Path, name: str) -> None:
@@ -41,33 +37,6 @@ def write_files(
         print(f"no chart: {error}", file=sys.stderr)
     has_chart = (folder / f"{name}.png").is_file()
     (folder / f"{name}.md").write_text(table(result, f"{name}.png" if has_chart else None), encoding="utf-8")
-
-
-def hardware() -> dict[str, Any]:
-    """The processor with what speeds matrix products up, its threads, and the GPU."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
-    for line in text.splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8") if f" {flag} " in f"{text} "]
-    found: dict[str, Any] = {"processor": model, "flags": flags, "threads": torch.get_num_threads()}
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the engines that are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found | ({"cuda": str(torch.version.cuda)} if torch.cuda.is_available() else {})
 
 
 def table(result: dict[str, Any], picture: str | None) -> str:

@@ -1,7 +1,8 @@
-"""Timing of the contenders of a setting, and what the device could do at best."""
+"""Timing of the contenders of a setting."""
 
 from __future__ import annotations
 
+import gc
 import statistics
 import sys
 import time
@@ -16,46 +17,69 @@ from convmixer.execution.measure import reason
 
 
 def time_setting(setting: Setting, names: Sequence[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """A row for each contender that applies: its error, images a second and ratio to timm's eager module, or a note."""
+    """A row for each contender that applies: its error, images a second and ratio to timm's eager module, or a note.
+
+    Those that hold memory from their first pass on are timed after the others, each alone.
+    """
     trial = Trial(setting)
     check = Trial(setting.checked) if setting.checked != setting else trial
-    rows: list[dict[str, Any]] = []
-    steps: dict[str, Callable[[], object]] = {}
     limit = setting.tolerance
     if setting.precision == "bf16" or setting.device.type == "cuda":
         limit = max(limit, 3 * check.error(CONTENDERS["timm eager NCHW"].build(check)()))
-    for name in names:
-        if not CONTENDERS[name].applies(setting):
-            continue
-        row: dict[str, Any] = {"name": name}
-        start = time.perf_counter()
+    applying = [name for name in names if CONTENDERS[name].applies(setting)]
+    together = [name for name in applying if not CONTENDERS[name].holds_memory]
+    rows: dict[str, dict[str, Any]] = {name: {"name": name} for name in applying}
+    base: tuple[str, list[float]] | None = None
+    for group in (together, *([name] for name in applying if name not in together)):
+        steps = {name: step for name in group if (step := _checked(name, trial, check, limit, rows[name])) is not None}
         try:
-            error = check.error(CONTENDERS[name].build(check)()) if check is not trial else None
-            step = CONTENDERS[name].build(trial)
-            answer = step()
-            error = trial.error(answer) if error is None else error
-        except Exception as exception:  # one that fails must not take the others with it
-            row["note"] = reason(exception)
-        else:
-            row |= {"error": error, "build_seconds": round(time.perf_counter() - start, 1)}
-            if error <= limit:
-                steps[name] = step
-            else:
-                row["note"] = f"not timed: its answer is {error:.1e} off, {limit:.1e} is allowed"
-        rows.append(row)
-        print(setting.title, row, file=sys.stderr, flush=True)
-    _interleaved(setting, steps, rows, rounds, seconds)
-    return rows
+            taken = _interleaved(setting, steps, rounds, seconds)
+        except Exception as exception:  # out of memory, most likely: the next group may fit
+            for name in steps:
+                rows[name]["note"] = reason(exception)
+            taken = {}
+        base = base or next(iter(taken.items()), None)
+        for name, times in taken.items():
+            rows[name] |= _figures(setting, times, *base)  # type: ignore[misc]
+            print(setting.title, rows[name], file=sys.stderr, flush=True)
+        steps.clear()
+        _release(setting.device)
+    return list(rows.values())
+
+
+def _checked(name: str, trial: Trial, check: Trial, limit: float, row: dict[str, Any]) -> Callable[[], object] | None:
+    """The step of a contender whose answer is right; of another one None, and a note in its row."""
+    start = time.perf_counter()
+    try:
+        error = check.error(CONTENDERS[name].build(check)()) if check is not trial else None
+        _release(trial.setting.device)
+        step = CONTENDERS[name].build(trial)
+        answer = step()
+        error = trial.error(answer) if error is None else error
+    except Exception as exception:  # one that fails must not take the others with it
+        row["note"] = reason(exception)
+    else:
+        row |= {"error": error, "build_seconds": round(time.perf_counter() - start, 1)}
+        if error <= limit:
+            return step
+        row["note"] = f"not timed: its answer is {error:.1e} off, {limit:.1e} is allowed"
+    print(trial.setting.title, row, file=sys.stderr, flush=True)
+    return None
 
 
 def _interleaved(
-    setting: Setting, steps: dict[str, Callable[[], object]], rows: list[dict[str, Any]], rounds: int, seconds: float
-) -> None:
+    setting: Setting, steps: dict[str, Callable[[], object]], rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of a pass of each, by rounds in which every one has its turn."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     repeats = {name: _repeats(setting, step) for name, step in steps.items()}
     end = time.perf_counter() + seconds
     for _ in range(rounds):
         for name, step in steps.items():
+            if setting.device.type == "cuda":
+                # Where the memory does not hold what all of them cache, the allocator gives one's back for another.
+                step()
+                _wait(setting.device)
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 step()
@@ -63,17 +87,19 @@ def _interleaved(
             taken[name].append((time.perf_counter() - start) / repeats[name])
         if time.perf_counter() > end:
             break
-    base = next(iter(taken), None)
-    for row in rows:
-        times = taken.get(row["name"])
-        if not times or base is None:
-            continue
-        row["images_per_second"] = round(setting.batch / statistics.median(times), 2)
-        row["best_images_per_second"] = round(setting.batch / min(times), 2)
-        row["rounds"] = len(times)
-        # The ratio within each round, whose contenders ran under the same load.
-        row["ratio"] = round(statistics.median([b / t for b, t in zip(taken[base], times, strict=True)]), 2)
-        row["ratio_to"] = base
+    return taken
+
+
+def _figures(setting: Setting, times: list[float], base: str, base_times: list[float]) -> dict[str, Any]:
+    # The ratio within each round, whose contenders ran under the same load.
+    pairs = zip(base_times, times, strict=False)
+    return {
+        "images_per_second": round(setting.batch / statistics.median(times), 2),
+        "best_images_per_second": round(setting.batch / min(times), 2),
+        "rounds": len(times),
+        "ratio": round(statistics.median([one / other for one, other in pairs]), 2),
+        "ratio_to": base,
+    }
 
 
 def _repeats(setting: Setting, step: Callable[[], object]) -> int:
@@ -93,27 +119,8 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def roofline(device: torch.device) -> dict[str, float]:
-    """Best of several: GB/s read plus written by a copy, and TFLOP/s of a matrix product in fp32 and bf16."""
-    on_gpu = device.type == "cuda"
-    elements = (1 << 30 if on_gpu else 1 << 26) // 4
-    source = torch.rand(elements, device=device)
-    target = torch.empty_like(source)
-    found = {"copy_gb_per_s": round(2 * source.nbytes / _best(lambda: target.copy_(source), device) / 1e9, 1)}
-    side = 8192 if on_gpu else 2048
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a = torch.rand(side, side, device=device).to(dtype)
-        b = torch.rand(side, side, device=device).to(dtype)
-        seconds = _best(lambda a=a, b=b: a @ b, device)  # type: ignore[misc]
-        found[f"matmul_{name}_tflop_per_s"] = round(2 * side**3 / seconds / 1e12, 3)
-    return found
-
-
-def _best(step: Callable[[], object], device: torch.device, times: int = 10) -> float:
-    best = float("inf")
-    for _ in range(times):
-        start = time.perf_counter()
-        step()
-        _wait(device)
-        best = min(best, time.perf_counter() - start)
-    return best
+def _release(device: torch.device) -> None:
+    """Give the device the memory back of networks that are gone: a graph's is kept by cycles of references."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()

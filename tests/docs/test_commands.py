@@ -27,12 +27,13 @@ ELSEWHERE = {
     "make test": "is this suite",
     "make ": "installs an environment of its own",
     "pip install": "the wheel's own test installs the package",
+    "pip download": "needs the network",
     "convmixer push": "uploads",
     "sbatch": "needs a cluster",
     "srun": "needs a cluster",
     "torchrun": "two agents on loopback are tests/reliability/test_processes.py",
     "python scripts/kill_loop.py": "its short form is tests/reliability/test_kill_loop.py",
-    "python benchmarks/": "measures for minutes",
+    "python benchmarks/": "measures for minutes; the session on a GPU runs below in small form",
 }
 # The network of the recipe small_folder, so that what follows in the document finds what it expects.
 SMALL = (
@@ -89,6 +90,44 @@ def test_commands_of(document: str, scratch: Path) -> None:
 
 def test_every_document_has_commands_that_are_run() -> None:
     assert sum(runnable(line) is not None for line in commands("README.md")) >= 15
+
+
+def sessions() -> list[str]:
+    """The commands of a session on a GPU."""
+    found = [line for document in DOCUMENTS for line in commands(document)]
+    return [line for line in found if line.startswith("python benchmarks/gpu_session.py")]
+
+
+def test_the_sessions_on_a_gpu_name_every_step_and_fit_their_slots() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from gpu_session import parse
+        from session_steps import FIRST, STEPS
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    minutes = {step.name: step.minutes for step in STEPS}
+    named: set[str] = set()
+    for line in sessions():
+        options = parse(shlex.split(line)[2:], STEPS)
+        if not options.dry_run:
+            steps = options.only or FIRST
+            assert sum(minutes[name] for name in steps) <= options.minutes, line
+            named |= set(steps)
+    assert named == set(minutes)
+
+
+@pytest.mark.slow
+def test_the_sessions_that_train_cifar10_in_small_form(scratch: Path) -> None:
+    """As they stand, with --dry_run, which trains on digits; tests/test_gpu_session.py runs all other steps."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = [line for line in sessions() if "--cifar10" in line]
+    assert len(found) == 2
+    for line in found:
+        script, *words = shlex.split(line)[1:]
+        command = [sys.executable, ROOT / script, *words, "--dry_run"]
+        done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert "left out" not in done.stdout
 
 
 def test_make_targets_exist() -> None:

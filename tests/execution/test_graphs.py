@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +19,13 @@ from convmixer.model import ConvMixer
 Make = Callable[..., ConvMixer]
 MakeJob = Callable[..., Job]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@pytest.fixture(autouse=True)
+def _exact() -> Iterator[None]:
+    """cuDNN's convolutions in fp32 itself, and each time by the same algorithm: a graph is compared by its numbers."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 def plain(model: ConvMixer, images: Tensor) -> Tensor:

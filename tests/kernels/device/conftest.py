@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,21 @@ def _assert_near(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtyp
 def assert_near() -> Callable[..., None]:
     """`assert_near(actual, expected, dtype, factor=1)`: expected in float64, dtype of the arithmetic under test."""
     return _assert_near
+
+
+@pytest.fixture(autouse=True)
+def _numbers_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU has a generator of its own; with the CPU's numbers it is asked what the interpreter has answered right."""
+    randn = torch.randn
+
+    def drawn(*size: Any, device: Any = None, requires_grad: bool = False, **options: Any) -> torch.Tensor:
+        return randn(*size, **options).to(device).requires_grad_(requires_grad)
+
+    def drawn_like(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(tensor).copy_(randn(tensor.shape, dtype=tensor.dtype))
+
+    monkeypatch.setattr(torch, "randn", drawn)
+    monkeypatch.setattr(torch, "randn_like", drawn_like)
 
 
 @pytest.fixture
