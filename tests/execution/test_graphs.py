@@ -76,9 +76,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Records the shapes of the images that graphs were made for."""
     shapes: list[tuple[int, ...]] = []
 
-    def make(run: Callable[..., Tensor], sample: tuple[Tensor, ...], **options: Any) -> Callable[..., Tensor]:
+    def make(
+        run: Callable[..., Tensor], sample: tuple[Tensor, ...], capture_error_mode: str = "global"
+    ) -> Callable[..., Tensor]:
         shapes.append(tuple(sample[0].shape))
-        return fixed_memory(run, sample, **options)
+        return fixed_memory(run, sample, capture_error_mode)
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
     return shapes
@@ -154,6 +156,41 @@ def test_recording_leaves_the_model_as_it_was(
         assert tensor.data_ptr() == before[name][1]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_torch_2_11_records_in_the_same_mode(
+    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Its function cannot be told the mode, and takes the default of the context that it records in."""
+    modes: list[str] = []
+
+    def capture(graph: object, pool: object = None, stream: object = None, capture_error_mode: str = "global") -> None:
+        modes.append(capture_error_mode)
+
+    def make(
+        callables: Callable[..., Tensor],
+        sample_args: tuple[Tensor, ...],
+        num_warmup_iters: int = 3,
+        allow_unused_input: bool = False,
+        pool: object = None,
+    ) -> Callable[..., Tensor]:
+        torch.cuda.graph(object(), pool=pool)  # type: ignore[arg-type]
+        if fails:
+            raise RuntimeError("not recorded")
+        return fixed_memory(callables, sample_args, modes[-1])
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    model = small_model().train()
+    job = job_of(model, training=True)
+    if fails:
+        with pytest.raises(RuntimeError, match="not recorded"):
+            GraphedConvMixer(model, plain, job)(torch.randn(4, 3, 16, 16))
+    else:
+        assert_trains_alike(model, job, plain, plain, 2, rtol=0)
+    assert modes == ["thread_local"]
+    assert torch.cuda.graph is capture
+
+
 def leaves_of(tensor: Tensor) -> set[Any]:
     """The leaves that the gradient of a tensor reaches."""
     waiting, seen, leaves = [tensor.grad_fn], set(), set()
@@ -183,13 +220,15 @@ def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
             node.metadata["alias"] = True
         return out
 
-    def make(run: Callable[..., Tensor], sample: tuple[Tensor, ...], **options: Any) -> Callable[..., Tensor]:
+    def make(
+        run: Callable[..., Tensor], sample: tuple[Tensor, ...], capture_error_mode: str
+    ) -> Callable[..., Tensor]:
         for name, parameter in model.named_parameters():
             # A parameter has one node, which lives as long as something that was computed with it.
             node = parameter.view_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
             alive.extend([name] if node.metadata else [])
         recorded.update(leaves_of(run(*sample)))
-        return fixed_memory(run, sample, **options)
+        return fixed_memory(run, sample, capture_error_mode)
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
     monkeypatch.setattr(graphs._Apart, "apply", marking)

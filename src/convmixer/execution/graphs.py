@@ -8,7 +8,9 @@ where they lay when it was recorded, so that updates in place are seen, and repl
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,12 +87,28 @@ class GraphedConvMixer(nn.Module):
         # A recording that fails may leave its stream the current one; this context puts back ours.
         stream = torch.cuda.current_stream(images.device) if images.is_cuda else None
         with torch.cuda.stream(stream), kept(self.model), autocast:
-            # Other threads go on meanwhile, such as that which pins the next batch.
-            graph: Any = torch.cuda.make_graphed_callables(
-                run, (static, *leaves.values()), capture_error_mode="thread_local"
-            )
-        recorded: Callable[..., Tensor] = graph
+            return _graphed(run, (static, *leaves.values()))
+
+
+def _graphed(run: Callable[..., Tensor], sample: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    """`torch.cuda.make_graphed_callables`, where other threads go on meanwhile, as that which pins the next batch."""
+    mode = {"capture_error_mode": "thread_local"}
+    make: Any = torch.cuda.make_graphed_callables
+    recorded: Callable[..., Tensor]
+    if "capture_error_mode" in inspect.signature(make).parameters:
+        recorded = make(run, sample, **mode)
         return recorded
+    # torch 2.11 leaves it to the default of what it records with. It also warms up on a stream of its own and warns
+    # that nodes of autograd over the leaves are left of that; no graph is the worse for it.
+    capture = torch.cuda.graph
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+    torch.cuda.graph = partial(capture, **mode)  # type: ignore[misc, assignment]
+    try:
+        recorded = make(run, sample)
+    finally:
+        torch.cuda.graph = capture  # type: ignore[misc]
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(True)
+    return recorded
 
 
 class _Apart(torch.autograd.Function):
