@@ -220,9 +220,7 @@ def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
             node.metadata["alias"] = True
         return out
 
-    def make(
-        run: Callable[..., Tensor], sample: tuple[Tensor, ...], capture_error_mode: str
-    ) -> Callable[..., Tensor]:
+    def make(run: Callable[..., Tensor], sample: tuple[Tensor, ...], capture_error_mode: str) -> Callable[..., Tensor]:
         for name, parameter in model.named_parameters():
             # A parameter has one node, which lives as long as something that was computed with it.
             node = parameter.view_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
