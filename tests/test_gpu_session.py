@@ -16,9 +16,6 @@ from types import ModuleType
 import pytest
 import torch
 
-from convmixer.cli.train_command import COMMAND
-from convmixer.config.loading import parse
-
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -163,7 +160,11 @@ def test_the_steps_fit_slots_of_ten_minutes(session: ModuleType, tmp_path: Path)
 
 
 def test_training_takes_the_options_of_its_step(session: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("pydantic")
     from session_steps import Session, cifar10
+
+    from convmixer.cli.train_command import COMMAND
+    from convmixer.config.loading import parse
 
     assert cifar10(Session(tmp_path, tmp_path)) == "it needs --cifar10 FOLDER, which holds cifar-10-batches-py"
     (command,) = cifar10(Session(tmp_path, tmp_path, cifar10=tmp_path))
@@ -190,6 +191,16 @@ for name in ("pydantic", "pydantic_core", "tensorboardX", "simplejpeg", "safeten
     sys.modules[name] = None
 """
 
+# Where the times of a GPU's ways are kept.
+KEY = """
+import torch
+from convmixer.arch import parse_arch
+from convmixer.execution import Job, cache
+torch.cuda.get_device_name = lambda device: "some GPU"
+job = Job(parse_arch("convmixer_8_2"), 32, 4, torch.float32, True, torch.device("cuda"))
+assert cache.key_of(job)["device"] == "some GPU"
+"""
+
 
 def test_what_a_gpu_machine_may_lack_is_not_imported() -> None:
     """By the scripts, by the tests that run there, nor by what these call."""
@@ -199,7 +210,7 @@ def test_what_a_gpu_machine_may_lack_is_not_imported() -> None:
         tests.execution.test_graphs tests.kernels.test_compiles tests.kernels.test_fallback
         convmixer.execution.choice
     """.split()
-    code = f"{WITHOUT}\nimport importlib\nfor name in {names!r}: importlib.import_module(name)"
+    code = f"{WITHOUT}\nimport importlib\nfor name in {names!r}: importlib.import_module(name)\n{KEY}"
     paths = os.pathsep.join(map(str, (BENCHMARKS.parent / "src", BENCHMARKS.parent, BENCHMARKS)))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
