@@ -125,7 +125,8 @@ def recorded(run: Callable[[Tensor], Tensor], images: Tensor, leaves: Sequence[T
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with capture(forward):
         logits = run(images)
-    grad, grads = torch.zeros_like(logits), ()
+    grad = torch.zeros_like(logits)
+    grads: tuple[Tensor, ...] = ()
     if leaves:
         with capture(backward):
             grads = torch.autograd.grad(logits, leaves, grad)
