@@ -17,6 +17,8 @@ REPOSITORY = HERE.parent
 VARIANTS = ("convmixer_768_32", "convmixer_1024_20", "convmixer_1536_20")
 SMALL = "convmixer_8_2_ks3_p2"
 INTERPRETED = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+# The tests need no plugin, and a machine may have any.
+TESTED = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
 # The contenders of a training step: who trains today, in both layouts, and our two ways. Compiled ones take minutes.
 CONTENDERS = ("timm eager NCHW", "timm eager channels_last", "ours fused", "ours fused, CUDA graph")
 # The tests that only a GPU can fail; those of the graphs first.
@@ -106,10 +108,11 @@ def _tests(session: Session, mark: str) -> list[Command] | str:
     options = ["-m", "pytest", "-p", "no:cacheprovider", "-W", "default"]
     if session.dry_run:
         words = [*options, "-q", "tests/kernels/device/test_activations.py", "-k", "relu", "-m", mark]
-        return [Command("tests_0", words, INTERPRETED)]
+        return [Command("tests_0", words, TESTED | INTERPRETED)]
     listed = subprocess.run(
         [sys.executable, *options, "--collect-only", "-q", "-m", mark, *TESTS],
         cwd=REPOSITORY,
+        env={**os.environ, **TESTED},
         capture_output=True,
         text=True,
         timeout=60,
@@ -121,9 +124,7 @@ def _tests(session: Session, mark: str) -> list[Command] | str:
     shares = [names[at::TESTERS] for at in range(TESTERS)]
     # By name, so that a process that must be killed leaves in its log what it had done.
     words = [*options, "-v", "--tb=short", "-m", mark, "--durations", "5", "--durations-min", "2"]
-    return [
-        Command(f"tests_{at}", [*words, *share], {"OMP_NUM_THREADS": "1"}) for at, share in enumerate(shares) if share
-    ]
+    return [Command(f"tests_{at}", [*words, *share], TESTED) for at, share in enumerate(shares) if share]
 
 
 def _speed(session: Session, part: str, *words: object) -> list[Command]:

@@ -28,12 +28,12 @@ def cache_folder() -> Path:
 
 def key_of(job: Job) -> dict[str, Any]:
     """All that a timing depends on, as JSON has it."""
-    # Not at the top: it brings the options' checks, without which the benchmarks run too.
-    from convmixer.runs import hardware
-
     if job.device.type == "cuda":
         device = torch.cuda.get_device_name(job.device)
     else:
+        # Not at the top: it brings the options' checks, without which the benchmarks run too.
+        from convmixer.runs import hardware
+
         device = f"{hardware()['processor']}, {torch.get_num_threads()} threads"
     return {
         "arch": asdict(job.arch),
