@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from convmixer.execution import Job, build_network, graphs, ways
 from convmixer.execution.graphs import GraphedConvMixer
@@ -33,56 +36,55 @@ def plain(model: ConvMixer, images: Tensor) -> Tensor:
     return logits
 
 
-def fixed_memory(
-    run: Callable[..., Tensor], sample: tuple[Tensor, ...], capture_error_mode: str
-) -> Callable[..., Tensor]:
-    """What torch.cuda.make_graphed_callables makes, without the graph: warm-up, and static inputs, outputs, gradients.
+class Graph(TorchDispatchMode):
+    """In place of torch.cuda.CUDAGraph: what was recorded is done again, with its results in the same memory."""
 
-    After its source: arguments that are not at the sample's address are copied there; outputs and gradients are
-    detached tensors of the same memory each time.
-    """
-    assert not (torch.is_autocast_enabled("cpu") and torch.is_autocast_cache_enabled())
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, results))
+        return results
+
+    def replay(self) -> None:
+        with torch.inference_mode():  # which may write to all tensors
+            for func, args, kwargs, results in self.calls:
+                for old, new in zip(tree_leaves(results), tree_leaves(func(*args, **kwargs)), strict=True):
+                    if isinstance(old, Tensor):
+                        old.copy_(new)
+
+
+@contextmanager
+def capture(cuda_graph: Graph, pool: object, stream: object, capture_error_mode: str) -> Iterator[None]:
+    """In place of torch.cuda.graph, with the arguments that torch 2.11 has."""
     assert capture_error_mode == "thread_local"
-    wanted = [tensor for tensor in sample if tensor.requires_grad and torch.is_grad_enabled()]
-    for _ in range(3):
-        out = run(*sample)
-    with torch.inference_mode(False):
-        static_out = torch.empty_like(out)
-    static_grads = [torch.empty_like(tensor) for tensor in wanted]
-
-    class Fixed(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *arguments: Tensor) -> Tensor:
-            for static, given in zip(sample, arguments, strict=True):
-                if static.data_ptr() != given.data_ptr():
-                    static.copy_(given)
-            with torch.set_grad_enabled(bool(wanted)):
-                ctx.out = run(*sample)
-            static_out.copy_(ctx.out.detach())
-            return static_out.detach()
-
-        @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-            for static, new in zip(static_grads, torch.autograd.grad(ctx.out, wanted, grad), strict=True):
-                static.copy_(new)
-            found = iter(static_grads)
-            return tuple(next(found).detach() if tensor.requires_grad else None for tensor in sample)
-
-    return Fixed.apply
+    assert not (torch.is_autocast_enabled("cpu") and torch.is_autocast_cache_enabled())
+    with cuda_graph:
+        yield
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Records the shapes of the images that graphs were made for."""
     shapes: list[tuple[int, ...]] = []
+    record = graphs.recorded
 
-    def make(
-        run: Callable[..., Tensor], sample: tuple[Tensor, ...], capture_error_mode: str = "global"
-    ) -> Callable[..., Tensor]:
-        shapes.append(tuple(sample[0].shape))
-        return fixed_memory(run, sample, capture_error_mode)
+    def counted(run: Callable[[Tensor], Tensor], images: Tensor, leaves: list[Tensor]) -> graphs.Recording:
+        shapes.append(tuple(images.shape))
+        return record(run, images, leaves)
 
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    monkeypatch.setattr(graphs, "recorded", counted)
+    for name, value in (
+        ("Stream", object),
+        ("stream", lambda stream: nullcontext()),
+        ("synchronize", lambda: None),
+        ("graph_pool_handle", object),
+        ("CUDAGraph", Graph),
+        ("graph", capture),
+    ):
+        monkeypatch.setattr(torch.cuda, name, value)
     return shapes
 
 
@@ -156,41 +158,6 @@ def test_recording_leaves_the_model_as_it_was(
         assert tensor.data_ptr() == before[name][1]
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_torch_2_11_records_in_the_same_mode(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch, fails: bool
-) -> None:
-    """Its function cannot be told the mode, and takes the default of the context that it records in."""
-    modes: list[str] = []
-
-    def capture(graph: object, pool: object = None, stream: object = None, capture_error_mode: str = "global") -> None:
-        modes.append(capture_error_mode)
-
-    def make(
-        callables: Callable[..., Tensor],
-        sample_args: tuple[Tensor, ...],
-        num_warmup_iters: int = 3,
-        allow_unused_input: bool = False,
-        pool: object = None,
-    ) -> Callable[..., Tensor]:
-        torch.cuda.graph(object(), pool=pool)  # type: ignore[arg-type]
-        if fails:
-            raise RuntimeError("not recorded")
-        return fixed_memory(callables, sample_args, modes[-1])
-
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
-    monkeypatch.setattr(torch.cuda, "graph", capture)
-    model = small_model().train()
-    job = job_of(model, training=True)
-    if fails:
-        with pytest.raises(RuntimeError, match="not recorded"):
-            GraphedConvMixer(model, plain, job)(torch.randn(4, 3, 16, 16))
-    else:
-        assert_trains_alike(model, job, plain, plain, 2, rtol=0)
-    assert modes == ["thread_local"]
-    assert torch.cuda.graph is capture
-
-
 def leaves_of(tensor: Tensor) -> set[Any]:
     """The leaves that the gradient of a tensor reaches."""
     waiting, seen, leaves = [tensor.grad_fn], set(), set()
@@ -206,30 +173,31 @@ def leaves_of(tensor: Tensor) -> set[Any]:
 
 
 def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch
+    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would belong to another stream: recording refuses that, and what is recorded keeps its own nodes for good."""
     model = small_model().train()
     alive: list[str] = []
     recorded: set[Any] = set()
-    aliases = graphs._Apart.apply
+    replay, record = graphs._Replay.apply, graphs.recorded
 
-    def marking(*parameters: Tensor) -> Any:
-        out = aliases(*parameters)
-        for node, _ in out[0].grad_fn.next_functions:
-            node.metadata["alias"] = True
-        return out
+    def marking(*arguments: Any) -> Any:
+        logits = replay(*arguments)
+        for node, _ in logits.grad_fn.next_functions:
+            if node is not None:
+                node.metadata["alias"] = True
+        return logits
 
-    def make(run: Callable[..., Tensor], sample: tuple[Tensor, ...], capture_error_mode: str) -> Callable[..., Tensor]:
+    def make(run: Callable[[Tensor], Tensor], images: Tensor, leaves: list[Tensor]) -> graphs.Recording:
         for name, parameter in model.named_parameters():
             # A parameter has one node, which lives as long as something that was computed with it.
             node = parameter.view_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
             alive.extend([name] if node.metadata else [])
-        recorded.update(leaves_of(run(*sample)))
-        return fixed_memory(run, sample, capture_error_mode)
+        recorded.update(leaves_of(run(images)))
+        return record(run, images, leaves)
 
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
-    monkeypatch.setattr(graphs._Apart, "apply", marking)
+    monkeypatch.setattr(graphs, "recorded", make)
+    monkeypatch.setattr(graphs._Replay, "apply", marking)
     logits = GraphedConvMixer(model, plain, job_of(model, training=True))(torch.randn(4, 3, 16, 16))
     assert alive == []
     assert len(recorded) == len(list(model.parameters()))

@@ -8,13 +8,14 @@ where they lay when it was recorded, so that updates in place are seen, and repl
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from convmixer.execution.batches import in_batches
@@ -22,6 +23,8 @@ from convmixer.execution.function import FunctionOfModel
 from convmixer.execution.job import Job
 from convmixer.execution.trial import kept
 from convmixer.model import ConvMixer
+
+WARM_UPS = 3
 
 
 class GraphedConvMixer(nn.Module):
@@ -37,7 +40,7 @@ class GraphedConvMixer(nn.Module):
         super().__init__()
         self.model, self._function = model, function
         self._training, self._shape = job.training, (job.batch_size, job.arch.in_chans, job.image_size, job.image_size)
-        self._graph: Callable[..., Tensor] | None = None
+        self._recording: Recording | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, in_chans, height, width] -> logits [N, num_classes]."""
@@ -50,18 +53,18 @@ class GraphedConvMixer(nn.Module):
 
     def _replay(self, images: Tensor) -> Tensor:
         """The logits lie in memory that the next call writes to."""
-        if self._graph is None:
-            self._graph = self._record(images)
-        parameters = self._leaves().values()
+        if self._recording is None:
+            self._recording = self._record(images)
         # Only now: autograd's nodes over parameters belong to the stream on which they were made.
-        return self._graph(images, *(_Apart.apply(*parameters) if parameters else ()))
+        logits: Tensor = _Replay.apply(self._recording, images, *self._leaves().values())
+        return logits
 
     def _leaves(self) -> dict[str, nn.Parameter]:
         """Those that the graph gives gradients of."""
         trained = self._training
         return {name: p for name, p in self.model.named_parameters() if trained and p.requires_grad}
 
-    def _record(self, images: Tensor) -> Callable[..., Tensor]:
+    def _record(self, images: Tensor) -> Recording:
         with torch.inference_mode(False):
             # Not an inference tensor, to which only inference mode may write.
             static = torch.empty_like(images)
@@ -72,7 +75,7 @@ class GraphedConvMixer(nn.Module):
         leaves = {f"model.{name}": parameter.detach().requires_grad_() for name, parameter in self._leaves().items()}
         call = FunctionOfModel(self.model, self._function)
 
-        def run(images: Tensor, *_: Tensor) -> Tensor:
+        def run(images: Tensor) -> Tensor:
             logits: Tensor = functional_call(call, leaves, (images,))
             return logits
 
@@ -87,43 +90,69 @@ class GraphedConvMixer(nn.Module):
         # A recording that fails may leave its stream the current one; this context puts back ours.
         stream = torch.cuda.current_stream(images.device) if images.is_cuda else None
         with torch.cuda.stream(stream), kept(self.model), autocast:
-            return _graphed(run, (static, *leaves.values()))
+            return recorded(run, static, list(leaves.values()))
 
 
-def _graphed(run: Callable[..., Tensor], sample: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    """`torch.cuda.make_graphed_callables`, where other threads go on meanwhile, as that which pins the next batch."""
-    mode = {"capture_error_mode": "thread_local"}
-    make: Any = torch.cuda.make_graphed_callables
-    recorded: Callable[..., Tensor]
-    if "capture_error_mode" in inspect.signature(make).parameters:
-        recorded = make(run, sample, **mode)
-        return recorded
-    # torch 2.11 leaves it to the default of what it records with. It also warms up on a stream of its own and warns
-    # that nodes of autograd over the leaves are left of that; no graph is the worse for it.
-    capture = torch.cuda.graph
-    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    torch.cuda.graph = partial(capture, **mode)  # type: ignore[misc, assignment]
-    try:
-        recorded = make(run, sample)
-    finally:
-        torch.cuda.graph = capture  # type: ignore[misc]
-        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(True)
-    return recorded
+@dataclass(frozen=True)
+class Recording:
+    """Graphs of a pass, the tensors that they read, `images` and `grad` (the logits'), and those that they write."""
+
+    images: Tensor
+    forward: torch.cuda.CUDAGraph
+    logits: Tensor
+    backward: torch.cuda.CUDAGraph
+    grad: Tensor
+    grads: Sequence[Tensor]
 
 
-class _Apart(torch.autograd.Function):
-    """Parameters as they are; their gradients as copies.
+def recorded(run: Callable[[Tensor], Tensor], images: Tensor, leaves: Sequence[Tensor]) -> Recording:
+    """`run(images)` as a graph, and where there are `leaves` another one of its backward pass to their gradients.
+
+    As torch.cuda.make_graphed_callables does it, which in torch 2.11 has no way to let other threads go on meanwhile,
+    such as that which pins the next batch. All on one stream, which the workspaces of libraries belong to.
+    """
+    stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        # Kernels are compiled and loaded before, which recording forbids.
+        for _ in range(WARM_UPS):
+            logits = run(images)
+            if leaves:
+                torch.autograd.grad(logits, leaves, torch.zeros_like(logits))
+            del logits
+    torch.cuda.synchronize()
+    capture = partial(torch.cuda.graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+    forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+    with capture(forward):
+        logits = run(images)
+    grad = torch.zeros_like(logits)
+    grads: tuple[Tensor, ...] = ()
+    if leaves:
+        with capture(backward):
+            grads = torch.autograd.grad(logits, leaves, grad)
+    return Recording(images, forward, logits.detach(), backward, grad, grads)
+
+
+class _Replay(torch.autograd.Function):
+    """The logits of a recording, and gradients of its parameters as copies.
 
     A graph leaves its gradients in the same memory each time. autograd takes the first one over as `.grad` without a
     copy, and the next micro-batch would write over what has been accumulated.
     """
 
     @staticmethod
-    def forward(ctx: Any, *parameters: Tensor) -> tuple[Tensor, ...]:
-        return parameters
+    def forward(ctx: Any, recording: Recording, images: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.recording = recording
+        recording.images.copy_(images)
+        recording.forward.replay()
+        return recording.logits.detach()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        copies = [torch.empty_like(grad) for grad in grads]
-        torch._foreach_copy_(copies, list(grads))
-        return tuple(copies)
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        recording = ctx.recording
+        recording.grad.copy_(grad)
+        recording.backward.replay()
+        copies = [torch.empty_like(one) for one in recording.grads]
+        torch._foreach_copy_(copies, list(recording.grads))
+        return None, None, *copies
