@@ -257,6 +257,40 @@ def test_a_recording_that_fails_falls_back(small_model: Make, job_of: MakeJob, m
     assert found["graph"].failure is not None
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_recording_that_fails_says_why(
+    small_model: Make,
+    job_of: MakeJob,
+    stand_in: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    training: bool,
+) -> None:
+    """An error within a recording makes its end fail too, with an error that says nothing of the first one."""
+    recording: list[object] = []
+
+    @contextmanager
+    def invalidated(cuda_graph: Graph, **options: Any) -> Iterator[None]:
+        recording.append(cuda_graph)
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def function(model: ConvMixer, images: Tensor) -> Tensor:
+        if recording:
+            raise ValueError("what is wrong")
+        return plain(model, images)
+
+    monkeypatch.setattr(torch.cuda, "graph", invalidated)
+    model = small_model().train(training)
+    network = GraphedConvMixer(model, function, job_of(model, training))
+    with torch.set_grad_enabled(training), pytest.raises(ValueError, match="what is wrong"):
+        network(torch.randn(4, 3, 16, 16))
+    recording.clear()
+    with torch.set_grad_enabled(training), pytest.raises(RuntimeError, match="during capture"):
+        GraphedConvMixer(model, plain, job_of(model, training))(torch.randn(4, 3, 16, 16))
+
+
 class Counted(nn.Module):
     """A network that counts how many of its kind are alive."""
 

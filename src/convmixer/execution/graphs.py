@@ -8,7 +8,8 @@ where they lay when it was recorded, so that updates in place are seen, and repl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -121,7 +122,7 @@ def recorded(run: Callable[[Tensor], Tensor], images: Tensor, leaves: Sequence[T
                 torch.autograd.grad(logits, leaves, torch.zeros_like(logits))
             del logits
     torch.cuda.synchronize()
-    capture = partial(torch.cuda.graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+    capture = partial(_capture, pool=pool, stream=stream, capture_error_mode="thread_local")
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
     with capture(forward):
         logits = run(images)
@@ -131,6 +132,21 @@ def recorded(run: Callable[[Tensor], Tensor], images: Tensor, leaves: Sequence[T
         with capture(backward):
             grads = torch.autograd.grad(logits, leaves, grad)
     return Recording(images, forward, logits.detach(), backward, grad, grads)
+
+
+@contextmanager
+def _capture(graph: torch.cuda.CUDAGraph, **options: Any) -> Iterator[None]:
+    """torch.cuda.graph; an error within it is raised as it is, not that the recording cannot be ended after one."""
+    cause: Exception | None = None
+    try:
+        with torch.cuda.graph(graph, **options):
+            try:
+                yield
+            except Exception as error:
+                cause = error
+                raise
+    except Exception as error:
+        raise cause or error from None
 
 
 class _Replay(torch.autograd.Function):
