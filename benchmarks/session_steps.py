@@ -27,6 +27,8 @@ TESTS = (
     "tests/kernels/device",
     "tests/kernels/test_fallback.py",
     "tests/kernels/test_compiles.py",
+    # A name in a file that cannot be imported ends pytest before any test.
+    *(["tests/train/test_finite_check.py::test_no_step_waits_for_a_gpu"] if find_spec("safetensors") else []),
 )
 FAST = "not slow and not mindspore"
 CORES = os.cpu_count() or 1
@@ -118,7 +120,7 @@ def _tests(session: Session, mark: str) -> list[Command] | str:
         timeout=60,
         check=False,
     )
-    names = [line for line in listed.stdout.splitlines() if "::" in line and not line.startswith(("<", " "))]
+    names = [line for line in listed.stdout.splitlines() if line.startswith("tests/") and "::" in line]
     if not names:
         return f"no test was found: {(listed.stdout + listed.stderr).strip()[-200:]}"
     shares = [names[at::TESTERS] for at in range(TESTERS)]

@@ -191,6 +191,12 @@ for name in ("pydantic", "pydantic_core", "tensorboardX", "simplejpeg", "safeten
     sys.modules[name] = None
 """
 
+# A step of training, of which a machine that has safetensors runs a test.
+STEP = """
+del sys.modules["safetensors"]
+if importlib.util.find_spec("safetensors"):
+    importlib.import_module("tests.train.test_finite_check")
+"""
 # Where the times of a GPU's ways are kept.
 KEY = """
 import torch
@@ -210,7 +216,7 @@ def test_what_a_gpu_machine_may_lack_is_not_imported() -> None:
         tests.execution.test_graphs tests.kernels.test_compiles tests.kernels.test_fallback
         convmixer.execution.choice
     """.split()
-    code = f"{WITHOUT}\nimport importlib\nfor name in {names!r}: importlib.import_module(name)\n{KEY}"
+    code = f"{WITHOUT}\nimport importlib\nfor name in {names!r}: importlib.import_module(name)\n{KEY}{STEP}"
     paths = os.pathsep.join(map(str, (BENCHMARKS.parent / "src", BENCHMARKS.parent, BENCHMARKS)))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.arch import Architecture, architecture
-from convmixer.config.loading import Resolved
-from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.order import BatchPlan
 from convmixer.distributed import Processes
@@ -27,6 +26,10 @@ from convmixer.train.state import TrainState
 from convmixer.waiting import from_first_in_time
 from convmixer.weights.load import check, complete, load_into
 from convmixer.weights.read import WeightFile, read_weights
+
+if TYPE_CHECKING:  # a step itself needs no options, nor what checks them
+    from convmixer.config.loading import Resolved
+    from convmixer.config.schema import Config
 
 
 def read_start(config: Config) -> WeightFile | None:
