@@ -26,7 +26,7 @@ def out_of_memory(error: RuntimeError, batch_size: int, image_size: int, *, reco
     on_gpu = isinstance(error, torch.OutOfMemoryError)
     if not on_gpu and "DefaultCPUAllocator" not in str(error):
         return None
-    first = "" if recompute else "use --recompute (less than half the memory, up to a third more time), "
+    first = "" if recompute else "use --recompute (about half the memory, up to a third more time), "
     return UserError(
         f"out of {'GPU ' if on_gpu else ''}memory with batch_size {batch_size} at {image_size} pixels; {first}"
         "lower --batch_size (and raise --accumulate by as much), use --amp_level O1, or lower --image_size",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -110,6 +111,8 @@ def wrap(
     state.way = tried.way.full_name
     if processes.count > 1:
         ids = [device.index] if device.type == "cuda" else None
+        # Of a 1 x 1 filter's gradient, whose strides may be told in two ways for one and the same memory.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # A bucket rebuild after the first step changes the order of sums between a run and its resumed twin; telling
         # DDP that parameters may be unused keeps the buckets as they are (three Gloo processes differ without it).
         network = DistributedDataParallel(network, device_ids=ids, find_unused_parameters=True)
