@@ -85,9 +85,11 @@ def driver() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
     fields = "name,driver_version,memory.total,memory.used,clocks.max.sm,clocks.max.memory,power.limit,utilization.gpu"
-    done = subprocess.run(
-        ["nvidia-smi", f"--query-gpu={fields}", "--format=csv"], capture_output=True, text=True, timeout=20, check=False
-    )
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
     return done.stdout.strip() or done.stderr.strip()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from convmixer.execution import Job, build_network, graphs, ways
 from convmixer.execution.graphs import GraphedConvMixer
 from convmixer.execution.measure import measure
 from convmixer.execution.ways import Way, ways_for
+from convmixer.kernels import limits
 from convmixer.model import ConvMixer
 
 Make = Callable[..., ConvMixer]
@@ -349,21 +351,38 @@ def test_running_out_of_memory_is_that_ways_failure(small_model: Make, job_of: M
         assert found["eager"].failure is None
 
 
+def offered(model: ConvMixer, device: str, training: bool) -> list[str]:
+    job = Job(model.arch, 16, 4, torch.float32, training, torch.device(device))
+    return [way.name for way in ways_for(job)]
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernel_size", "there"), [((8, 0), 9, True), ((7, 5), 3, False), ((9, 0), 11, False)]
+)
+def test_the_kernels_are_a_way_only_where_they_run(
+    small_model: Make, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], kernel_size: int, there: bool
+) -> None:
+    """Else their forms would be timed on a GPU that they are not for, and torch's operators run under their name."""
+    monkeypatch.setattr(limits, "_TRITON", True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    model = small_model(kernel_size=kernel_size)
+    for training in (True, False):
+        assert [name for name in offered(model, "cuda", training) if "Triton" in name] == (
+            ["fused, Triton", "fused, Triton, CUDA graph"] if there else []
+        )
+
+
 def test_where_the_way_applies(small_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "fused, Triton, CUDA graph"
-    arch = small_model().arch
-
-    def offered(device: str, training: bool) -> list[str]:
-        return [way.name for way in ways_for(Job(arch, 16, 4, torch.float32, training, torch.device(device)))]
-
-    monkeypatch.setattr(ways.importlib.util, "find_spec", lambda name: object())
-    assert name not in offered("cpu", training=True)
-    assert name in offered("cuda", training=True)
-    assert name in offered("cuda", training=False)
-    assert offered("cuda", training=True).index(name) > offered("cuda", training=True).index("fused, Triton")
+    offered_here = partial(offered, small_model())
+    monkeypatch.setattr(ways, "reason_against", lambda *job: None)
+    assert name not in offered_here("cpu", training=True)
+    assert name in offered_here("cuda", training=True)
+    assert name in offered_here("cuda", training=False)
+    assert offered_here("cuda", training=True).index(name) > offered_here("cuda", training=True).index("fused, Triton")
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    assert name not in offered("cuda", training=True)
-    assert name in offered("cuda", training=False)
+    assert name not in offered_here("cuda", training=True)
+    assert name in offered_here("cuda", training=False)
 
 
 def on_gpu(model: ConvMixer, training: bool, dtype: torch.dtype) -> tuple[ConvMixer, Job]:

@@ -35,7 +35,8 @@ TUNING_LIMIT = 300.0
 _NEEDS: dict[Kind, str] = {
     "eager": "",
     "compile": "a C++ compiler on a CPU, and on a GPU the package triton",
-    "fused": "an odd kernel size and fp32 or bf16 on a CPU, and on a GPU the package triton",
+    "fused": "an odd kernel size, on a CPU fp32 or bf16, and on a GPU the package triton, a side up to 9 and compute "
+    "capability 8.0",
     "openvino": "inference on a CPU in fp32, or in bf16 where the processor has it: pip install 'convmixer[openvino]'",
 }
 

@@ -13,10 +13,13 @@ from convmixer.execution.job import Job
 
 
 def random_batch(job: Job) -> tuple[Tensor, Tensor]:
-    """Images and labels of the job's shapes on its device, always the same; the global generators stay as they are."""
+    """Images and labels of the job's shapes on its device, always the same; the global generators stay as they are.
+
+    The images lie in channels_last memory, as those of training and evaluation do.
+    """
     generator = torch.Generator().manual_seed(0)
     shape = (job.batch_size, job.arch.in_chans, job.image_size, job.image_size)
-    images = torch.randn(shape, generator=generator).to(job.device)
+    images = torch.randn(shape, generator=generator).to(job.device, memory_format=torch.channels_last)
     return images, torch.randint(job.arch.num_classes, shape[:1], generator=generator).to(job.device)
 
 

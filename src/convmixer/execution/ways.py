@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from convmixer.execution.batches import in_batches
 from convmixer.execution.function import FunctionOfModel
 from convmixer.execution.job import Job
+from convmixer.kernels.limits import reason_against
 from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer
 from convmixer.runtime.devices import memory_format
@@ -212,7 +213,7 @@ def _cpu_training_applies(job: Job) -> bool:
 
 
 def _kernels_apply(job: Job) -> bool:
-    return job.device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    return job.device.type == "cuda" and reason_against(job.device, job.dtype, job.arch.kernel_size) is None
 
 
 def _graphs_apply(job: Job) -> bool:

@@ -45,8 +45,8 @@ def tuned_plan(
 
     A pass after the other, each with the forms chosen before it. A form that raises, or whose results are not the
     default's on fresh random inputs, is left out, which `say` is told, as it is each choice. No form is begun after
-    `seconds`; what was not timed stays at its default. The mixed map is kept only where the memory of the device has
-    room. `timer` gives the time of each of some calls, in any unit; by default `timing.milliseconds`.
+    `seconds`; what was not timed, or failed then, stays at its default. The mixed map is kept only where the memory of
+    the device has room. `timer` gives the time of each of some calls, in any unit; by default `timing.milliseconds`.
     """
     deadline = time.monotonic() + seconds
     keep = ["inputs"] if recompute else ["halves"]
@@ -89,7 +89,7 @@ class _Tuner:
                 expected = part.run(Plan(keep=plan.keep)) if expected is None else expected
                 reason = _fault(part.run(one), expected, self.dtype)
             except Exception as error:  # whatever a compiler or a driver raises, there are other forms
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                reason = _reason(error)
             if reason is None:
                 right.append(one)
             else:
@@ -97,7 +97,11 @@ class _Tuner:
         del expected
         if not right:
             return plan
-        times = dict(zip(right, self.timer([partial(part.run, one) for one in right]), strict=True))
+        try:
+            times = dict(zip(right, self.timer([partial(part.run, one) for one in right]), strict=True))
+        except Exception as error:  # out of memory, most likely; what was chosen before holds
+            self.say(f"kernels: {part.name} is not timed: {_reason(error)}")
+            return plan
         best = min(right, key=times.__getitem__)
         if now in times and times[best] > _GAIN * times[now]:
             best = now
@@ -117,6 +121,10 @@ def _fault(found: Tensors, expected: Tensors, dtype: torch.dtype) -> str | None:
         if not error <= TOLERANCE[dtype]:  # NaN too
             return f"result {index} is off by {error:.1e} of its largest value"
     return None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _difference(plan: Plan, base: Plan) -> str:

@@ -132,6 +132,22 @@ def test_a_form_that_fails_is_left_out(tune: Tune, passes: Callable[..., None]) 
     assert said[0] == "kernels: depthwise depthwise=16x4x1 is left out: out of registers"
 
 
+def test_a_pass_that_cannot_be_timed_leaves_the_others_their_choice(
+    device: torch.device, passes: Callable[..., None]
+) -> None:
+    passes(Pass("depthwise", right, TWO_TILES, {}), Pass("products", right, PRODUCTS, {}))
+    clock, said = Clock({"depthwise=16x8x1": 0.5}), list[str]()
+
+    def timer(calls: Sequence[Any]) -> list[float]:
+        if len(calls) == len(PRODUCTS):
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTry less")
+        return clock(calls)
+
+    plan = tuned_plan(ARCH, 2, 6, torch.float32, device, training=True, timer=timer, say=said.append)
+    assert plan == Plan(depthwise="16x8x1")
+    assert said[-1] == "kernels: products is not timed: CUDA out of memory."
+
+
 def test_where_even_the_default_fails_nothing_is_chosen(tune: Tune, passes: Callable[..., None]) -> None:
     def failing(plan: Plan) -> Tensors:
         raise RuntimeError("no memory")
