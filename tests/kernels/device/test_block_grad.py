@@ -96,7 +96,7 @@ def test_rows_loaded_ahead(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize(("number", "shape"), enumerate(LARGE))
+@pytest.mark.parametrize(("number", "shape"), list(enumerate(LARGE)))
 def test_all_gradients_of_larger_maps(
     number: int,
     shape: tuple[int, int, int, int],
