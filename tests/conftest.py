@@ -7,6 +7,7 @@ import io
 import json
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ from convmixer.cli.main import main
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 70), "red": (200, 50, 50)}
 # One more in the last class, so that no number of processes or batch size divides the split.
 COUNTS = {"train": (8, 8, 8), "val": (4, 4, 5)}
+
+# A script's background and nohup, where the suite may run, ignore these, and what the tests start would with them.
+for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 
 @dataclass(frozen=True)

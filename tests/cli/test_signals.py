@@ -23,11 +23,6 @@ def start(options: list[str], ignored: tuple[int, ...] = (), terminal: int | Non
     """A run in a session of its own, which ignores these signals as one that nohup started; on a terminal or pipes."""
 
     def begin() -> None:
-        for number in (
-            signal.SIGINT,
-            signal.SIGHUP,
-        ):  # a script's background and nohup, where tests may run, ignore them
-            signal.signal(number, signal.SIG_DFL)
         for number in ignored:
             signal.signal(number, signal.SIG_IGN)
         if terminal is not None:
