@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from model_speed_contenders import Setting, Trial
 from model_speed_engines import CONTENDERS
 
 from convmixer.execution.measure import reason
+from convmixer.execution.trial import release, wait
 
 
 def time_setting(setting: Setting, names: Sequence[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -43,7 +42,7 @@ def time_setting(setting: Setting, names: Sequence[str], rounds: int, seconds: f
             rows[name] |= _figures(setting, times, *base)  # type: ignore[misc]
             print(setting.title, rows[name], file=sys.stderr, flush=True)
         steps.clear()
-        _release(setting.device)
+        release(setting.device)
     return list(rows.values())
 
 
@@ -52,7 +51,7 @@ def _checked(name: str, trial: Trial, check: Trial, limit: float, row: dict[str,
     start = time.perf_counter()
     try:
         error = check.error(CONTENDERS[name].build(check)()) if check is not trial else None
-        _release(trial.setting.device)
+        release(trial.setting.device)
         step = CONTENDERS[name].build(trial)
         answer = step()
         error = trial.error(answer) if error is None else error
@@ -79,11 +78,11 @@ def _interleaved(
             if setting.device.type == "cuda":
                 # Where the memory does not hold what all of them cache, the allocator gives one's back for another.
                 step()
-                _wait(setting.device)
+                wait(setting.device)
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 step()
-            _wait(setting.device)
+            wait(setting.device)
             taken[name].append((time.perf_counter() - start) / repeats[name])
         if time.perf_counter() > end:
             break
@@ -107,20 +106,8 @@ def _repeats(setting: Setting, step: Callable[[], object]) -> int:
     if setting.device.type == "cpu":
         return 1
     step()
-    _wait(setting.device)
+    wait(setting.device)
     start = time.perf_counter()
     step()
-    _wait(setting.device)
+    wait(setting.device)
     return max(1, min(20, round(0.2 / (time.perf_counter() - start))))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _release(device: torch.device) -> None:
-    """Give the device the memory back of networks that are gone: a graph's is kept by cycles of references."""
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()

@@ -24,13 +24,12 @@ from pictures import pictures
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from convmixer.arch import parse_arch
+from convmixer.arch import VARIANTS, parse_arch
 from convmixer.execution.job import Job
 from convmixer.execution.ways import ways_for
 from convmixer.model import ConvMixer
 
 STEPS = 2
-VARIANTS = ("convmixer_768_32", "convmixer_1024_20", "convmixer_1536_20")
 
 
 def step_of(variant: str, part: str, options: argparse.Namespace) -> tuple[Callable[[], object], str]:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from session_processes import Command
 
+from convmixer import arch
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
-VARIANTS = ("convmixer_768_32", "convmixer_1024_20", "convmixer_1536_20")
+VARIANTS = tuple(arch.VARIANTS)
 SMALL = "convmixer_8_2_ks3_p2"
 INTERPRETED = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
 # The tests need no plugin, and a machine may have any.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,15 @@ COUNTS = {"train": (8, 8, 8), "val": (4, 4, 5)}
 for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, _default)
+
+
+@pytest.fixture(scope="module")
+def benchmark_script() -> Iterator[Callable[[str], ModuleType]]:
+    """Makes a script of benchmarks/ a module, by its name, with the scripts beside it in reach."""
+    before = list(sys.path)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    yield importlib.import_module
+    sys.path[:] = before
 
 
 @dataclass(frozen=True)

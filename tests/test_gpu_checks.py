@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,17 +14,10 @@ from torch import Tensor
 from convmixer.arch import VARIANTS, Architecture
 from convmixer.model import ConvMixer
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def network_check() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    sys.path.insert(0, str(BENCHMARKS))
-    import network_check
-
-    yield network_check
-    sys.path[:] = before
+def network_check(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("network_check")
 
 
 def narrow(variant: str, depth: int) -> Architecture:
@@ -118,12 +109,8 @@ def test_the_whole_new_network_on_noise_tells_nothing(network_check: ModuleType)
     assert apart(filter_flipped) < 0.01
 
 
-def test_every_output_of_a_kernel_is_checked() -> None:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from kernel_cases import error_of
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+def test_every_output_of_a_kernel_is_checked(benchmark_script: Callable[[str], ModuleType]) -> None:
+    error_of = benchmark_script("kernel_cases").error_of
     exact = torch.randn(3, 5).double(), torch.randn(2, 3).double().abs() + 1
     maps, sums = exact[0].bfloat16(), exact[1].float()
     empty = torch.empty(0)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -20,14 +20,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[ModuleType]:
-    """The script as a module, with the scripts beside it."""
-    before = list(sys.path)
-    sys.path.insert(0, str(BENCHMARKS))
-    import gpu_session
-
-    yield gpu_session
-    sys.path[:] = before
+def session(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script("gpu_session")
 
 
 def step(session: ModuleType, name: str, code: str, *, minutes: float = 1.0, needs: tuple[str, ...] = ()) -> object:

@@ -12,7 +12,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from tests.conftest import draw_images
@@ -98,21 +100,18 @@ def sessions() -> list[str]:
     return [line for line in found if line.startswith("python benchmarks/gpu_session.py")]
 
 
-def test_the_sessions_on_a_gpu_name_every_step_and_fit_their_slots() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        from gpu_session import parse
-        from session_steps import FIRST, STEPS
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-    minutes = {step.name: step.minutes for step in STEPS}
+def test_the_sessions_on_a_gpu_name_every_step_and_fit_their_slots(
+    benchmark_script: Callable[[str], ModuleType],
+) -> None:
+    parse, steps = benchmark_script("gpu_session").parse, benchmark_script("session_steps")
+    minutes = {step.name: step.minutes for step in steps.STEPS}
     named: set[str] = set()
     for line in sessions():
-        options = parse(shlex.split(line)[2:], STEPS)
+        options = parse(shlex.split(line)[2:], steps.STEPS)
         if not options.dry_run:
-            steps = options.only or FIRST
-            assert sum(minutes[name] for name in steps) <= options.minutes, line
-            named |= set(steps)
+            names = options.only or steps.FIRST
+            assert sum(minutes[name] for name in names) <= options.minutes, line
+            named |= set(names)
     assert named == set(minutes)
 
 

@@ -73,7 +73,7 @@ def build_tried(
         if network is not None and why is None:
             return network
         del network
-        release(attempts.job)
+        release(attempts.job.device)
         attempts.fails(why or "not built")
     return attempts.way.network(model, attempts.job)
 
@@ -106,7 +106,7 @@ class WithFallback(nn.Module):
                 self._proven = True
                 return logits
             del self.network
-            release(self._attempts.job)
+            release(self._attempts.job.device)
             self._attempts.fails(why)
             self.network = self._built()
         return _logits(self.network, images)

@@ -66,7 +66,7 @@ def measure(
     timings: dict[str, Timing] = {}
     for group in (together, *([way] for way in ways if way.holds_memory)):
         timings |= _measure_group(group, check, trial, seconds * len(group) / len(ways), deadline)
-        release(job)
+        release(job.device)
     return timings
 
 
@@ -80,11 +80,11 @@ def _measure_group(
             break
         try:
             fault = check.fault(way)
-            release(trial.job)
+            release(trial.job.device)
             start = time.perf_counter()
             step = trial.step(way)
             finite = all(bool(tensor.isfinite().all()) for tensor in step())
-            wait(trial.job)
+            wait(trial.job.device)
         except Exception as error:  # whatever a compiler or a library raises, the job can run another way
             timings[way.full_name] = Timing(failure=reason(error))
             continue
@@ -108,7 +108,7 @@ def _interleaved(
             try:
                 start = time.perf_counter()
                 steps[name]()
-                wait(job)
+                wait(job.device)
             except Exception as error:
                 failed[name] = Timing(failure=reason(error))
             taken[name].append(time.perf_counter() - start)

@@ -29,5 +29,5 @@ def find_plan(job: Job, say: Callable[[str], None]) -> str | None:
         say(f"execution: forms not timed, the default ones are taken ({reason(error)})")
         return None
     finally:
-        release(job)
+        release(job.device)
     return str(plan)

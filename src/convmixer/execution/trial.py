@@ -36,7 +36,7 @@ def try_training(network: nn.Module, model: nn.Module, job: Job, training_mode: 
             with job.autocast():
                 logits = network(images)
             nn.functional.cross_entropy(logits.float(), labels).backward()
-            wait(job)
+            wait(job.device)
     finally:
         for parameter in model.parameters():
             parameter.grad = None
@@ -61,14 +61,14 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def wait(job: Job) -> None:
+def wait(device: torch.device) -> None:
     """Until the device has done what it was given."""
-    if job.device.type == "cuda":
-        torch.cuda.synchronize(job.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def release(job: Job) -> None:
+def release(device: torch.device) -> None:
     """Give the device the memory back of networks that are gone: a graph's is kept by cycles of references."""
-    if job.device.type == "cuda":
+    if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()

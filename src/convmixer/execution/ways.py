@@ -68,9 +68,9 @@ class Way:
         return replace(self, plan=str(forms))
 
 
-def ways_for(job: Job, plan: str = "") -> list[Way]:
+def ways_for(job: Job) -> list[Way]:
     """Those that apply to a job; the first is the one that runs where nothing is measured."""
-    usable = [way.planned(job, plan) for way in WAYS if way.applies(job)]
+    usable = [way.planned(job, "") for way in WAYS if way.applies(job)]
     return sorted(usable, key=lambda way: way.name != default_name(job))
 
 

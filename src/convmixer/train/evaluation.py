@@ -77,7 +77,7 @@ class Evaluation:
                 )
         way = network.way.full_name
         del network
-        release(self.job)
+        release(self.job.device)
         parts, ways = zip(*processes.gather((score, way)), strict=True)
         # Where it failed on one of them, all take another one from the next evaluation on.
         state.evaluation_way = ways[0] if len(set(ways)) == 1 else AS_TRAINED.name

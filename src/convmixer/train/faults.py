@@ -6,6 +6,7 @@ import torch
 
 from convmixer.distributed import lost_peer
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.execution import trial
 from convmixer.train.feed import Feed
 
 
@@ -23,9 +24,9 @@ def out_of_memory(error: RuntimeError, batch_size: int, image_size: int, *, reco
 
     `recompute`: whether the blocks are computed again already.
     """
-    on_gpu = isinstance(error, torch.OutOfMemoryError)
-    if not on_gpu and "DefaultCPUAllocator" not in str(error):
+    if not trial.out_of_memory(error):
         return None
+    on_gpu = isinstance(error, torch.OutOfMemoryError)
     first = "" if recompute else "use --recompute (about half the memory, up to a third more time), "
     return UserError(
         f"out of {'GPU ' if on_gpu else ''}memory with batch_size {batch_size} at {image_size} pixels; {first}"

@@ -114,8 +114,7 @@ def wrap(
     state.way = tried.way.full_name
     if processes.count > 1:
         ids = [device.index] if device.type == "cuda" else None
-        # Of a 1 x 1 filter's gradient, whose strides may be told in two ways for one and the same memory.
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        warnings.filterwarnings("ignore", message=_STRIDES_OF_1_X_1)
         # A bucket rebuild after the first step changes the order of sums between a run and its resumed twin; telling
         # DDP that parameters may be unused keeps the buckets as they are (three Gloo processes differ without it).
         network = DistributedDataParallel(network, device_ids=ids, find_unused_parameters=True)
@@ -136,6 +135,8 @@ def training_mode(network: nn.Module, model: ConvMixer, frozen: bool) -> None:
         model.blocks.eval()
 
 
+# torch's warning of the gradient of a 1 x 1 filter, whose strides may be told in two ways for one and the same memory.
+_STRIDES_OF_1_X_1 = r"Grad strides do not match bucket view[\s\S]*grad\.sizes\(\) = \[\d+, \d+, 1, 1\]"
 # Seconds that the others wait for the first process's measurements. No way is begun after a bound that is far shorter
 # (execution.choice), but one may compile for minutes, and the forms of the kernels are timed before.
 LONGEST_TUNING = 3600.0

@@ -38,17 +38,28 @@ def store_block_sum(sums_ptr, row, values):
 
 
 @triton.jit
+def store_mixed(
+    x_ptr, h, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr, out_ptr,
+    channel, places, inside, ACT: tl.constexpr,
+):  # fmt: skip
+    """out = x_scale * act(x + x_bias) + x_shift + h_scale * h + h_shift, `h` activated already."""
+    x = activate(biased(tl.load(x_ptr + places, mask=inside, other=0.0), bias_of(x_bias_ptr, channel)), ACT)
+    shift = tl.load(x_shift_ptr + channel) + tl.load(h_shift_ptr + channel)
+    out = tl.load(x_scale_ptr + channel) * x + tl.load(h_scale_ptr + channel) * h + shift
+    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def mix_kernel(
     x_ptr, h_ptr, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr, out_ptr, positions,
     ACT: tl.constexpr, ELEMENTS: tl.constexpr,
 ):  # fmt: skip
     """out = x_scale * act(x + x_bias) + x_shift + h_scale * act(h) + h_shift: a block's input plus its first half."""
     channel, places, inside = block_places(positions, ELEMENTS)
-    x = activate(biased(tl.load(x_ptr + places, mask=inside, other=0.0), bias_of(x_bias_ptr, channel)), ACT)
     h = activate(tl.load(h_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
-    shift = tl.load(x_shift_ptr + channel) + tl.load(h_shift_ptr + channel)
-    out = tl.load(x_scale_ptr + channel) * x + tl.load(h_scale_ptr + channel) * h + shift
-    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
+    store_mixed(
+        x_ptr, h, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr, out_ptr, channel, places, inside, ACT
+    )
 
 
 @triton.jit
@@ -94,10 +105,10 @@ def norm_sums_kernel(
     store_block_sum(sums_ptr, 0, grad)
     store_block_sum(sums_ptr, 1, grad * h)
     if MIX:
-        x = activate(biased(tl.load(x_ptr + places, mask=inside, other=0.0), bias_of(x_bias_ptr, channel)), ACT)
-        shift = tl.load(x_shift_ptr + channel) + tl.load(h_shift_ptr + channel)
-        mixed = tl.load(x_scale_ptr + channel) * x + tl.load(h_scale_ptr + channel) * h + shift
-        tl.store(mixed_ptr + places, mixed.to(mixed_ptr.dtype.element_ty), mask=inside)
+        store_mixed(
+            x_ptr, h, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr, mixed_ptr,
+            channel, places, inside, ACT,
+        )  # fmt: skip
 
 
 @triton.jit
