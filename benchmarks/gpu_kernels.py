@@ -31,7 +31,7 @@ from kernel_cases import Case, Maps, error_of, small
 from machine import hardware, versions
 
 from convmixer.arch import VARIANTS, Architecture
-from convmixer.execution.measure import reason
+from convmixer.backends.autotune.benchmark import reason
 from convmixer.kernels.timing import milliseconds
 
 

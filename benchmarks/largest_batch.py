@@ -26,9 +26,9 @@ import torch
 from torch import nn
 
 from convmixer.arch import VARIANTS, parse_arch
-from convmixer.execution import Job
-from convmixer.execution.measure import reason
-from convmixer.execution.ways import ways_for
+from convmixer.backends.autotune.benchmark import reason
+from convmixer.backends.registry import ways_for
+from convmixer.backends.workload import Job
 from convmixer.kernels.block import reason_against_fused
 from convmixer.model import ConvMixer
 

@@ -16,8 +16,8 @@ from timm.models.convmixer import ConvMixer as TimmConvMixer
 from torch import Tensor, nn
 
 from convmixer.arch import Architecture, parse_arch
-from convmixer.execution.job import Job
-from convmixer.execution.ways import Way, ways_for
+from convmixer.backends.registry import Way, ways_for
+from convmixer.backends.workload import Job
 from convmixer.model import ConvMixer
 from convmixer.weights.layouts import from_ours
 

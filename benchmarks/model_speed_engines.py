@@ -38,7 +38,7 @@ def _file(trial: Trial) -> bytes:
         return _onnx(trial.module, trial)
     import onnx
 
-    from convmixer.export.quantise import quantise
+    from convmixer.exporters.quantise import quantise
 
     proto = onnx.load_from_string(_onnx(trial.ours(), trial))
     quantised = quantise(proto, INPUT, iter(trial.images.numpy()[:, None]), _Normalised())  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def _onnx_runtime(trial: Trial) -> Step:
 
 
 def _openvino_graph(content: bytes) -> object:
-    from convmixer.runtime.openvino_engine import core
+    from convmixer.backends.openvino.engine import core
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -75,7 +75,7 @@ def _openvino(precision: str | None = None) -> Contender:
     """The whole batch as one request. `precision`: that of the file, where it is not the setting's."""
 
     def build(trial: Trial) -> Step:
-        from convmixer.runtime.openvino_engine import core
+        from convmixer.backends.openvino.engine import core
 
         setting = trial.setting
         graph = _openvino_graph(_onnx(trial.module, trial) if precision else _file(trial))
@@ -95,7 +95,7 @@ def _openvino(precision: str | None = None) -> Contender:
 
 def _engine_openvino(trial: Trial) -> Step:
     """An int8 file as `--engine openvino` runs it."""
-    from convmixer.runtime.openvino_engine import OpenVinoEngine
+    from convmixer.backends.openvino.engine import OpenVinoEngine
 
     engine = OpenVinoEngine(_openvino_graph(_file(trial)), "bf16")  # type: ignore[arg-type]
     images = trial.images.numpy()

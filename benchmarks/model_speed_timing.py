@@ -11,8 +11,8 @@ from typing import Any
 from model_speed_contenders import Setting, Trial
 from model_speed_engines import CONTENDERS
 
-from convmixer.execution.measure import reason
-from convmixer.execution.trial import release, wait
+from convmixer.backends.autotune.benchmark import reason
+from convmixer.backends.autotune.trial import release, wait
 
 
 def time_setting(setting: Setting, names: Sequence[str], rounds: int, seconds: float) -> list[dict[str, Any]]:

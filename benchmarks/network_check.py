@@ -4,7 +4,7 @@
     TRITON_INTERPRET=1 python benchmarks/network_check.py --device cpu --dim 4 --size 28 --batch 2 --precisions fp32
 
 Two blocks of the variant's width, on pictures and with BatchNorm statistics that fit them, against eager fp32 by the
-check that the choice of a way stands on (`convmixer.execution.measure`): logits, and each parameter's gradient. In more
+check that the choice of a way stands on (`convmixer.backends.autotune.benchmark`): logits, and each parameter's gradient. In more
 blocks, rounding alone grows until nothing can be told (eager bf16 in training mode is 1.08 off for a new 768/32), and
 with a new network's statistics all images have the same logits in evaluation mode, right or wrong. fp32 finds what is
 wrong in a kernel's logic, to 1e-4 of the logits; bf16 what is wrong with its 16-bit form. Exit code 1: one is wrong.
@@ -30,10 +30,10 @@ from pictures import pictures, settle
 from torch import Tensor
 
 from convmixer.arch import VARIANTS, Architecture
-from convmixer.execution.function import FunctionOfModel
-from convmixer.execution.job import Job
-from convmixer.execution.measure import Check, exact_fp32, reason
-from convmixer.execution.ways import Way
+from convmixer.backends.autotune.benchmark import Check, exact_fp32, reason
+from convmixer.backends.function import FunctionOfModel
+from convmixer.backends.registry import Way
+from convmixer.backends.workload import Job
 from convmixer.kernels.block import fused_forward, reason_against_fused
 from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer

@@ -25,8 +25,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from convmixer.arch import VARIANTS, parse_arch
-from convmixer.execution.job import Job
-from convmixer.execution.ways import ways_for
+from convmixer.backends.registry import ways_for
+from convmixer.backends.workload import Job
 from convmixer.model import ConvMixer
 
 STEPS = 2

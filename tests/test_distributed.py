@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.conftest import Command
 
-from convmixer.distributed import Processes
+from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
 
 WHOLE = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}

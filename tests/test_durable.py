@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import file_size_limit
 
-from convmixer.durable import AppendedFile, remove_leftovers, write_file
+from convmixer.runs.durable import AppendedFile, remove_leftovers, write_file
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from convmixer.data.arrays import ArraySource
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.evaluate import evaluate
+from convmixer.evaluation import evaluate
 from convmixer.metrics import Score
 
 PREPROCESSING = Preprocessing(size=2, crop_pct=1.0, mean=(0.5,), std=(0.5,))

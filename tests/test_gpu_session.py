@@ -208,7 +208,7 @@ def test_what_a_gpu_machine_may_lack_is_not_imported() -> None:
         gpu_session network_check gpu_kernels network_profile largest_batch machine model_speed
         tests.conftest tests.kernels.conftest tests.kernels.device.conftest tests.execution.conftest
         tests.execution.test_graphs tests.kernels.test_compiles tests.kernels.test_fallback
-        convmixer.execution.choice
+        convmixer.backends.autotune.choose
     """.split()
     code = f"{WITHOUT}\nimport importlib\nfor name in {names!r}: importlib.import_module(name)\n{KEY}{STEP}"
     paths = os.pathsep.join(map(str, (BENCHMARKS.parent / "src", BENCHMARKS.parent, BENCHMARKS)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convmixer import launch
+from convmixer.distributed.processes import launch
 from convmixer.errors import UserError
 from convmixer.signals import STOP_SIGNALS
 

@@ -23,10 +23,10 @@ from tests.reliability.conftest import ROOT, assert_equal, assert_same_checkpoin
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from convmixer.execution.depthwise import training_forward
+from convmixer.backends.onednn_training import training_forward
 from convmixer.model import ConvMixer, create_model
-from convmixer.train.numerics import trace
-from convmixer.train.sync_batchnorm import SyncBatchNorm2d
+from convmixer.training.non_finite import trace
+from convmixer.training.sync_batchnorm import SyncBatchNorm2d
 
 Forward = Callable[[ConvMixer, Tensor], Tensor]
 CPU = torch.device("cpu")
@@ -224,7 +224,7 @@ STEP = """
 import sys
 import torch
 from tests.fuzz.guard import peak
-from convmixer.execution.depthwise import training_forward
+from convmixer.backends.onednn_training import training_forward
 from convmixer.model import create_model
 
 def step(arch, images, recompute):

@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from convmixer import run_lock
 from convmixer.errors import UserError
-from convmixer.run_lock import NAME, Holder, RunLock
+from convmixer.runs.folders import lock as run_lock
+from convmixer.runs.lock import NAME, Holder, RunLock
 
 SOURCE = Path(run_lock.__file__).parents[1]
 HOLD = """
 import sys, time
 from pathlib import Path
 from convmixer.errors import UserError
-from convmixer.run_lock import RunLock
+from convmixer.runs.lock import RunLock
 try:
     lock = RunLock(Path(sys.argv[1]))
 except UserError as error:

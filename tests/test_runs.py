@@ -12,7 +12,7 @@ import pytest
 
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
-from convmixer.runs import RunFolders, create_run, typed_command
+from convmixer.runs.folders import RunFolders, create_run, typed_command
 
 NOON = "24-02-29_120005"
 
@@ -53,7 +53,7 @@ def test_roots_that_are_one_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-SAY = "import sys\nfrom convmixer.runs import typed_command\nprint(typed_command({words}))\n"
+SAY = "import sys\nfrom convmixer.runs.folders import typed_command\nprint(typed_command({words}))\n"
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -16,8 +16,8 @@ from tests.conftest import Train
 from tqdm import tqdm
 
 from convmixer.errors import UserError
-from convmixer.progress import Progress, note
-from convmixer.streams import standard_streams
+from convmixer.terminal.progress import Progress, note
+from convmixer.terminal.streams import standard_streams
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\rnothing\u202egpj.\udcff"
@@ -148,7 +148,7 @@ def test_exit_codes_where_the_streams_are_closed(words: str, code: int) -> None:
 
 def test_a_closed_descriptor_is_not_given_to_the_next_file(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from convmixer.streams import standard_streams\n"
+        "import os, sys; from convmixer.terminal.streams import standard_streams\n"
         "with standard_streams():\n"
         f"    file = open({str(tmp_path / 'checkpoint')!r}, 'w')\n"
         "    os.write(2, b'a library writes to stderr'); print('so does Python', file=sys.stderr)\n"

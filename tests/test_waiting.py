@@ -16,17 +16,17 @@ import pytest
 from tests.conftest import ToyOptions
 from torch.distributed import HashStore
 
-from convmixer.distributed import Processes
+from convmixer.distributed.processes import Processes
+from convmixer.distributed.waiting import from_first_in_time
 from convmixer.errors import UserError
-from convmixer.waiting import from_first_in_time
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = """
 import os, sys, time
 import torch
-from convmixer.distributed import Processes, process_group
+from convmixer.distributed.processes import Processes, process_group
 from convmixer.errors import UserError
-from convmixer.waiting import from_first_in_time
+from convmixer.distributed.waiting import from_first_in_time
 processes = Processes.from_environment()
 """
 # A collective after the wait, whose time-out is shorter than the work was.
@@ -90,8 +90,8 @@ def test_others_do_not_wait_for_a_first_process_that_is_gone() -> None:
 def together(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Two processes, as threads with a store: what each gets, or the error that it ends with."""
     store = HashStore()
-    monkeypatch.setattr("convmixer.waiting.shared_store", lambda: store)
-    monkeypatch.setattr("convmixer.waiting.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("convmixer.distributed.waiting.shared_store", lambda: store)
+    monkeypatch.setattr("convmixer.distributed.waiting.POLL_SECONDS", 0.01)
 
     def run(work: Callable[[], Any], limit: float) -> list[Any]:
         def one(rank: int) -> Any:
@@ -134,7 +134,7 @@ def test_waiting_has_an_end(together: Callable[..., list[Any]]) -> None:
 TRAIN = """
 import sys, time
 from convmixer.execution import choice, ways
-from convmixer.execution.function import FunctionOfModel
+from convmixer.backends.function import FunctionOfModel
 
 def build(model, job, plan):
     print("built", file=sys.stderr)

@@ -17,7 +17,7 @@ import torch
 
 from convmixer.arch import architecture
 from convmixer.doctor import engine, machine
-from convmixer.doctor.answer import Answer, healthy, to_text
+from convmixer.doctor.check_result import Answer, healthy, to_text
 from convmixer.doctor.largest_batch import largest_batch, parameters
 from convmixer.model import ConvMixer
 

@@ -81,7 +81,7 @@ def test_a_network_that_timm_cannot_build_is_said(convmixer: Command, small: Pat
 )
 def test_timm_names_only_what_it_builds(arch: str, options: dict[str, Any], name: str | None) -> None:
     from convmixer.arch import architecture
-    from convmixer.export.hub import timm_name
+    from convmixer.exporters.hub import timm_name
 
     assert timm_name(architecture(arch, **options)) == name
     if name is not None:

@@ -142,7 +142,7 @@ HOSTILE = {
 PROGRAM = """
 import json, os, resource, sys, time
 from pathlib import Path
-from convmixer.data.inspection.look import look_at
+from convmixer.data.inspection.probe import look_at
 from convmixer.data.decode import decode
 from convmixer.data.limits import BadImage
 statm = Path("/proc/self/statm")

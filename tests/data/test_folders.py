@@ -237,7 +237,7 @@ def test_names_in_two_unicode_forms_are_one_class(root: Path) -> None:
 def test_the_folders_of_runs_are_no_class(root: Path) -> None:
     """Beside the class folders, inside one, and where the options give the outputs other folders."""
     from convmixer.config.schema import Config
-    from convmixer.runs import create_run
+    from convmixer.runs.folders import create_run
 
     before = names(train_split(root), root)
     train = root / "train"

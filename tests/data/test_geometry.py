@@ -12,7 +12,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from convmixer.data.geometry import CROP_DRAWS, eval_crop, random_crop_box, train_crop
+from convmixer.data.crops import CROP_DRAWS, eval_crop, random_crop_box, train_crop
 from convmixer.data.limits import BadImage
 from convmixer.data.preprocessing import Preprocessing
 

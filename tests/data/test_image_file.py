@@ -18,7 +18,7 @@ from PIL import Image
 from convmixer.data import image_file
 from convmixer.data.folders import Files
 from convmixer.data.image_file import read_image_file
-from convmixer.data.inspection.look import look_at
+from convmixer.data.inspection.probe import look_at
 from convmixer.data.limits import BadImage
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader, read_batches
@@ -150,7 +150,7 @@ def test_want_of_memory_for_one_image_ends_no_job(tmp_path: Path) -> None:
 import os, resource, sys
 from pathlib import Path
 from convmixer.data.folders import Files
-from convmixer.data.inspection.look import look_at
+from convmixer.data.inspection.probe import look_at
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader, read_batches
 files = Files([f"{sys.argv[1]}/{n}.png" for n in range(3)], labels=[0, 1, 2])

@@ -16,8 +16,8 @@ from PIL import Image
 from convmixer.data.decode import OPENERS
 from convmixer.data.formats.kinds import FORMAT_OF_EXTENSION, READ
 from convmixer.data.inspection.findings import Finding, Item
-from convmixer.data.inspection.look import look_at
-from convmixer.data.inspection.page import to_html
+from convmixer.data.inspection.html import to_html
+from convmixer.data.inspection.probe import look_at
 from convmixer.data.inspection.report import Report, inspect, to_record, to_text
 from convmixer.data.inspection.splits import list_split
 from convmixer.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from convmixer.data.order import BatchPlan, permutation, steps_per_epoch
+from convmixer.data.batch_sampler import BatchPlan, permutation, steps_per_epoch
 
 
 @pytest.mark.parametrize("count", [1, 2, 17, 1000])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from convmixer.execution import Job
+from convmixer.backends.workload import Job
 from convmixer.model import ConvMixer, create_model
 
 

@@ -12,10 +12,14 @@ import torch
 from torch import nn
 
 from convmixer.arch import parse_arch
+from convmixer.backends import registry as ways
+from convmixer.backends import workload as job
+from convmixer.backends.autotune import cache, choose
+from convmixer.backends.autotune.benchmark import Timing, measure
+from convmixer.backends.autotune.choose import build_network, choose_network, choose_way
+from convmixer.backends.registry import Way, default_name, ways_for
+from convmixer.backends.workload import Job
 from convmixer.errors import UserError
-from convmixer.execution import Job, build_network, cache, choice, choose_network, choose_way, job, ways
-from convmixer.execution.measure import Timing, measure
-from convmixer.execution.ways import Way, default_name, ways_for
 from convmixer.model import ConvMixer
 
 LONG = 10**9
@@ -52,7 +56,7 @@ BROKEN = way("broken", lambda model: Failing())
 
 @pytest.fixture(autouse=True)
 def _processor_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "has_bf16_units", lambda: False)
+    monkeypatch.setattr(choose, "has_bf16_units", lambda: False)
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def timings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Timing]]:
     """Measured times that the test lays down, in place of the clock; `measured` lists what was asked for."""
     laid_down: dict[str, Timing] = {}
-    monkeypatch.setattr(choice, "measure", lambda ways, *_: {way.name: laid_down[way.name] for way in ways})
+    monkeypatch.setattr(choose, "measure", lambda ways, *_: {way.name: laid_down[way.name] for way in ways})
     return laid_down
 
 
@@ -145,7 +149,7 @@ def test_bf16_is_offered_and_said(
     timings: dict[str, Timing],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(choice, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(choose, "has_bf16_units", lambda: True)
     offer(EAGER, RIGHT)
     timings |= {EAGER.name: Timing(0.2, 0.1), "right": Timing(0.1, 0.1)}
     model, in_fp32, in_bf16 = small_model(), [], []
@@ -172,7 +176,7 @@ def test_short_jobs_are_not_measured(
     def never(*_: object) -> None:
         raise AssertionError("a short job was measured")
 
-    monkeypatch.setattr(choice, "measure", never)
+    monkeypatch.setattr(choose, "measure", never)
     model, said = small_model(), []
     assert choose_network(model, job_of(model), 1, say=said.append) is model
     big = replace(job_of(model), arch=small_model("convmixer_64_4").arch, image_size=32)
@@ -199,7 +203,7 @@ def test_compile_is_tried_for_very_long_jobs_only(
         tried.append([way.name for way in ways])
         return {way.name: Timing(1.0, 1.0) for way in ways}
 
-    monkeypatch.setattr(choice, "measure", fake)
+    monkeypatch.setattr(choose, "measure", fake)
     offer(EAGER, RIGHT, way("compiled", lambda model: model, "compile"))
     model = small_model()
     task = job_of(model)
@@ -314,7 +318,7 @@ def test_none_of_those_asked_for_passes_the_measurement(
 @pytest.mark.parametrize("execution", ["fused", "compile", "openvino"])
 @pytest.mark.parametrize("images", [0, LONG])
 def test_nothing_of_the_kind_that_was_asked_for(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], execution: choice.Execution, images: int
+    small_model: Make, job_of: MakeJob, offer: Callable[..., None], execution: choose.Execution, images: int
 ) -> None:
     offer(EAGER)
     model, said = small_model(), []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from convmixer.execution.depthwise import depthwise, pointwise, training_forward, weight_gradient
+from convmixer.backends.onednn_training import depthwise, pointwise, training_forward, weight_gradient
 from convmixer.model import ConvMixer
 
 # Channels that make whole vectors of the processor, and such that do not; odd maps smaller and larger than the kernel.
@@ -44,7 +44,7 @@ def test_weight_gradient_in_bf16() -> None:
 def test_weight_gradient_in_parts_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     x, grad = (torch.randn(5, 3, 4, 6).contiguous(memory_format=torch.channels_last) for _ in range(2))
     whole = weight_gradient(x, grad, 3)
-    monkeypatch.setattr("convmixer.execution.depthwise.CHUNK_BYTES", 2 * x[0].nbytes)
+    monkeypatch.setattr("convmixer.backends.onednn_training.CHUNK_BYTES", 2 * x[0].nbytes)
     torch.testing.assert_close(weight_gradient(x, grad, 3), whole, rtol=1e-5, atol=1e-5)
 
 

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from convmixer.backends import registry
+from convmixer.backends.autotune.choose import attempts, build_network, evaluation_network
+from convmixer.backends.autotune.fallback import build_tried
+from convmixer.backends.autotune.trial import try_training
+from convmixer.backends.registry import Way
+from convmixer.backends.workload import Job
 from convmixer.errors import UserError
-from convmixer.execution import Job, attempts, build_network, evaluation_network, ways
-from convmixer.execution.fallback import build_tried
-from convmixer.execution.trial import try_training
-from convmixer.execution.ways import Way
 from convmixer.model import ConvMixer
-from convmixer.train.network import training_mode
+from convmixer.training.network import training_mode
 
 Make = Callable[..., ConvMixer]
 MakeJob = Callable[..., Job]
@@ -72,7 +74,7 @@ FAULTS = {
 }
 
 
-def way(name: str, network: type[Right], kind: ways.Kind = "fused", **more: Any) -> Way:
+def way(name: str, network: type[Right], kind: registry.Kind = "fused", **more: Any) -> Way:
     return Way(name, kind, lambda job: True, lambda model, job, plan: network(model), **more)
 
 
@@ -84,7 +86,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         eager = Way("eager, channels_last", "eager", lambda job: True, lambda model, job, plan: model)
         planned = {"takes_plan": True}
         graphed = way("graph", graph, fallback="fused", holds_memory=True, **planned)
-        monkeypatch.setattr(ways, "WAYS", (eager, way("fused", fused, **planned), graphed))
+        monkeypatch.setattr(registry, "WAYS", (eager, way("fused", fused, **planned), graphed))
 
     return set_ways
 
@@ -246,10 +248,10 @@ def test_full_names(small_model: Make, job_of: MakeJob, offer: Callable[..., Non
     offer(Right, Right)
     model = small_model()
     job = job_of(model, training=True)
-    found = ways.ways_for(job)
+    found = registry.ways_for(job)
 
     def name(text: str) -> str | None:
-        way = ways.way_of(text, found, job)
+        way = registry.way_of(text, found, job)
         return None if way is None else way.full_name
 
     for text in ("eager, channels_last", "fused", "fused [keep=mixed erf=long]"):

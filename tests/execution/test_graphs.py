@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from convmixer.execution import Job, build_network, graphs, ways
-from convmixer.execution.graphs import GraphedConvMixer
-from convmixer.execution.measure import measure
-from convmixer.execution.ways import Way, ways_for
+from convmixer.backends import cuda_graph as graphs
+from convmixer.backends import registry
+from convmixer.backends.autotune.benchmark import measure
+from convmixer.backends.autotune.choose import build_network
+from convmixer.backends.cuda_graph import GraphedConvMixer
+from convmixer.backends.registry import Way, ways_for
+from convmixer.backends.workload import Job
 from convmixer.kernels import limits
 from convmixer.model import ConvMixer
 
@@ -247,7 +250,7 @@ def test_inference_takes_batches_of_any_size(
 def test_a_recording_that_fails_falls_back(small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = Way("graph", "fused", lambda job: True, lambda model, job, plan: GraphedConvMixer(model, plain, job))
     eager = Way("eager, channels_last", "eager", lambda job: True, lambda model, job, plan: model)
-    monkeypatch.setattr(ways, "WAYS", (eager, graph))
+    monkeypatch.setattr(registry, "WAYS", (eager, graph))
     model, said, images = small_model().train(), [], torch.randn(4, 3, 16, 16)
     twin = copy.deepcopy(model)
     network = build_network("graph", model, job_of(model, training=True), "auto", said.append)
@@ -375,7 +378,7 @@ def test_the_kernels_are_a_way_only_where_they_run(
 def test_where_the_way_applies(small_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "fused, Triton, CUDA graph"
     offered_here = partial(offered, small_model())
-    monkeypatch.setattr(ways, "reason_against", lambda *job: None)
+    monkeypatch.setattr(registry, "reason_against", lambda *job: None)
     assert name not in offered_here("cpu", training=True)
     assert name in offered_here("cuda", training=True)
     assert name in offered_here("cuda", training=False)

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from convmixer.execution import Job, choice, choose_evaluation_way, choose_way, measure, ways
-from convmixer.execution.measure import Timing, _interleaved
-from convmixer.execution.ways import Way
+from convmixer.backends import registry as ways
+from convmixer.backends.autotune import benchmark, choose
+from convmixer.backends.autotune.benchmark import Timing, _interleaved
+from convmixer.backends.autotune.choose import choose_evaluation_way, choose_way
+from convmixer.backends.registry import Way
+from convmixer.backends.workload import Job
 from convmixer.model import ConvMixer
 
 Make = Callable[..., ConvMixer]
@@ -24,8 +27,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.calls = 0.0, []
-        monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(measure.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(benchmark.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(benchmark.time, "monotonic", lambda: self.now)
 
     def step(self, name: str, *seconds: float) -> Callable[[], list[torch.Tensor]]:
         left = list(seconds)
@@ -90,14 +93,14 @@ def test_no_way_is_begun_after_the_bound(
 
     eager = Way("eager, channels_last", "eager", lambda job: True, lambda model, job, plan: Second(model))
     monkeypatch.setattr(ways, "WAYS", (eager, slow("first"), slow("second"), slow("third")))
-    monkeypatch.setattr(choice, "has_bf16_units", lambda: False)
+    monkeypatch.setattr(choose, "has_bf16_units", lambda: False)
     model, said = small_model(), []
     choose_way(model, job_of(model), LONG, say=said.append)
     # Each is built twice, for the check and for the timing: the third would begin at 400 s.
     assert built == ["first", "first", "second", "second"]
     assert "execution: not measured, 300 s were over: third" in said
     # Nothing of it is kept, so that it is tried when the time allows it.
-    assert sorted(choice.cache.load(job_of(model))) == ["eager, channels_last", "first", "second"]
+    assert sorted(choose.cache.load(job_of(model))) == ["eager, channels_last", "first", "second"]
 
 
 def test_an_evaluation_takes_what_pays_each_time(
@@ -113,13 +116,13 @@ def test_an_evaluation_takes_what_pays_each_time(
         tried.append([way.full_name for way in ways])
         return {way.full_name: timings[way.full_name] for way in ways}
 
-    monkeypatch.setattr(choice, "measure", fake)
-    monkeypatch.setattr(choice, "OUTLASTS", 0.0)
+    monkeypatch.setattr(choose, "measure", fake)
+    monkeypatch.setattr(choose, "OUTLASTS", 0.0)
     model = small_model()
 
     def chosen(images: int, times: int, *offered: Way, execution: Any = "auto") -> str:
         monkeypatch.setattr(ways, "WAYS", (eager, compiled, *offered))
-        monkeypatch.setattr(choice.cache, "load", lambda job: {})
+        monkeypatch.setattr(choose.cache, "load", lambda job: {})
         return choose_evaluation_way(model, job_of(model), images, times, execution, lambda _: None)
 
     # A copy costs 5 s each time and wins 0.1 s an image.

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from convmixer.backends.autotune.benchmark import measure
+from convmixer.backends.autotune.choose import choose_way
+from convmixer.backends.registry import ways_for
+from convmixer.backends.workload import Job
 from convmixer.errors import UserError
-from convmixer.execution import Job, choose_way
-from convmixer.execution.measure import measure
-from convmixer.execution.ways import ways_for
 from convmixer.model import ConvMixer
 
 openvino = pytest.importorskip("openvino")
 
-from convmixer.execution.openvino_graph import OpenVinoConvMixer
-from convmixer.runtime.openvino_engine import OpenVinoEngine
+from convmixer.backends.openvino.engine import OpenVinoEngine
+from convmixer.backends.openvino.network import OpenVinoConvMixer
 
 
 # torch says that an even side costs it a copy.
@@ -81,7 +82,7 @@ SIGNALLED = """
 import os, signal
 import numpy, openvino
 from openvino import opset13 as ops
-from convmixer.runtime.openvino_engine import OpenVinoEngine
+from convmixer.backends.openvino.engine import OpenVinoEngine
 engine = None
 for count in (1, 40, 1, 70):
     images = ops.parameter([-1, 3, 2, 2], numpy.float32)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from convmixer.execution.packed import PackedConvMixer
+from convmixer.backends.onednn_inference import PackedConvMixer
 from convmixer.model import ConvMixer
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from convmixer.execution import Job, cache, choice, choose_way, ways
-from convmixer.execution.measure import Timing
-from convmixer.execution.ways import Way, ways_for
+from convmixer.backends import registry as ways
+from convmixer.backends.autotune import cache, choose
+from convmixer.backends.autotune.benchmark import Timing
+from convmixer.backends.autotune.choose import choose_way
+from convmixer.backends.registry import Way, ways_for
+from convmixer.backends.workload import Job
 from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer
 
@@ -37,10 +40,10 @@ def tuning(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     module.tuned_plan = tuned_plan  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "convmixer.kernels.tuning", module)
     monkeypatch.setattr(ways, "WAYS", (EAGER, FUSED))
-    monkeypatch.setattr(choice, "has_bf16_units", lambda: False)
+    monkeypatch.setattr(choose, "has_bf16_units", lambda: False)
     fast = {"fused": 0.1, "eager": 0.2}
     monkeypatch.setattr(
-        choice, "measure", lambda ways, *_: {way.full_name: Timing(fast[way.kind], 1.0) for way in ways}
+        choose, "measure", lambda ways, *_: {way.full_name: Timing(fast[way.kind], 1.0) for way in ways}
     )
     return asked
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from convmixer.arch import architecture
+from convmixer.backends.about import About
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
-from convmixer.runtime.about import About
 
 
 def lively_model(arch: str, **options: object) -> ConvMixer:

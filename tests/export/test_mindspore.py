@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 
 from convmixer.arch import VARIANTS, architecture
+from convmixer.backends.about import About, decode
+from convmixer.backends.mindspore_runtime import open_mindspore, side_file
+from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import UserError
-from convmixer.export.mindspore import build_cell, export_mindspore
+from convmixer.exporters.mindspore import build_cell, export_mindspore
 from convmixer.model import ConvMixer
-from convmixer.runtime.about import About, decode
-from convmixer.runtime.mindspore_runtime import open_mindspore, side_file
-from convmixer.runtime.torch_runtime import TorchRuntime
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_layout
 

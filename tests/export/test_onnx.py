@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 from tests.export.conftest import about_of, lively_model
 
+from convmixer.backends.about import About, decode
+from convmixer.backends.model_file import DeviceWish, ModelFile
+from convmixer.backends.onnx.runtime import open_onnx
+from convmixer.backends.torch_runtime import TorchRuntime
+from convmixer.data.crops import eval_crop
 from convmixer.data.folders import Files
-from convmixer.data.geometry import eval_crop
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import UserError
-from convmixer.export.onnx import write_onnx
+from convmixer.exporters.onnx import write_onnx
 from convmixer.model import ConvMixer
-from convmixer.runtime.about import About, decode
-from convmixer.runtime.model_file import DeviceWish, ModelFile
-from convmixer.runtime.onnx_runtime import open_onnx
-from convmixer.runtime.torch_runtime import TorchRuntime
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
 FLOWERS = Path(__file__).parents[3] / "shared/data/flowers5/val/rose"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convmixer.export.parity import compare, table
+from convmixer.exporters.parity import compare, table
 
 
 class Fixed:

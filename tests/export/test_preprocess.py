@@ -13,7 +13,7 @@ from convmixer.data.arrays import ArraySource
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.export.preprocess import largest_difference, preprocessing_graph
+from convmixer.exporters.preprocess import largest_difference, preprocessing_graph
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
 

@@ -18,7 +18,7 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.formats.kinds import READ
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
-from convmixer.train.checkpoint import save_checkpoint
+from convmixer.training.checkpointing.checkpoint import save_checkpoint
 from convmixer.weights.mindspore_ckpt import encode_checkpoint, read_checkpoint
 from convmixer.weights.write import write_layout, write_weights
 

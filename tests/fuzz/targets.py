@@ -25,10 +25,10 @@ from convmixer.config.options import options_of
 from convmixer.config.recipes import shipped_recipes
 from convmixer.config.schema import Config
 from convmixer.data.cifar10 import open_cifar10
+from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode
-from convmixer.data.geometry import eval_crop
-from convmixer.data.inspection.look import look_at
-from convmixer.train.checkpoint import fault_of, load_checkpoint
+from convmixer.data.inspection.probe import look_at
+from convmixer.training.checkpointing.checkpoint import fault_of, load_checkpoint
 from convmixer.weights import record
 from convmixer.weights.load import check, complete
 from convmixer.weights.read import read_weights

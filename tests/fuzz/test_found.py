@@ -21,7 +21,7 @@ from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
-from convmixer.train.checkpoint import fault_of
+from convmixer.training.checkpointing.checkpoint import fault_of
 from convmixer.weights.read import read_weights
 from convmixer.weights.record import KEY
 from convmixer.weights.write import write_weights

@@ -18,8 +18,8 @@ from PIL import Image
 from tests.conftest import Command, Run, ToyOptions, Train, file_size_limit
 from tests.reliability.conftest import Start, children, newest, wait_for
 
-from convmixer.train.checkpoint import fault_of
-from convmixer.train.faults import explain, out_of_memory
+from convmixer.training.checkpointing.checkpoint import fault_of
+from convmixer.training.error_messages import explain, out_of_memory
 
 
 def tree_hash(folder: Path) -> str:
@@ -102,7 +102,7 @@ def test_the_disk_of_the_best_weights_is_full(
         filler.write_bytes(bytes(60_000))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convmixer.train.opening.check_space", fill)
+        patch.setattr("convmixer.training.run_folders.check_space", fill)
         done = convmixer("train", *options)
     assert done.code == 1
     assert "the best weights, those of step " in done.error
@@ -264,10 +264,10 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     from convmixer.arch import architecture
     from convmixer.errors import UserError
     from convmixer.model import create_model
-    from convmixer.runs import RunFolders
-    from convmixer.train.precision import LossScaler
-    from convmixer.train.saver import Saver
-    from convmixer.train.state import TrainState
+    from convmixer.precision import LossScaler
+    from convmixer.runs.folders import RunFolders
+    from convmixer.training.checkpointing.manager import Saver
+    from convmixer.training.checkpointing.state import TrainState
 
     model = create_model("convmixer_8_1", kernel_size=3, patch_size=2, num_classes=2)
     state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), LossScaler())
@@ -320,7 +320,7 @@ def test_events_that_cannot_be_written_do_not_stop_the_run(train: Train, monkeyp
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convmixer.train.journal.EventFile", refuse)
+    monkeypatch.setattr("convmixer.training.logging.metric_logger.EventFile", refuse)
     run = train()
     assert run.done.err.count("no more TensorBoard events") == 1
     assert len(run.metrics("train")) == 6

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import Command, Run, ToyOptions, Train
 from tests.reliability.conftest import assert_same_checkpoint, metrics, newest
 
-from convmixer.runtime.torch_runtime import TorchRuntime
-from convmixer.train import saver
+from convmixer.backends.torch_runtime import TorchRuntime
+from convmixer.training.checkpointing import manager
 
 
 def signalled(function: Callable[..., Any], number: signal.Signals) -> Callable[..., Any]:
@@ -33,9 +33,9 @@ def signalled(function: Callable[..., Any], number: signal.Signals) -> Callable[
     ("owner", "name", "step", "number", "code"),
     [
         (TorchRuntime, "logits", 3, signal.SIGHUP, 129),
-        (saver, "save_checkpoint", None, signal.SIGUSR1, 138),
+        (manager, "save_checkpoint", None, signal.SIGUSR1, 138),
         pytest.param(TorchRuntime, "logits", 3, signal.SIGTERM, 143, marks=pytest.mark.slow),
-        pytest.param(saver, "save_checkpoint", None, signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(manager, "save_checkpoint", None, signal.SIGTERM, 143, marks=pytest.mark.slow),
     ],
 )
 def test_it_saves_and_the_rest_is_equal(

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from convmixer.arch import architecture
+from convmixer.backends.about import About, decode
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.runtime.about import About, decode
 
 ABOUT = About(
     architecture("convmixer_8_2", num_classes=2),

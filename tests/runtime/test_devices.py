@@ -10,9 +10,9 @@ import pytest
 import torch
 from tests.conftest import Command, Run, ToyOptions
 
+from convmixer.devices import choose_device
 from convmixer.errors import UserError
-from convmixer.runtime.devices import choose_device
-from convmixer.train import numerics
+from convmixer.training import non_finite
 
 
 @pytest.fixture
@@ -76,6 +76,6 @@ def test_the_finite_check_waits_on_the_stream_that_copies(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "Event", event)
     monkeypatch.setattr(torch.cuda, "current_stream", stream_of)
     device = torch.device("cuda", 1)
-    numerics._arrival(SimpleNamespace(is_cuda=True, device=device))  # type: ignore[arg-type]
+    non_finite._arrival(SimpleNamespace(is_cuda=True, device=device))  # type: ignore[arg-type]
     assert recorded == ["of cuda:1"]
-    assert numerics._arrival(torch.zeros(2)) is None
+    assert non_finite._arrival(torch.zeros(2)) is None

@@ -10,9 +10,9 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
+from convmixer.backends.onnx.external_data import external_bytes
+from convmixer.backends.onnx.session import CPU, OnnxFile
 from convmixer.errors import UserError
-from convmixer.runtime.external_data import external_bytes
-from convmixer.runtime.onnx_session import CPU, OnnxFile
 
 WEIGHTS = np.arange(6, dtype=np.float32)
 

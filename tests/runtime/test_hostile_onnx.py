@@ -14,13 +14,13 @@ import onnx
 import onnx.parser
 import pytest
 
+from convmixer.backends.memory_limit import memory_growth
+from convmixer.backends.model_file import DeviceWish, ModelFile
+from convmixer.backends.onnx import session
+from convmixer.backends.onnx.graph import read_graph
+from convmixer.backends.onnx.runtime import open_onnx
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
-from convmixer.runtime import onnx_session
-from convmixer.runtime.limits import memory_growth
-from convmixer.runtime.model_file import DeviceWish, ModelFile
-from convmixer.runtime.onnx_graph import read_graph
-from convmixer.runtime.onnx_runtime import open_onnx
 
 FOREVER = 2**63 - 1
 
@@ -185,7 +185,7 @@ def test_an_endless_computation_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
     products = "\n".join(f"c{i + 1} = MatMul(c{i}, c0)" for i in range(3000))
     nodes = f"c0 = ConstantOfShape(s)\n{products}\nbig = ReduceMax<keepdims = 0>(c3000)"
     (tmp_path / "m.onnx").write_bytes(model(nodes, "int64[2] s = {1200, 1200}"))
-    monkeypatch.setattr(onnx_session, "SECONDS", 0.3)
+    monkeypatch.setattr(session, "SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(UserError, match=r"m\.onnx: does not answer an image within 0 s") as refusal:
         opened(tmp_path / "m.onnx")

@@ -11,11 +11,11 @@ import onnx.parser
 import pytest
 from tests.runtime.conftest import Write
 
+from convmixer.backends.model_file import DeviceWish, ModelFile
+from convmixer.backends.onnx.runtime import open_onnx
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.metrics import Score, softmax
-from convmixer.runtime.model_file import DeviceWish, ModelFile
-from convmixer.runtime.onnx_runtime import open_onnx
 
 CPU = DeviceWish("CPU")
 

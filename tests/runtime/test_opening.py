@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.runtime.conftest import Write
 
-from convmixer.runtime.opening import kind_of
+from convmixer.backends.opening import kind_of
 
 
 def test_an_onnx_file_by_any_name(write_model: Write) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from convmixer.train.agenda import Agenda
+from convmixer.training.intervals import Agenda
 
 STEPS = range(1, 13)
 

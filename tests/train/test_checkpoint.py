@@ -19,7 +19,7 @@ from tests.conftest import file_size_limit
 from convmixer.arch import architecture
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
-from convmixer.train.checkpoint import (
+from convmixer.training.checkpointing.checkpoint import (
     checkpoints,
     fault_of,
     keep_newest,

@@ -8,7 +8,7 @@ from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 from torch.nn import functional
 
-from convmixer.train.criterion import soft_cross_entropy
+from convmixer.training.loss import soft_cross_entropy
 
 
 def test_loss_by_hand() -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from convmixer.errors import UserError
 from convmixer.model import create_model
-from convmixer.train.ema import Ema
+from convmixer.training.ema import Ema
 
 
 def one_weight(value: float) -> nn.Linear:

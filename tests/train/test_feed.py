@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from convmixer.data.order import BatchPlan
+from convmixer.data.batch_sampler import BatchPlan
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
 from convmixer.data.sources import Source, open_split
 from convmixer.errors import UserError
-from convmixer.train.feed import HostBatch, LoaderFeed
+from convmixer.training.loading.batch_loader import HostBatch, LoaderFeed
 
 # From Python 3.12 on, forking beside torch's threads warns; the loader forks before it uses any.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

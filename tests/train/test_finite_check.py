@@ -20,14 +20,14 @@ from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import create_model
-from convmixer.train import step as step_module
-from convmixer.train.ema import Ema
-from convmixer.train.feed import HostBatch
-from convmixer.train.numerics import FiniteCheck, NonFinite
-from convmixer.train.optimizer import create_optimizer
-from convmixer.train.precision import LossScaler, Precision
-from convmixer.train.state import TrainState
-from convmixer.train.step import TrainStep
+from convmixer.precision import LossScaler, Precision
+from convmixer.training import step as step_module
+from convmixer.training.checkpointing.state import TrainState
+from convmixer.training.ema import Ema
+from convmixer.training.loading.batch_loader import HostBatch
+from convmixer.training.non_finite import FiniteCheck, NonFinite
+from convmixer.training.optimizer import create_optimizer
+from convmixer.training.step import TrainStep
 
 PREPROCESSING = Preprocessing(size=8)
 # All that a recipe for CIFAR-10 may do to a batch.

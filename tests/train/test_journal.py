@@ -13,9 +13,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.conftest import file_size_limit
 
-from convmixer.train import journal
-from convmixer.train.events import EventFile
-from convmixer.train.journal import Journal
+from convmixer.training.logging import metric_logger
+from convmixer.training.logging.metric_logger import Journal
+from convmixer.training.logging.tensorboard import EventFile
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def test_without_events_the_local_log_goes_on(
     def refuse(*_: object, **__: object) -> EventFile:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(journal, "EventFile", refuse)
+    monkeypatch.setattr(metric_logger, "EventFile", refuse)
     log = Journal(tmp_path)
     log.write("train", 1, {"loss": 1.0})
     log.picture("input", np.zeros((2, 2, 3), np.uint8))

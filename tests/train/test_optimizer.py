@@ -14,7 +14,7 @@ from convmixer.config.schema import Config
 from convmixer.errors import UserError
 from convmixer.model import create_model
 from convmixer.optimizers import OPTIMIZERS, Settings
-from convmixer.train.optimizer import create_optimizer, honours_found_inf, parameter_groups, set_lr, take_layout
+from convmixer.training.optimizer import create_optimizer, honours_found_inf, parameter_groups, set_lr, take_layout
 
 SETTINGS = {"lr": 0.1, "beta": (0.9, 0.99), "eps": 1.0, "momentum": 0.9, "weight_decay": 0.01}
 

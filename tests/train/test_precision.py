@@ -11,8 +11,8 @@ from torch import nn
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 from convmixer.model import create_model
-from convmixer.train.optimizer import create_optimizer
-from convmixer.train.precision import AmpDtype, AmpLevel, LossScaler, Precision
+from convmixer.precision import AmpDtype, AmpLevel, LossScaler, Precision
+from convmixer.training.optimizer import create_optimizer
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")

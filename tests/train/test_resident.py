@@ -11,15 +11,15 @@ import torch
 from tests.conftest import Command, Run
 
 from convmixer.data.arrays import ArraySource
+from convmixer.data.batch_sampler import BatchPlan
 from convmixer.data.classes import ClassMap
 from convmixer.data.digits import open_digits
-from convmixer.data.order import BatchPlan
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
 from convmixer.data.sources import Source, Subset, open_split
-from convmixer.train import assembly
-from convmixer.train.feed import LoaderFeed
-from convmixer.train.resident import MOST_BYTES, ResidentFeed, whole_images
+from convmixer.training import build
+from convmixer.training.loading.batch_loader import LoaderFeed
+from convmixer.training.loading.device_loader import MOST_BYTES, ResidentFeed, whole_images
 
 GREY = Preprocessing(size=8, mean=(0.5,), std=(0.5,))
 
@@ -108,7 +108,7 @@ KEPT = "the training images, 0.0192 MB, are kept on cpu"
 def test_a_run_learns_the_same_both_ways(convmixer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = train_digits(convmixer, tmp_path / "kept", "--aa=rand-m9-n2-p1.0")
     assert KEPT in kept.done.err
-    monkeypatch.setattr(assembly, "whole_images", lambda _: None)
+    monkeypatch.setattr(build, "whole_images", lambda _: None)
     loaded = train_digits(convmixer, tmp_path / "loaded", "--aa=rand-m9-n2-p1.0")
     assert KEPT not in loaded.done.err
     for kind in ("train", "eval"):

@@ -11,7 +11,7 @@ import pytest
 
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
-from convmixer.train.schedulers import LrScaling, Schedule, ScheduleName, peak_lr
+from convmixer.training.lr_schedule import LrScaling, Schedule, ScheduleName, peak_lr
 
 PLAIN = Schedule(
     name="constant_lr",
@@ -120,5 +120,5 @@ def test_the_options_offer_exactly_these() -> None:
 
 
 def test_schedules_need_no_torch() -> None:
-    code = "import sys, convmixer.train.schedulers; sys.exit('torch' in sys.modules)"
+    code = "import sys, convmixer.training.lr_schedule; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from convmixer.distributed import Processes
+from convmixer.distributed.processes import Processes
 from convmixer.signals import STOP_SIGNALS
-from convmixer.train.stopping import Stopped, StopSignals, StopWish
+from convmixer.training.signals import Stopped, StopSignals, StopWish
 
 
 def send(number: int) -> None:

@@ -16,8 +16,9 @@ from tests.conftest import Command, Run, ToyOptions, Train, run_command
 from tests.execution.test_fallback import FailsBackward, FailsForward, NoMemory, NoMemoryOnACpu, Right, way
 from tests.reliability.conftest import assert_same_checkpoint, metrics, newest
 
-from convmixer.execution import choice, ways
-from convmixer.execution.measure import Timing
+from convmixer.backends import registry as ways
+from convmixer.backends.autotune import choose
+from convmixer.backends.autotune.benchmark import Timing
 
 EAGER = ways.Way("eager, channels_last", "eager", lambda job: True, lambda model, job, plan: model)
 
@@ -33,9 +34,9 @@ def found_fastest(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def offer(*offered: ways.Way) -> None:
         monkeypatch.setattr(ways, "WAYS", (EAGER, *offered))
-        monkeypatch.setattr(choice, "OUTLASTS", 0.0)
+        monkeypatch.setattr(choose, "OUTLASTS", 0.0)
         monkeypatch.setattr(
-            choice, "measure", lambda ways, *_: {way.full_name: Timing(1.0 / n, 0.0) for n, way in enumerate(ways, 1)}
+            choose, "measure", lambda ways, *_: {way.full_name: Timing(1.0 / n, 0.0) for n, way in enumerate(ways, 1)}
         )
 
     return offer

@@ -156,7 +156,7 @@ def main(folder: Path) -> None:
     from convmixer.config.loading import parse
     from convmixer.data.classes import ClassMap
     from convmixer.errors import UserError
-    from convmixer.train.network import create_network, read_start
+    from convmixer.training.network import create_network, read_start
     from convmixer.weights.load import load_model
 
     now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

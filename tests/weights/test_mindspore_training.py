@@ -85,7 +85,7 @@ def _train(kind: str, folder: Path) -> Trained:
     from mindspore import dataset, nn
     from mindspore.train import CheckpointConfig, Model, ModelCheckpoint
 
-    from convmixer.export.mindspore_cell import Network
+    from convmixer.exporters.mindspore_cell import Network
 
     ms.set_seed(1)
     random = np.random.default_rng(0)
@@ -175,7 +175,7 @@ def test_converted_and_read_back_by_mindspore(
 ) -> None:
     import mindspore as ms
 
-    from convmixer.export.mindspore_cell import Network
+    from convmixer.exporters.mindspore_cell import Network
 
     run = training(kind)
     for layout, name in (("timm", "a.safetensors"), ("mindspore", "a.ckpt"), ("ours", "b.safetensors")):

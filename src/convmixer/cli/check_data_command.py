@@ -11,11 +11,11 @@ from convmixer.config.checks import CheckDataOptions
 from convmixer.config.loading import Command, parse
 from convmixer.data.cifar10 import FOLDER as CIFAR10_FOLDER
 from convmixer.data.folders import refuse_nested
-from convmixer.data.inspection.page import to_html
+from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import Report, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.progress import Progress, note
+from convmixer.terminal.progress import Progress, note
 
 COMMAND = Command(
     "check-data",

@@ -10,7 +10,7 @@ from convmixer.arch import Architecture
 from convmixer.config.convert import ConvertOptions, SourceOptions
 from convmixer.config.loading import Command, parse
 from convmixer.errors import UserError
-from convmixer.progress import note
+from convmixer.terminal.progress import note
 
 if TYPE_CHECKING:
     from convmixer.weights.read import WeightFile

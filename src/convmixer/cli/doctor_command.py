@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convmixer.config.checks import DoctorOptions
 from convmixer.config.loading import Command, parse
-from convmixer.doctor.answer import Answer, healthy, to_record, to_text
+from convmixer.doctor.check_result import Answer, healthy, to_record, to_text
 from convmixer.doctor.engine import engine
 from convmixer.doctor.machine import disks, extras, memory, packages, processor, python, shared_memory
 from convmixer.errors import RUN_FAILED, UserError

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from convmixer.backends.runtime import tune
 from convmixer.cli.train_command import FOLDER_RECIPE, default_recipe
 from convmixer.config.loading import Command, Resolved, parse
 from convmixer.config.schema import Config
@@ -15,16 +16,15 @@ from convmixer.data.folders import ignored_line
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.sources import Source, open_split, open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.evaluate import check_any_readable, evaluate, name_unreadable
+from convmixer.evaluation import check_any_readable, evaluate, name_unreadable
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.metrics import Score
-from convmixer.progress import Progress, note
-from convmixer.runtime import tune
+from convmixer.terminal.progress import Progress, note
 
 if TYPE_CHECKING:
     import torch
 
-    from convmixer.runtime.model_file import ModelFile
+    from convmixer.backends.model_file import ModelFile
 
 USES = (
     "pretrained entry arch kernel_size patch_size activation num_classes "
@@ -48,8 +48,8 @@ def main(argv: Sequence[str]) -> int:
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
     # No engine is imported before the file tells which one it needs.
-    from convmixer.runtime.model_file import DeviceWish
-    from convmixer.runtime.opening import open_model
+    from convmixer.backends.model_file import DeviceWish
+    from convmixer.backends.opening import open_model
 
     model = open_model(
         config.pretrained,
@@ -101,7 +101,7 @@ def score_of(
 
 def _autocast(config: Config, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
     """Maker of the context in which weights run in the precision of the options."""
-    from convmixer.train.precision import Precision
+    from convmixer.precision import Precision
 
     return Precision.of(config, device).autocast
 

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from convmixer.backends.model_file import DeviceWish, ModelFile
+from convmixer.backends.opening import kind_of, open_model
 from convmixer.cli.eval_command import name_bad_images, score_of
 from convmixer.config.loading import Command, Resolved, parse
 from convmixer.config.onnx import EvalOnnxOptions
@@ -14,9 +16,7 @@ from convmixer.data.folders import open_folder
 from convmixer.data.sources import open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
-from convmixer.progress import note
-from convmixer.runtime.model_file import DeviceWish, ModelFile
-from convmixer.runtime.opening import kind_of, open_model
+from convmixer.terminal.progress import note
 
 COMMAND = Command("eval-onnx", "Evaluate an ONNX model on labelled images.", EvalOnnxOptions, positional="dataset")
 

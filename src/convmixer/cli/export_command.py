@@ -17,12 +17,12 @@ from convmixer.config.loading import Command, Resolved, parse
 from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import overruled, preprocessing_for
-from convmixer.progress import note
+from convmixer.terminal.progress import note
 
 if TYPE_CHECKING:
-    from convmixer.export.formats import Format
+    from convmixer.backends.about import About
+    from convmixer.exporters.formats import Format
     from convmixer.model import ConvMixer
-    from convmixer.runtime.about import About
 
 # Beside those that only an export has.
 USES = (
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         if config.file_format != "ONNX" and getattr(config, name) != ExportConfig.model_fields[name].default:
             raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
     # torch is imported only now, so that --help and wrong options answer at once.
-    from convmixer.export.formats import FORMATS
+    from convmixer.exporters.formats import FORMATS
 
     form = FORMATS[config.file_format]
     model, about = _open(resolved)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
     """The network on the CPU, and what the exported file will say of itself."""
-    from convmixer.runtime.about import About
+    from convmixer.backends.about import About
     from convmixer.weights.load import build, complete
     from convmixer.weights.read import read_weights
 
@@ -100,8 +100,8 @@ def _target(output: str | None, name: str, suffix: str) -> Path:
 
 def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, about: About, path: Path) -> None:
     """Write the file and the comparison beside it. Raises UserError (exit 1) where they differ too much."""
-    from convmixer.export.images import crops, open_images
-    from convmixer.export.parity import TOLERANCES, table
+    from convmixer.exporters.images import crops, open_images
+    from convmixer.exporters.parity import TOLERANCES, table
 
     config = resolved.options
     threads, inputs = config.num_parallel_workers, about.preprocessing
@@ -136,10 +136,10 @@ def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, abo
 def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> Any:
     import torch
 
-    from convmixer.export.parity import compare
-    from convmixer.runtime.model_file import DeviceWish
-    from convmixer.runtime.opening import open_model
-    from convmixer.runtime.torch_runtime import TorchRuntime
+    from convmixer.backends.model_file import DeviceWish
+    from convmixer.backends.opening import open_model
+    from convmixer.backends.torch_runtime import TorchRuntime
+    from convmixer.exporters.parity import compare
 
     def same(record: object, channels: int, size: int | None = None) -> Any:
         return about.preprocessing
@@ -150,7 +150,7 @@ def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> A
 
 def _check_preprocessing(about: About, source: Any, max_pixels: int) -> float:
     """Largest difference of the graph's own preprocessing, in levels. Raises UserError (exit 1) above one."""
-    from convmixer.export.preprocess import largest_difference
+    from convmixer.exporters.preprocess import largest_difference
 
     levels = largest_difference(about.preprocessing, source, max_pixels)
     note(f"the graph's own preprocessing differs by at most {levels:.3g} of 255 levels")

@@ -10,21 +10,21 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from convmixer.backends.runtime import tune
 from convmixer.config.inference import InferOptions
 from convmixer.config.loading import Command, Resolved, parse
 from convmixer.data.folders import Files, ignored_line, open_files
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import preprocessing_for
-from convmixer.predict import AnswerFile, line_of, predict
-from convmixer.progress import Progress, note
-from convmixer.runtime import tune
+from convmixer.prediction import AnswerFile, line_of, predict
 from convmixer.signals import heeded
+from convmixer.terminal.progress import Progress, note
 
 if TYPE_CHECKING:
     import torch
 
-    from convmixer.runtime.model_file import ModelFile
+    from convmixer.backends.model_file import ModelFile
 
 COMMAND = Command("infer", "Classify an image or a folder of images.", InferOptions, positional="data")
 
@@ -37,8 +37,8 @@ def main(argv: Sequence[str]) -> int:
     files = find_images(options)
     check_output(options.output)
     # No engine is imported before the file tells which one it needs.
-    from convmixer.runtime.model_file import DeviceWish
-    from convmixer.runtime.opening import open_model
+    from convmixer.backends.model_file import DeviceWish
+    from convmixer.backends.opening import open_model
 
     model = open_model(
         options.checkpoint,
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _autocast(options: InferOptions, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
     """Maker of the context in which weights run in the precision of the options."""
-    from convmixer.train.precision import Precision
+    from convmixer.precision import Precision
 
     return Precision.resolve(options.amp_level, options.amp_dtype, True, device, False, 1.0).autocast
 

@@ -13,7 +13,7 @@ from convmixer import __version__
 from convmixer.cli.explained import explained
 from convmixer.errors import WRONG_USE, UserError
 from convmixer.signals import has_agent
-from convmixer.streams import standard_streams
+from convmixer.terminal.streams import standard_streams
 
 COMMANDS = {
     "train": "train a network on a folder of images",

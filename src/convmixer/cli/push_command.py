@@ -14,7 +14,7 @@ from convmixer.config.loading import Command, parse
 from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.progress import note
+from convmixer.terminal.progress import note
 
 COMMAND = Command("push", "Publish weights on the Hugging Face hub, for timm too.", PushOptions, positional="weights")
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     hub = None if options.dry_run else _hub()
     recipe = None if options.recipe is None else read_recipe(find_recipe(options.recipe))
     weights, architecture = open_checked(options)
-    from convmixer.export.hub import Publication, timm_name, write_folder
+    from convmixer.exporters.hub import Publication, timm_name, write_folder
 
     preprocessing = weights.preprocessing
     if preprocessing is None:

@@ -35,13 +35,13 @@ def default_recipe(given: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str]) -> int:
     resolved = parse(COMMAND, argv, default_recipe=default_recipe)
     # torch is imported only now, so that --help and wrong options answer at once.
-    from convmixer.distributed import Processes
+    from convmixer.distributed.processes import Processes
 
     check_recompute(resolved.options)
     processes = Processes.from_environment()
     wanted = resolved.options.device_num
     if processes.count == 1 and wanted > 1:
-        from convmixer.launch import launch
+        from convmixer.distributed.launch import launch
 
         return launch(wanted, ["train", *argv], max_restarts=resolved.options.max_restarts)
     if processes.count != wanted and resolved.origins["device_num"] != DEFAULT:
@@ -60,7 +60,7 @@ def check_recompute(config: Config) -> None:
 
 
 def _train_and_leave(resolved: Resolved[Config], processes: Any) -> NoReturn:
-    from convmixer.leaving import leave
+    from convmixer.distributed.leaving import leave
 
     try:
         code = _train(resolved, processes)
@@ -102,12 +102,12 @@ def remarks(resolved: Resolved[Config]) -> list[str]:
 
 
 def _train(resolved: Resolved[Config], processes: Any) -> int:
-    from convmixer.distributed import process_group
-    from convmixer.progress import note
-    from convmixer.runs import typed_command
-    from convmixer.runtime.devices import choose_device
-    from convmixer.train.assembly import build_trainer
-    from convmixer.train.stopping import Stopped
+    from convmixer.devices import choose_device
+    from convmixer.distributed.processes import process_group
+    from convmixer.runs.folders import typed_command
+    from convmixer.terminal.progress import note
+    from convmixer.training.build import build_trainer
+    from convmixer.training.signals import Stopped
 
     config = resolved.options
     # Asked for now: the process that tells it may be gone when the run stops.

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from convmixer.errors import UserError
-from convmixer.progress import note
+from convmixer.terminal.progress import note
 
 SUFFIXES = (".yaml", ".yml")
 _MAX_BYTES = 1 << 16  # PyYAML needs seconds for each MiB, and with some nestings the square of that

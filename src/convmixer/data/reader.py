@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from convmixer.data.crops import CROP_DRAWS, RATIO, eval_crop, train_crop
 from convmixer.data.decode import decode
-from convmixer.data.geometry import CROP_DRAWS, RATIO, eval_crop, train_crop
 from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.sources import Source, held_pixels

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convmixer.arch import architecture
-from convmixer.doctor.answer import Answer
+from convmixer.doctor.check_result import Answer
 from convmixer.doctor.largest_batch import largest_batch
 from convmixer.doctor.machine import GIB
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from convmixer import __version__
-from convmixer.doctor.answer import Answer
+from convmixer.doctor.check_result import Answer
 
 GIB = 1 << 30
 _OLDEST_PYTHON = (3, 11)

@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from convmixer.progress import note
+from convmixer.terminal.progress import note
 
 KERNEL_SIZES = (3, 5, 7, 9)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)

@@ -16,7 +16,7 @@ from convmixer.arch import Architecture
 from convmixer.kernels.plan import Plan
 from convmixer.kernels.timing import Call, milliseconds
 from convmixer.kernels.tuning_passes import Maps, Pass, Tensors
-from convmixer.progress import note
+from convmixer.terminal.progress import note
 
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float32: 1e-4}
 """Of the largest value of a result: two forms round a 16-bit value once or twice each, and sum in another order."""

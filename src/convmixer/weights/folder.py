@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convmixer.errors import UserError
-from convmixer.progress import note
+from convmixer.terminal.progress import note
 
 # The averaged weights come first: with EMA, evaluation and export use them. The last three are the hub's, in the order
 # in which transformers looks for them.

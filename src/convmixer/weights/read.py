@@ -16,7 +16,7 @@ from convmixer.arch import Activation, Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.progress import note
+from convmixer.terminal.progress import note
 from convmixer.weights import record
 from convmixer.weights.entries import TENSORS_MAX, choose
 from convmixer.weights.folder import INDEX, file_of_folder, read_shards

@@ -14,8 +14,8 @@ import torch
 from convmixer.arch import Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.durable import write_file
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.runs.durable import write_file
 from convmixer.weights import record
 from convmixer.weights.layouts import Layout, from_ours
 from convmixer.weights.mindspore_ckpt import encode_checkpoint

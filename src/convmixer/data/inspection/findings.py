@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from convmixer.data.formats.kinds import FORMAT_OF_EXTENSION
-from convmixer.data.inspection.look import Look
+from convmixer.data.inspection.probe import Look
 from convmixer.data.inspection.splits import Split
 
 # Kind -> what it means and what to do, in the order in which they are told.

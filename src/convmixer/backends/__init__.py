@@ -1,0 +1,1 @@
+"""What runs a network, images -> logits: torch, ONNX Runtime, OpenVINO, MindSpore."""

@@ -1,0 +1,1 @@
+"""The measured choice between the backends of a network."""

@@ -1,0 +1,208 @@
+"""Times ways on a job and checks what they answer against eager fp32, on fresh random images.
+
+The check is on the first two blocks: all are run alike, and in a deep network that is not trained yet rounding grows
+beyond meaning (in bf16 the gradients of a new 768/32 have nothing in common with those in fp32, whatever runs it).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from convmixer.backends.autotune.trial import random_batch, release, wait
+from convmixer.backends.registry import Way
+from convmixer.backends.workload import Job
+from convmixer.model import ConvMixer
+
+# Relative distance to eager fp32 that logits, and a parameter's gradient, may have in any case. Beyond, a way may be
+# three times as far from fp32 as plain eager is in the job's own precision. Gradients of biases before a BatchNorm are
+# sums that nearly cancel, and with ReLU, where rounding moves values across 0, up to 7e-3 off in fp32 itself (eager in
+# two layouts).
+LOGITS_FLOOR = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+GRADIENT_FLOOR = {torch.float32: 2e-2, torch.bfloat16: 1e-1, torch.float16: 5e-2}
+SLACK = 3.0
+CHECKED_BLOCKS = 2
+# Of the timing: rounds at least, whatever time they take, and at most; and how many times the fastest one's best time a
+# way's best may be, to be timed on.
+LEAST_ROUNDS, MOST_ROUNDS = 3, 9
+BEHIND = 1.5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of a way: seconds per image and seconds of building it; or why it cannot be used (one line).
+
+    Of some rounds the least: others on the machine make a round slower, never faster, and not each one alike.
+    """
+
+    image_seconds: float = math.inf
+    build_seconds: float = 0.0
+    failure: str | None = None
+
+    def total(self, images: int) -> float:
+        """Seconds of a job of so many images."""
+        return self.build_seconds + images * self.image_seconds
+
+
+def measure(
+    ways: Sequence[Way], model: ConvMixer, job: Job, seconds: float, deadline: float = math.inf
+) -> dict[str, Timing]:
+    """Time `ways`, of which the first is plain eager, interleaved and for about `seconds` besides their building.
+
+    By their full names; a way that would be begun after `deadline`, of time.monotonic(), is not among them. Each runs
+    on a copy of the model, whose weights and statistics stay as they are. Ways that hold memory are timed after the
+    others, each alone, so that a way has the device's memory as it would in the job. One that runs out of it has failed
+    like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
+    """
+    check, trial = Check(model, job, ways[0]), _Trial(model, job)
+    together = [way for way in ways if not way.holds_memory]
+    timings: dict[str, Timing] = {}
+    for group in (together, *([way] for way in ways if way.holds_memory)):
+        timings |= _measure_group(group, check, trial, seconds * len(group) / len(ways), deadline)
+        release(job.device)
+    return timings
+
+
+def _measure_group(
+    ways: Sequence[Way], check: Check, trial: _Trial, seconds: float, deadline: float
+) -> dict[str, Timing]:
+    timings: dict[str, Timing] = {}
+    steps: dict[str, Callable[[], list[Tensor]]] = {}
+    for way in ways:
+        if time.monotonic() > deadline:
+            break
+        try:
+            fault = check.fault(way)
+            release(trial.job.device)
+            start = time.perf_counter()
+            step = trial.step(way)
+            finite = all(bool(tensor.isfinite().all()) for tensor in step())
+            wait(trial.job.device)
+        except Exception as error:  # whatever a compiler or a library raises, the job can run another way
+            timings[way.full_name] = Timing(failure=reason(error))
+            continue
+        if fault is None and not finite:
+            fault = "its answer is not finite"
+        timings[way.full_name] = Timing(build_seconds=time.perf_counter() - start, failure=fault)
+        if fault is None:
+            steps[way.full_name] = step
+    return timings | _interleaved(steps, timings, trial.job, seconds)
+
+
+def _interleaved(
+    steps: dict[str, Callable[[], list[Tensor]]], timings: dict[str, Timing], job: Job, seconds: float
+) -> dict[str, Timing]:
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    failed: dict[str, Timing] = {}
+    going = list(steps)
+    end = time.perf_counter() + seconds
+    for count in range(MOST_ROUNDS):
+        for name in [name for name in going if name not in failed]:
+            try:
+                start = time.perf_counter()
+                steps[name]()
+                wait(job.device)
+            except Exception as error:
+                failed[name] = Timing(failure=reason(error))
+            taken[name].append(time.perf_counter() - start)
+        if count + 1 >= LEAST_ROUNDS and time.perf_counter() > end:
+            break
+        if count > 0:  # in one round alone a way may have been disturbed
+            going = _contenders({name: times for name, times in taken.items() if name not in failed})
+    measured = {
+        name: replace(timings[name], image_seconds=min(times) / job.batch_size) for name, times in taken.items()
+    }
+    return measured | failed
+
+
+def _contenders(taken: dict[str, list[float]]) -> list[str]:
+    """Those that may still be the fastest: the time goes to them, not to what is far behind."""
+    fastest = min((min(times) for times in taken.values()), default=0.0)
+    return [name for name, times in taken.items() if min(times) < BEHIND * fastest]
+
+
+class _Trial:
+    """Images, random ones where none are given, and labels of a job."""
+
+    def __init__(self, model: ConvMixer, job: Job, images: Tensor | None = None) -> None:
+        self.model, self.job = model, job
+        self.images, self.labels = random_batch(job)
+        if images is not None:
+            self.images = images.to(job.device)
+
+    def copy(self) -> ConvMixer:
+        """The model, for a way to change its layout and its statistics."""
+        return copy.deepcopy(self.model).train(self.job.training)
+
+    def step(self, way: Way) -> Callable[[], list[Tensor]]:
+        """A pass of the way: builds its network now; gives logits, and for training each parameter's gradient."""
+        network = way.network(self.copy(), self.job).train(self.job.training)
+        return lambda: _answer(network, self.job, self.images, self.labels)
+
+
+class Check(_Trial):
+    """The right answer of the first blocks, and how far from it plain eager is in the job's precision."""
+
+    def __init__(self, model: ConvMixer, job: Job, eager: Way, images: Tensor | None = None) -> None:
+        arch = replace(job.arch, depth=min(job.arch.depth, CHECKED_BLOCKS))
+        first = copy.deepcopy(model)
+        first.arch, first.blocks = arch, first.blocks[: arch.depth]
+        super().__init__(first, replace(job, arch=arch), images)
+        with exact_fp32(job):
+            self.right = _answer(self.copy(), replace(self.job, dtype=torch.float32), self.images, self.labels)
+        dtype, errors = job.dtype, self.errors(eager)
+        floors = [LOGITS_FLOOR[dtype]] + [GRADIENT_FLOOR[dtype]] * (len(errors) - 1)
+        self.limits = [max(floor, SLACK * error) for floor, error in zip(floors, errors, strict=True)]
+
+    def errors(self, way: Way) -> list[float]:
+        """Relative distances of the logits, and for training of each parameter's gradient, to the right answer."""
+        answer = self.step(way)()
+        return [relative_error(one, other) for one, other in zip(answer, self.right, strict=True)]
+
+    def fault(self, way: Way) -> str | None:
+        """Why the way's answer is wrong, None where it is right."""
+        for index, (error, limit) in enumerate(zip(self.errors(way), self.limits, strict=True)):
+            if not error <= limit:  # also where it is not a number
+                what = "logits" if index == 0 else "gradients"
+                return f"its {what} are {error:.1e} off, {limit:.1e} is allowed"
+        return None
+
+
+def relative_error(answer: Tensor, right: Tensor) -> float:
+    """Norm of the difference as a share of the right answer's."""
+    right = right.double()
+    return float((answer.double() - right).norm() / right.norm().clamp_min(1e-30))
+
+
+def _answer(network: nn.Module, job: Job, images: Tensor, labels: Tensor) -> list[Tensor]:
+    if not job.training:
+        with torch.inference_mode(), job.autocast():
+            return [network(images)]
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    with job.autocast():
+        logits = network(images)
+    loss = nn.functional.cross_entropy(logits.float(), labels)
+    return [logits.detach(), *torch.autograd.grad(loss, parameters)]
+
+
+@contextmanager
+def exact_fp32(job: Job) -> Iterator[None]:
+    """fp32 without TF32, which a CUDA GPU's convolutions take by default."""
+    if job.device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def reason(error: Exception) -> str:
+    """An error in one short line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:120]}".rstrip(": ")

@@ -1,0 +1,102 @@
+"""What was measured, kept on disk: a file for each job, device and set of versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convmixer import __version__
+from convmixer.backends.autotune.benchmark import Timing
+from convmixer.backends.registry import has_compiler
+from convmixer.backends.workload import Job
+
+
+def cache_folder() -> Path:
+    """`convmixer/execution` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "convmixer" / "execution"
+
+
+def key_of(job: Job) -> dict[str, Any]:
+    """All that a timing depends on, as JSON has it."""
+    if job.device.type == "cuda":
+        device = torch.cuda.get_device_name(job.device)
+    else:
+        # Not at the top: it brings the options' checks, without which the benchmarks run too.
+        from convmixer.runs.folders import hardware
+
+        device = f"{hardware()['processor']}, {torch.get_num_threads()} threads"
+    return {
+        "arch": asdict(job.arch),
+        "image_size": job.image_size,
+        "batch_size": job.batch_size,
+        "dtype": str(job.dtype),
+        "training": job.training,
+        "recompute": job.recompute,
+        "device": device,
+        # Without one torch.compile fails, and should be tried again where it has been installed since.
+        "compiler": has_compiler(),
+        "versions": {"convmixer": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def load(job: Job) -> dict[str, Timing]:
+    """Timings of the ways that were measured on this job, by their names; empty where there are none to be read."""
+    try:
+        return {name: _timing(values) for name, values in _read(job)["ways"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def load_plan(job: Job) -> str | None:
+    """The plan that was found best for this job, None where none was looked for."""
+    plan = _read(job).get("plan")
+    return plan if isinstance(plan, str) else None
+
+
+def save(job: Job, timings: dict[str, Timing], plan: str | None = None) -> None:
+    """Keep timings and a plan; where the folder cannot be written they are measured again next time."""
+    content = {"job": key_of(job), "plan": plan, "ways": {name: _values(timing) for name, timing in timings.items()}}
+    path = _path(job)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _read(job: Job) -> dict[str, Any]:
+    try:
+        content = json.loads(_path(job).read_text(encoding="utf-8"))
+        return content if content["job"] == key_of(job) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _path(job: Job) -> Path:
+    text = json.dumps(key_of(job), sort_keys=True)
+    return cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
+
+def _values(timing: Timing) -> dict[str, Any]:
+    # JSON has no infinity.
+    return {name: value for name, value in asdict(timing).items() if value is not None and value != math.inf}
+
+
+def _timing(values: dict[str, Any]) -> Timing:
+    timing = Timing(**values)
+    if not all(isinstance(x, float) and x >= 0 for x in (timing.image_seconds, timing.build_seconds)):
+        raise ValueError("not a timing")
+    return timing

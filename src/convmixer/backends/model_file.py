@@ -1,0 +1,45 @@
+"""What an opened model is, whatever engine stands behind it: its runtime, and what it knows of input and classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from convmixer.arch import Architecture
+from convmixer.backends.runtime import Runtime
+from convmixer.data.classes import ClassMap
+from convmixer.data.preprocessing import Preprocessing
+
+
+class Chooser(Protocol):
+    """Decides on the preprocessing, as `inputs.preprocessing_for` does."""
+
+    def __call__(self, record: Preprocessing | None, channels: int, size: int | None = None) -> Preprocessing:
+        """`record`: the file's, or None. `size`: the side of its input where that is fixed."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceWish:
+    """Where the user wants a model to run. `asked`: on the command line, so that it must not be something else.
+
+    `engine`: what runs an ONNX file, onnxruntime or openvino. `output`: which of its outputs holds the logits; None:
+    the file decides.
+    """
+
+    target: str | None = None
+    index: int = 0
+    asked: bool = False
+    engine: str = "onnxruntime"
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An opened model. `classes` is None where the file has no names; `num_classes` is always known."""
+
+    runtime: Runtime
+    preprocessing: Preprocessing
+    classes: ClassMap | None
+    num_classes: int
+    architecture: Architecture | None = None

@@ -1,0 +1,85 @@
+"""From the path of a model to something that answers, by the file's content.
+
+Nothing here imports an engine before a file needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from convmixer.arch import parse_arch
+from convmixer.backends.model_file import Chooser, DeviceWish, ModelFile
+from convmixer.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["onnx", "mindir", "weights"]
+
+# Protobuf: `ir_version`, a small number, and then the tag of another field of ModelProto.
+_ONNX = re.compile(rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42\x72]")
+# The same fields in MindSpore's ModelProto, where the version and the producer are text.
+_MINDIR = re.compile(rb"\x0a.[0-9.]+\x12.MindSpore", re.DOTALL)
+
+
+def kind_of(path: str | os.PathLike[str]) -> Kind:
+    """What kind of model a file holds, by its content, and by its ending where that does not tell."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        head = b""  # a folder, or nothing: the reader says what is wrong with it
+    if _ONNX.match(head):
+        return "onnx"
+    if _MINDIR.match(head):
+        return "mindir"
+    endings: dict[str, Kind] = {".onnx": "onnx", ".mindir": "mindir"}
+    return "weights" if path.is_dir() else endings.get(path.suffix.lower(), "weights")
+
+
+def open_model(
+    path: str,
+    choose: Chooser,
+    device: DeviceWish,
+    *,
+    arch: str | None = None,
+    autocast: Callable[[torch.device], Any] | None = None,
+    entry: str | None = None,
+    **options: object,
+) -> ModelFile:
+    """Open a weight file of any layout, a checkpoint folder, an ONNX or a MINDIR file.
+
+    `arch`, and for weights `options` (as `weights.load.complete` takes them) say what the file does not; `entry` which
+    network of a weight file that holds several. `autocast`: for weights, device -> a maker of the context that they run
+    in. Raises UserError for a file that cannot be used.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{path}: is neither a file nor a folder")  # reading a pipe may wait for ever
+    kind = kind_of(path)
+    if kind == "weights":
+        from convmixer.backends.torch_runtime import open_weights
+
+        return open_weights(path, arch, choose, device, autocast, entry, **options)
+    if entry is not None:
+        raise UserError(f"--entry: names a network of a weight file; {path} is none")
+    if kind == "onnx":
+        try:
+            from convmixer.backends.onnx.runtime import open_onnx
+        except ModuleNotFoundError as error:
+            raise UserError(f"{path}: ONNX files need {error.name}, pip install 'convmixer[onnx]'") from None
+        except ImportError as error:
+            raise UserError(f"{path}: ONNX Runtime is installed, but cannot be imported: {error}") from None
+
+        model = open_onnx(path, choose, device)
+    else:
+        from convmixer.backends.mindspore_runtime import open_mindspore
+
+        model = open_mindspore(path, choose)
+    if arch is not None and model.architecture is not None and parse_arch(arch).name != model.architecture.name:
+        raise UserError(f"{path}: holds {model.architecture.name}, not {arch} as asked for")
+    return model

@@ -1,0 +1,243 @@
+"""The ways of running a ConvMixer, and to which jobs each applies."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from convmixer.backends.function import FunctionOfModel
+from convmixer.backends.padding import in_batches
+from convmixer.backends.workload import Job
+from convmixer.devices import memory_format
+from convmixer.kernels.limits import reason_against
+from convmixer.kernels.plan import Plan
+from convmixer.model import ConvMixer
+
+Kind = Literal["eager", "compile", "fused", "openvino"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """`build(model, job, plan)` makes a network that maps images to logits by the model's own parameters.
+
+    It may change the memory layout of the model's parameters, never their names, shapes or values. `copies`: a network
+    for inference holds a copy of the weights as they are when it is built. `holds_memory`: its network keeps the memory
+    of a whole pass from its first call on. `fallback`: the name of the way to try where this one fails, before plain
+    eager. `takes_plan`: its passes have several forms, and `plan`, the text of a `kernels.plan.Plan`, names them.
+    """
+
+    name: str
+    kind: Kind
+    applies: Callable[[Job], bool]
+    build: Callable[[ConvMixer, Job, str], nn.Module]
+    holds_memory: bool = False
+    copies: bool = False
+    fallback: str | None = None
+    takes_plan: bool = False
+    plan: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """The name, and in brackets the plan where it is not the default one."""
+        return f"{self.name} [{self.plan}]" if self.plan else self.name
+
+    def network(self, model: ConvMixer, job: Job) -> nn.Module:
+        """The way's network of a model, which for training is told whether to recompute."""
+        if job.training:
+            model.recompute = job.recompute
+        return self.build(model, job, self.plan)
+
+    def planned(self, job: Job, plan: str) -> Way:
+        """The way with these forms, if it takes a plan; of the job's own choice is what is kept for the backward pass.
+
+        Raises ValueError for a text that is no plan.
+        """
+        if not self.takes_plan:
+            return self
+        forms = Plan.parse(plan)
+        if (forms.keep == "inputs") != job.recompute:
+            forms = replace(forms, keep="inputs" if job.recompute else Plan().keep)
+        return replace(self, plan=str(forms))
+
+
+def ways_for(job: Job) -> list[Way]:
+    """Those that apply to a job; the first is the one that runs where nothing is measured."""
+    usable = [way.planned(job, "") for way in WAYS if way.applies(job)]
+    return sorted(usable, key=lambda way: way.name != default_name(job))
+
+
+def way_of(full_name: str, ways: Sequence[Way], job: Job) -> Way | None:
+    """The one of `ways` that a full name means, with the plan that it says; None where it is not there."""
+    name, _, rest = full_name.partition(" [")
+    for way in ways:
+        if way.name == name and (way.takes_plan or not rest):
+            try:
+                return way.planned(job, rest.removesuffix("]"))
+            except ValueError:  # the plan of another version
+                return None
+    return None
+
+
+def evaluation_ways(job: Job) -> list[Way]:
+    """Those that apply to evaluations between the steps of a training run; the first is the model itself.
+
+    None lays the parameters out anew, as the optimizer's moments lie as they do. None is compiled: weights that change
+    would be compiled for each evaluation.
+    """
+    return [AS_TRAINED, *(way for way in ways_for(job) if way.kind == "fused")]
+
+
+def default_name(job: Job) -> str:
+    """The eager way in the layout that `memory_format` takes to be the faster one."""
+    return _EAGER[memory_format(job.arch.kernel_size, job.device)]
+
+
+AS_TRAINED = Way("eager", "eager", lambda job: True, lambda model, job, plan: model)
+_EAGER = {torch.contiguous_format: "eager, NCHW", torch.channels_last: "eager, channels_last"}
+
+
+def _eager(layout: torch.memory_format) -> Way:
+    def build(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+        return _in_layout(model, layout)
+
+    return Way(_EAGER[layout], "eager", lambda job: True, build)
+
+
+def _in_layout(model: ConvMixer, layout: torch.memory_format) -> ConvMixer:
+    model.to(memory_format=layout)
+    return model
+
+
+class CompiledConvMixer(nn.Module):
+    """torch.compile for batches of one size; inference splits and fills up batches of other sizes.
+
+    For inference the weights become constants of the program, repacked for the processor (inductor's freezing).
+    """
+
+    def __init__(self, model: ConvMixer, job: Job, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.batch_size, self.fixed = job.batch_size, not job.training
+        self.model = model
+        self.compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, options=options)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.fixed:
+            return self.compiled(images)
+        return in_batches(self.compiled, images, self.batch_size)
+
+
+def _compile(name: str, layout: torch.memory_format, applies: Callable[[Job], bool]) -> Way:
+    def build(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+        # Inductor turns every network with convolutions to channels_last unless told not to.
+        options = {"layout_optimization": layout == torch.channels_last, "freezing": not job.training}
+        return CompiledConvMixer(_in_layout(model, layout), job, options)
+
+    return Way(name, "compile", applies, build)
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, without which torch.compile makes nothing for a CPU."""
+    return any(map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++", "cl")))
+
+
+def _compile_applies(job: Job) -> bool:
+    if job.recompute:  # a compiler decides by itself what it keeps
+        return False
+    if job.device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return job.device.type != "cpu" or has_compiler()
+
+
+def _packed(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+    from convmixer.backends.onednn_inference import PackedConvMixer
+
+    return PackedConvMixer(model, job.image_size, job.dtype)
+
+
+def _packed_applies(job: Job) -> bool:
+    has_onednn = torch.backends.mkldnn.is_available()
+    known = job.dtype in (torch.float32, torch.bfloat16) and job.arch.kernel_size % 2 == 1
+    return job.device.type == "cpu" and not job.training and has_onednn and known
+
+
+def _openvino(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+    from convmixer.backends.openvino.network import OpenVinoConvMixer
+
+    return OpenVinoConvMixer(model, job.image_size, job.dtype)
+
+
+def _openvino_applies(job: Job) -> bool:
+    if job.device.type != "cpu" or job.training or importlib.util.find_spec("openvino") is None:
+        return False
+    if job.dtype != torch.bfloat16:
+        return job.dtype == torch.float32
+    try:
+        from convmixer.backends.openvino.engine import has_bf16
+    except ImportError:
+        return False
+    return has_bf16()
+
+
+def _cpu_training(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+    from convmixer.backends.onednn_training import training_forward
+
+    return FunctionOfModel(_in_layout(model, torch.channels_last), training_forward)
+
+
+def _kernels(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+    return FunctionOfModel(model, _fused(plan))
+
+
+def _graphed_kernels(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+    from convmixer.backends.cuda_graph import GraphedConvMixer
+
+    return GraphedConvMixer(model, _fused(plan), job)
+
+
+def _fused(plan: str) -> Callable[[ConvMixer, Tensor], Tensor]:
+    from convmixer.kernels.block import fused_forward
+
+    return partial(fused_forward, plan=Plan.parse(plan))
+
+
+def _cpu_training_applies(job: Job) -> bool:
+    return job.device.type == "cpu" and job.training and job.arch.kernel_size % 2 == 1
+
+
+def _kernels_apply(job: Job) -> bool:
+    return job.device.type == "cuda" and reason_against(job.device, job.dtype, job.arch.kernel_size) is None
+
+
+def _graphs_apply(job: Job) -> bool:
+    # Several processes sum gradients while the backward pass goes on, which a graph of all of it would forbid.
+    alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
+    return _kernels_apply(job) and (not job.training or alone)
+
+
+WAYS = (
+    _eager(torch.contiguous_format),
+    _eager(torch.channels_last),
+    Way("fused, oneDNN", "fused", _packed_applies, _packed, copies=True),
+    Way("fused, oneDNN", "fused", _cpu_training_applies, _cpu_training),
+    Way("fused, Triton", "fused", _kernels_apply, _kernels, takes_plan=True),
+    Way(
+        "fused, Triton, CUDA graph",
+        "fused",
+        _graphs_apply,
+        _graphed_kernels,
+        holds_memory=True,
+        fallback="fused, Triton",
+        takes_plan=True,
+    ),
+    Way("OpenVINO", "openvino", _openvino_applies, _openvino, copies=True),
+    _compile("compile, channels_last", torch.channels_last, _compile_applies),
+    _compile("compile, NCHW", torch.contiguous_format, lambda job: job.device.type == "cuda" and _compile_applies(job)),
+)

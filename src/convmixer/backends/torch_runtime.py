@@ -1,0 +1,88 @@
+"""The torch runtime: a ConvMixer on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from torch import nn
+
+from convmixer.arch import check_image_size
+from convmixer.augment.pipeline import normalise
+from convmixer.backends.autotune.choose import Execution, choose_network
+from convmixer.backends.model_file import Chooser, DeviceWish, ModelFile
+from convmixer.backends.workload import Job
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.devices import choose_device, memory_format
+from convmixer.model import ConvMixer
+from convmixer.terminal.progress import note
+from convmixer.weights.load import build, complete
+from convmixer.weights.read import read_weights
+
+
+class TorchRuntime:
+    """Runs `model` (on `device`, in eval mode while it runs) under the autocast context that `autocast()` makes."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.model = model
+        self.preprocessing = preprocessing
+        self.device = device
+        self.autocast = autocast
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, size, size, channels] -> float32 [N, classes]."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            batch = torch.from_numpy(images).to(self.device, non_blocking=True)
+            with self.autocast():
+                out = self.model(normalise(batch, self.preprocessing))
+        finally:
+            self.model.train(was_training)
+        return out.float().cpu().numpy()
+
+    def tune(self, images: int, batch_size: int, image_size: int, execution: Execution) -> None:
+        """Take the way that `execution` asks for; `auto` times the ways where the job outlasts it. Says what it took.
+
+        The model's weights must not change from then on.
+        """
+        assert isinstance(self.model, ConvMixer)
+        with self.autocast():
+            kind = self.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        job = Job(self.model.arch, image_size, batch_size, dtype, False, self.device)
+        self.model = choose_network(self.model, job, images, execution)
+
+
+def open_weights(
+    path: str,
+    arch: str | None,
+    choose: Chooser,
+    wish: DeviceWish,
+    autocast: Callable[[torch.device], Callable[[], AbstractContextManager[object]]] | None = None,
+    entry: str | None = None,
+    **options: object,
+) -> ModelFile:
+    """Open weights of any layout on a device; see `opening.open_model`."""
+    device, remark = choose_device(wish.target, wish.index, asked=wish.asked)
+    if remark is not None:
+        note(remark)
+    weights = read_weights(path, entry)
+    architecture, notes = complete(weights, arch, **options)
+    chosen = choose(weights.preprocessing, architecture.in_chans)
+    check_image_size(architecture, chosen.size)
+    model = build(weights, architecture)
+    for line in notes:
+        note(line)
+    model.to(device).to(memory_format=memory_format(architecture.kernel_size, device))
+    runtime = TorchRuntime(model, chosen, device, nullcontext if autocast is None else autocast(device))
+    return ModelFile(runtime, chosen, weights.classes, architecture.num_classes, architecture)

@@ -1,0 +1,1 @@
+"""Several processes: this one among them, the launcher, waiting for one another, leaving."""

@@ -1,0 +1,46 @@
+"""One answer of the doctor, and all of them as text or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from convmixer.terminal.printable import printable
+
+FORMAT = 1
+# broken: something that every run needs; weak: something that some runs need, or need more of.
+Status = Literal["ok", "weak", "broken"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was looked at, what was found, and in one line how to mend it where it is not ok."""
+
+    name: str
+    status: Status
+    found: str
+    fix: str = ""
+
+
+def healthy(answers: Sequence[Answer]) -> bool:
+    """Whether all that every run needs is there."""
+    return all(answer.status != "broken" for answer in answers)
+
+
+def to_text(answers: Sequence[Answer]) -> str:
+    """A line an answer, below it the fix where there is one, and a last line with the sum."""
+    width = max(len(answer.name) for answer in answers)
+    lines = []
+    for answer in answers:
+        lines.append(f"{answer.status:<7} {answer.name:<{width}}  {printable(answer.found)}")
+        if answer.fix:
+            lines.append(f"{'':<7} {'':<{width}}  fix: {printable(answer.fix)}")
+    weak, broken = (sum(answer.status == status for answer in answers) for status in ("weak", "broken"))
+    lines += ["", f"{len(answers)} checks: {broken} broken, {weak} weak"]
+    return "\n".join(lines)
+
+
+def to_record(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Plain values for JSON."""
+    return {"format": FORMAT, "healthy": healthy(answers), "answers": [asdict(answer) for answer in answers]}

@@ -1,1 +1,0 @@
-"""Weights out of training and into use: exported files, each proven to answer as the weights do."""

@@ -1,0 +1,1 @@
+"""Exported files, and the parity gate that each passes."""

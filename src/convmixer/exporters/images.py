@@ -1,0 +1,70 @@
+"""The real images that an exported model is calibrated and compared on: the user's, else the built-in digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convmixer.config.loading import Resolved
+from convmixer.data.digits import open_digits
+from convmixer.data.folders import ignored_line, open_files
+from convmixer.data.limits import MAX_PIXELS
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.reader import read_batches
+from convmixer.data.sources import Source, Subset, open_split
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.randomness import Stream, hashes
+from convmixer.terminal.progress import note
+
+BATCH = 8
+
+
+def open_images(resolved: Resolved[Any], count: int, *, train: bool) -> Source:
+    """`count` images, drawn by the seed, of the split for training or the one for evaluation.
+
+    `--data_url` may also be a plain folder of images. A recipe's folder that is not on this machine is passed over.
+    """
+    config = resolved.options
+    source = _open(resolved, train)
+    if count >= len(source):
+        return source
+    draws = hashes(Stream.SUBSET, config.seed, np.arange(len(source)))
+    return Subset(source, np.sort(np.argsort(draws, kind="stable")[:count]))
+
+
+def _open(resolved: Resolved[Any], train: bool) -> Source:
+    config = resolved.options
+    split = config.train_dir if train else config.val_dir
+    folder = None if config.data_url is None else Path(config.data_url)
+    if folder is None or not (folder.exists() or resolved.asked("data_url")):
+        if config.set != "digits":
+            note(f"{'calibrated' if train else 'compared'} on the built-in digits; --data_url names images of your own")
+        return open_digits(train=train)
+    if config.set != "ImageNet":
+        return open_split(config.set, config.data_url, split, train=train)
+    if not folder.is_dir():
+        raise UserError(f"--data_url: there is no folder {folder}")
+    inner = folder / split
+    # Of a split the labels are of no concern here, and so neither are its folders.
+    files = open_files(inner if inner.is_dir() else folder, recursive=True)
+    if files.ignored:
+        note(ignored_line(files.ignored, "the images"))
+    return files
+
+
+def crops(
+    source: Source, preprocessing: Preprocessing, threads: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[np.ndarray]:
+    """Batches of crops, uint8 [N, size, size, channels]. Raises UserError where no image can be read."""
+    found = False
+    for batch in read_batches(source, preprocessing, BATCH, threads=threads, max_pixels=max_pixels):
+        for index, reason in batch.bad:
+            note(f"left out: {source.name(index)}: {reason}")
+        if len(batch.images):
+            found = True
+            yield batch.images
+    if not found:
+        raise UserError("--data_url: none of its images can be read", exit_code=RUN_FAILED)

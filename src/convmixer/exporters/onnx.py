@@ -1,0 +1,135 @@
+"""A ConvMixer as one ONNX file: the network, on request its preprocessing, and what it says of itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.compose
+import torch
+from torch import nn
+
+from convmixer import __version__
+from convmixer.backends.about import KEY, About
+from convmixer.errors import UserError
+from convmixer.exporters.preprocess import NORMALISED, preprocessing_graph
+from convmixer.exporters.quantise import quantise
+from convmixer.model import ConvMixer
+
+INPUT, OUTPUT = "input", "logits"
+# The first opset with a GELU of its own: half as fast again in ONNX Runtime as the operations that 18 spells it with.
+OPSET = 20
+# The first that torch's exporter writes; what is asked for below is written from it.
+_TORCH_OPSET = 18
+# Later versions of the format have number types and notes that these graphs do without, and old runtimes refuse them.
+_NEWEST_IR = 8
+
+
+class _HalfPrecision(nn.Module):
+    """A copy of the network in half precision, single precision at both ends."""
+
+    def __init__(self, model: ConvMixer) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).half()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images.half())
+        return logits.float()
+
+
+def write_onnx(
+    model: ConvMixer,
+    about: About,
+    path: Path,
+    calibration: Callable[[], Iterator[np.ndarray]] | None = None,
+    opset: int = OPSET,
+) -> None:
+    """Write one ONNX file without external data, of this opset and the lowest IR version that holds it.
+
+    Input `input`, float [batch, channels, size, size], normalised; with the preprocessing in the graph `images`, uint8
+    [batch, height, width, channels]. Output `logits`, float [batch, classes]. `calibration()` yields crops uint8
+    [N, size, size, channels] for int8. Raises UserError for what ONNX, or this opset, does not have.
+    """
+    front = preprocessing_graph(about.preprocessing, opset) if about.embed_preprocess else None
+    proto = network_graph(model, about, opset)
+    if about.precision == "int8":
+        assert calibration is not None
+        proto = quantise(proto, INPUT, calibration(), about.preprocessing)
+    if front is not None:
+        proto = _joined(front, proto)
+    _describe(proto, about)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--opset: {opset} cannot hold this network ({reason}); {OPSET} can") from None
+    path.write_bytes(proto.SerializeToString())
+
+
+def network_graph(model: ConvMixer, about: About, opset: int = OPSET) -> onnx.ModelProto:
+    """The network alone, for any batch size, in half precision where `about` says fp16."""
+    size, arch = about.preprocessing.size, model.arch
+    network = _HalfPrecision(model) if about.precision == "fp16" else model
+    # A batch of one would be taken for a constant.
+    example = torch.zeros(2, arch.in_chans, size, size)
+    program = torch.onnx.export(
+        network.eval(),
+        (example,),
+        dynamo=True,
+        opset_version=max(opset, _TORCH_OPSET),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    if opset < _TORCH_OPSET:
+        _lower(proto, opset)
+    return proto
+
+
+def _lower(proto: onnx.ModelProto, opset: int) -> None:
+    """Spell the graph, of opset 18, in an older one: of its operators only ReduceMean has changed."""
+    graph = proto.graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "ReduceMean":
+            axes = values[node.input.pop()]
+            kept = [attribute for attribute in node.attribute if attribute.name == "keepdims"]
+            del node.attribute[:]
+            axes_list = onnx.numpy_helper.to_array(axes).tolist()
+            node.attribute.extend([*kept, onnx.helper.make_attribute("axes", axes_list)])
+            graph.initializer.remove(axes)
+    proto.opset_import[0].version = opset
+
+
+def _joined(front: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProto:
+    """The preprocessing and behind it the network."""
+    graph = onnx.compose.add_prefix(front, "preprocess/", rename_inputs=False, rename_outputs=False)
+    graph.ir_version = network.ir_version
+    # Quantisation adds a domain, and two merged models must have the same ones.
+    domains = {entry.domain for entry in graph.opset_import}
+    graph.opset_import.extend(entry for entry in network.opset_import if entry.domain not in domains)
+    return onnx.compose.merge_models(graph, network, io_map=[(NORMALISED, INPUT)])
+
+
+def _describe(proto: onnx.ModelProto, about: About) -> None:
+    """Say what the model is, and leave out the exporter's traces, which name the files of this machine."""
+    graph = proto.graph
+    for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    del proto.metadata_props[:]
+    proto.metadata_props.add(key=KEY, value=about.encode())
+    proto.producer_name, proto.producer_version = "convmixer", __version__
+    graph.name = about.architecture.name
+    # Merging names a domain twice.
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    del proto.opset_import[:]
+    proto.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items())
+    proto.ir_version = min(onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True), _NEWEST_IR)

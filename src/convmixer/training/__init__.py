@@ -1,0 +1,1 @@
+"""A training run: `build` makes a `Trainer`, whose loop and step are `trainer` and `step`."""

@@ -1,0 +1,1 @@
+"""What survives a stop: the state, checkpoint folders, their manager, and resuming."""

@@ -1,0 +1,184 @@
+"""What a run leaves on disk beside its record: checkpoints to go on from, and the best weights.
+
+The training loop waits only while the state is copied to the host's memory; a thread writes the copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.runs.folders import RunFolders
+from convmixer.runs.lock import RunLock
+from convmixer.terminal.progress import note
+from convmixer.training.checkpointing.checkpoint import EMA, MODEL, keep_newest, save_checkpoint
+from convmixer.training.checkpointing.state import TrainState
+from convmixer.training.logging.metric_logger import Journal
+from convmixer.training.non_finite import first_non_finite
+from convmixer.weights.write import write_weights
+
+BEST = "best.safetensors"
+
+
+class Saver:
+    """Writes on the first process (`folders` given), does nothing on the others.
+
+    `about`: architecture, classes and preprocessing, which go into every weight file; `identity`: what a resumed run
+    is compared with; `keep`: checkpoints kept; `latest`: the newest checkpoint; `lock`: released by `close`.
+    """
+
+    def __init__(
+        self,
+        folders: RunFolders | None,
+        about: Mapping[str, Any],
+        identity: Mapping[str, Any],
+        keep: int,
+        journal: Journal | None = None,
+        latest: Path | None = None,
+        lock: RunLock | None = None,
+    ) -> None:
+        self.folders, self.about, self.identity, self.keep = folders, about, identity, keep
+        self.journal, self.latest, self.lock = journal, latest, lock
+        self._best: _Best | None = None  # what the disk has not taken yet
+        self._told = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._writing: list[Future[None]] = []
+
+    @property
+    def best(self) -> Path | None:
+        """The file of the best weights."""
+        return None if self.folders is None else self.folders.best / BEST
+
+    def save_checkpoint(self, state: TrainState) -> None:
+        """Copy the state and write it in the background, then drop the oldest checkpoints past `keep`.
+
+        Raises UserError (exit 1) for weights that are not finite, and for a write before this one that failed.
+        """
+        if self.folders is None:
+            return
+        self.finish()
+        bad = first_non_finite(state.model.state_dict())
+        if bad is not None:
+            raise UserError(f"step {state.step}: {bad} is not finite; not saved", exit_code=RUN_FAILED)
+        if self.journal is not None:
+            state.log_bytes = self.journal.bytes
+        if self.lock is not None:
+            self.lock.check()
+        weights = {MODEL: state.model.state_dict()}
+        if state.ema is not None:
+            weights[EMA] = dict(state.ema.weights())
+        content = {**state.counters(), "identity": dict(self.identity)}
+        if self._best is not None:
+            # A resumed run compares with the file that is there, and evaluates these weights again to write them.
+            content["best_top1"] = self._best.top1_before
+            if self._best.extra["step"] == state.step:
+                content |= {"evaluated_step": -1, "log_bytes": self._best.log_bytes}
+        copies, step, root = _copied(weights), state.step, self.folders.checkpoints
+        run = {"summary": str(self.folders.summary.absolute()), "best": str(self.folders.best.absolute())}
+        copied_content = _copied(content)
+
+        def write() -> None:
+            self.latest = save_checkpoint(root, step, copies, copied_content, self.about, run)
+            keep_newest(root, self.keep, step)
+            self._write_best()
+
+        self._write(write)
+
+    def save_best(self, state: TrainState, top1_before: float | None) -> None:
+        """Copy the weights that are evaluated and write them, in the background, to the one file of the best.
+
+        `top1_before`: the best score until now. A disk that refuses does not end the run: each checkpoint tries again.
+        """
+        if self.folders is None:
+            return
+        self.finish()
+        if self._best is not None:
+            top1_before = self._best.top1_before
+        extra = {"step": state.step, "top1": state.best_top1}
+        log_bytes = 0 if self.journal is None else self.journal.bytes
+        self._best = _Best(_copied(dict(state.weights())), extra, top1_before, log_bytes)
+        self._write(self._write_best)
+
+    def _write_best(self) -> None:
+        path, best = self.best, self._best
+        if path is None or best is None:
+            return
+        try:
+            with contextlib.suppress(OSError):  # the folder may have been deleted; what else is wrong comes next
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_weights(path, best.weights, **self.about, extra=best.extra)
+        except UserError as error:
+            if not self._told:
+                note(f"{error} They are tried again with each checkpoint.")
+            self._told = True
+        else:
+            self._best, self._told = None, False
+
+    def save_non_finite(self, state: TrainState) -> None:
+        """Put the state of a step whose loss is not finite beside the run's record, for whoever looks into it.
+
+        It is the state before that step's update, but for BatchNorm's running statistics (`TrainStep`).
+        """
+        if self.folders is not None:
+            weights = {MODEL: state.model.state_dict()}
+            try:
+                save_checkpoint(self.folders.summary / "non_finite", state.step, weights, state.counters(), self.about)
+            except UserError as error:  # which must not take the place of what has happened
+                note(str(error))
+
+    def finish(self) -> None:
+        """Wait for what is being written. Raises UserError where that failed."""
+        while self._writing:
+            self._writing.pop(0).result()
+
+    def end(self) -> None:
+        """Wait for all that is to be written. Raises UserError (exit 1) where some of it failed."""
+        self.finish()
+        if self._best is not None:
+            self._write(self._write_best)
+            self.finish()
+        if self._best is not None:
+            raise UserError(
+                f"{self.best}: the best weights, those of step {self._best.extra['step']}, could not be written",
+                exit_code=RUN_FAILED,
+            )
+
+    def close(self) -> None:
+        """Let what is being written end, and others have the run."""
+        self._thread.shutdown()
+        if self.lock is not None:
+            self.lock.release()
+
+    def _write(self, job: Callable[[], None]) -> None:
+        self._writing.append(self._thread.submit(job))
+
+
+@dataclass
+class _Best:
+    """Best weights on their way to the disk.
+
+    `top1_before`: the score of those that lie there; `log_bytes`: length of metrics.jsonl before their evaluation.
+    """
+
+    weights: dict[str, torch.Tensor]
+    extra: dict[str, Any]
+    top1_before: float | None
+    log_bytes: int
+
+
+def _copied(value: Any) -> Any:
+    """The same structure with every tensor copied to the host."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(part) for part in value)
+    return value

@@ -1,0 +1,221 @@
+"""Going on with a run: which checkpoint, whether it is whole, and whether it belongs to what is asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from convmixer.config.schema import Config
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.distributed.processes import restarted_run
+from convmixer.errors import UserError
+from convmixer.inputs import as_options, preprocessing_of
+from convmixer.runs.folders import RunFolders, run_suffix
+from convmixer.terminal.progress import note
+from convmixer.training.checkpointing.checkpoint import (
+    MANIFEST,
+    STATE,
+    checkpoints,
+    fault_of,
+    load_checkpoint,
+    run_of,
+    written_at,
+)
+from convmixer.training.checkpointing.state import TrainState
+from convmixer.training.datasets import TrainingData
+
+# Options that do not change what is learnt: where things lie, on what they run, how often they are told. All others
+# must be the same in a resumed run. The images and classes count by fingerprint, and the three factors of the global
+# batch by their product.
+FREE = frozenset(
+    "data_url train_dir val_dir pretrained entry exclude_epoch_state resume force_resume num_parallel_workers "
+    "eval_every defaults batch_size accumulate recompute device_num device_target device_id execution compile "
+    "max_bad_share loader_timeout dist_timeout max_restarts debug_nan summary_root_dir ckpt_root_dir "
+    "best_ckpt_root_dir ckpt_keep_num ckpt_save_every_step ckpt_save_every_sec print_loss_every "
+    "summary_loss_collect_freq model_postfix collect_input_data dump_graph file_format".split()
+)
+
+
+def identity_of(config: Config, data: TrainingData, global_batch: int) -> dict[str, Any]:
+    """What makes a run this run: a resumed one must agree in every entry."""
+    options = {name: value for name, value in config.model_dump(mode="json").items() if name not in FREE}
+    return {
+        **options,
+        **_inputs(data.preprocessing),
+        "aa_interpolation": config.policy_interpolation,
+        "global batch": global_batch,
+        "classes": data.classes.fingerprint[:16],
+        "images": len(data.train),
+        "image names and labels": data.fingerprint()[:16],
+    }
+
+
+def _inputs(preprocessing: Preprocessing) -> dict[str, Any]:
+    said = {**as_options(preprocessing), _EVALUATION: preprocessing.interpolation}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+
+
+_EVALUATION = "interpolation of evaluation"
+_DEFAULTS = {name: value for name, value in Config().model_dump(mode="json").items() if name not in FREE}
+
+
+def _as_today(before: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity that an older version has written, as this one would have: what it lacks was as if left out."""
+    then = {**_DEFAULTS, **before}
+    if _EVALUATION not in before:
+        # The options alone said what the input is, and what they left out was ImageNet's.
+        then |= _inputs(preprocessing_of(SimpleNamespace(**then), then["in_chans"]))
+        if then["auto_augment"] is None:
+            then["aa_interpolation"] = identity["aa_interpolation"]  # nothing was resampled by it
+    return then
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A whole checkpoint folder and the run that it belongs to."""
+
+    checkpoint: Path
+    folders: RunFolders
+
+    def restore(self, state: TrainState, identity: Mapping[str, Any], *, force: bool) -> str:
+        """Fill the state from the checkpoint and return what was restored, in a line.
+
+        Raises UserError where the run was started with something else, which `force` goes on with all the same, and
+        for a state that no run has written.
+        """
+        model, ema, counters = load_checkpoint(self.checkpoint)
+        before = counters.get("identity") if isinstance(counters, Mapping) else None
+        if not isinstance(before, Mapping) or not all(isinstance(name, str) for name in before):
+            raise self._refusal("it does not say which run it belongs to (no identity)")
+        try:
+            before = _as_today(before, identity)
+        except (TypeError, ValueError, UserError):
+            raise self._refusal("its identity is of another kind than this program writes") from None
+        changes = [
+            f"{name}: {before.get(name)} then, {identity.get(name)} now"
+            for name in sorted(before.keys() | identity.keys())
+            if before.get(name) != identity.get(name)
+        ]
+        if changes and not force:
+            raise UserError(
+                f"--resume: {self.checkpoint} belongs to a run with other options ({'; '.join(changes[:6])})\n"
+                "give the same options, or --force_resume to go on with these"
+            )
+        for change in changes:
+            note(f"resumed in spite of {change}")
+        try:
+            state.restore(model, ema, counters)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+            told = str(error).strip().splitlines() if isinstance(error, ValueError | RuntimeError) else []
+            raise self._refusal(told[0] if told else "it is of another kind than this program writes") from None
+        parts = ["weights", "optimizer", *(["averaged weights"] if ema is not None and state.ema is not None else [])]
+        best = "none yet" if state.best_top1 is None else f"{state.best_top1:g}"
+        return f"resumed {self.checkpoint}: step {state.step}, {', '.join(parts)}, best Top1-Acc {best}"
+
+    def _refusal(self, why: str) -> UserError:
+        return UserError(
+            f"--resume: {self.checkpoint / STATE}: no state of a training run: {why}\n"
+            f"--pretrained {self.checkpoint} starts a new run from its weights"
+        )
+
+
+def find_resumable(config: Config, claim: Callable[[Path], None]) -> Resumed | None:
+    """The checkpoint that `resume` names, None where it is left out or `auto` finds none.
+
+    A path is a checkpoint folder or the checkpoint folder of a run; of a run the newest whole checkpoint is taken.
+    A process that torchrun started again goes on with its own run. `claim` is told the run's checkpoint folder before
+    anything in it is read, so that no other process changes it meanwhile; what it raises is passed on.
+    """
+    root = Path(config.ckpt_root_dir)
+    own = restarted_run()
+    if own is not None:
+        runs = [run for run in sorted(root.glob(f"{own}*{run_suffix(config)}")) if checkpoints(run)]
+        if runs:
+            return _newest_whole(config, runs[-1], claim)
+        # It was started to go on with an older run, or died before its first checkpoint.
+    if config.resume is None:
+        return None
+    if config.resume != "auto":
+        return _newest_whole(config, Path(config.resume), claim)
+    runs = [path for path in root.glob(f"*{run_suffix(config)}") if checkpoints(path)] if root.is_dir() else []
+    if not runs:
+        note(f"--resume auto: no run *{run_suffix(config)} with a checkpoint in {root}, starting a new one")
+        return None
+    return _newest_whole(config, _newest_run(runs), claim)
+
+
+def _newest_run(runs: list[Path]) -> Path:
+    """The run whose checkpoints were written last. Says so where the names, which have the start's date, differ."""
+    written = {run: max(map(written_at, checkpoints(run))) for run in runs}
+    newest = max(runs, key=lambda run: (written[run], run.name))
+    named = max(runs, key=lambda run: run.name)
+    if newest != named:
+        note(f"--resume auto: {newest} was written last and is taken, though {named.name} has the later date")
+    _warn_of_clock(newest, written[newest])
+    return newest
+
+
+def _warn_of_clock(path: Path, written: float) -> None:
+    ahead = written - time.time()
+    if ahead > _CLOCK_SLACK:
+        note(f"{path}: was written {ahead / 60:.0f} minutes from now: this machine's clock was set back, or is wrong")
+
+
+_CLOCK_SLACK = 120.0  # seconds by which the clocks of two machines may differ without a word
+
+
+def _newest_whole(config: Config, path: Path, claim: Callable[[Path], None]) -> Resumed:
+    """Of a checkpoint folder or a run's folder of them."""
+    single = (path / MANIFEST).is_file()
+    if not single and not checkpoints(path):
+        raise UserError(f"--resume: {path} is neither a checkpoint folder (step_...) nor a run's folder of them")
+    claim(path.resolve().parent if single else path.resolve())
+    candidates = [path] if single else checkpoints(path)
+    for candidate in reversed(candidates):
+        fault = fault_of(candidate)
+        if fault is None:
+            _tell_of_later(candidate, candidates)
+            return Resumed(candidate, _folders(config, candidate.resolve()))
+        note(f"{candidate}: {fault}; trying the one before")
+    raise UserError(f"--resume: no whole checkpoint in {path.parent if single else path}")
+
+
+def _tell_of_later(taken: Path, candidates: list[Path]) -> None:
+    """Say where a checkpoint of an earlier step was written later: the run has gone on from an older one since."""
+    last = max(candidates, key=lambda path: (written_at(path), path == taken))
+    if last != taken and fault_of(last) is None:
+        note(f"{last}: was written after {taken.name}, which has the later step and is taken")
+
+
+def _folders(config: Config, checkpoint: Path) -> RunFolders:
+    """The folders of a checkpoint's run: below the roots of the options where it lies there, else where it says.
+
+    Raises UserError where it names a folder that is not clearly the run's own: whoever wrote the manifest would have
+    the run write there.
+    """
+    run = checkpoint.parent
+    below = RunFolders.of(config, run.name)
+    if below.checkpoints.resolve() == run:
+        return below
+    told = run_of(checkpoint)
+
+    def own(kind: str, default: Path, option: str) -> Path:
+        path = Path(os.path.abspath(told.get(kind, default)))
+        beside = run.parent.parent / path.parent.name / run.name
+        if path.resolve() in (default.resolve(), beside.resolve()):
+            return path
+        if beside.is_dir():  # the run was moved or copied as a whole
+            return beside
+        raise UserError(
+            f"--resume: {checkpoint} says that the run's {kind} folder is {path}, which is not beside it\n"
+            f"--{option} {path.parent} goes on writing there; "
+            f"--ckpt_root_dir {run.parent} uses the folders of the options"
+        )
+
+    summary = own("summary", below.summary, "summary_root_dir")
+    return RunFolders(run.name, summary, run, own("best", below.best, "best_ckpt_root_dir"))

@@ -1,0 +1,104 @@
+"""The two splits that a run reads and how, from its options; what does not fit together is refused here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from convmixer.config.loading import Resolved
+from convmixer.config.schema import Config
+from convmixer.data.classes import ClassMap
+from convmixer.data.folders import refuse_nested
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.reader import TrainReader
+from convmixer.data.sources import Source, open_split, open_unnamed
+from convmixer.errors import UserError
+from convmixer.inputs import overruled, preprocessing_for, preprocessing_of
+from convmixer.terminal.progress import note
+from convmixer.weights.read import WeightFile
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Both splits, with the labels of both counting in the training split's classes."""
+
+    train: Source
+    val: Source
+    preprocessing: Preprocessing
+
+    @property
+    def classes(self) -> ClassMap:
+        return self.train.classes
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and labels of the training images, in their order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.train.labels).tobytes())
+        for index in range(len(self.train)):
+            digest.update(self.train.name(index).encode(errors="surrogateescape") + b"\0")
+        return digest.hexdigest()
+
+
+def open_training_data(
+    resolved: Resolved[Config], weights: WeightFile | None = None, say: Callable[[str], None] = note
+) -> TrainingData:
+    """Open both splits; `weights`: those that the run starts from. `say` is told what these decide.
+
+    Raises UserError where a split is missing or something does not fit.
+    """
+    config = resolved.options
+    if config.set == "ImageNet" and config.data_url is not None:
+        refuse_nested(Path(config.data_url) / config.train_dir, Path(config.data_url) / config.val_dir)
+    if weights is None:
+        train = _open(config, True)
+        return TrainingData(train, _open(config, False, train.classes), preprocessing_of(config, config.in_chans))
+    channels, wanted = weights.shape.in_chans, resolved.said("in_chans")
+    if wanted not in (None, channels):
+        raise UserError(f"in_chans: the weights take {channels} channels, the options say {wanted}")
+    preprocessing = preprocessing_for(resolved, weights.preprocessing, channels)
+    if weights.classes is None:
+        train = open_unnamed(weights.shape.num_classes, partial(_open, config, True), say)
+    else:
+        train = _open(config, True)
+    for line in overruled(resolved, preprocessing):
+        say(line)
+    return TrainingData(train, _open(config, False, train.classes), preprocessing)
+
+
+def _open(config: Config, train: bool, classes: ClassMap | None = None) -> Source:
+    return open_split(
+        config.set,
+        config.data_url,
+        config.train_dir if train else config.val_dir,
+        train=train,
+        classes=classes,
+        limit=config.train_num_samples if train else config.val_num_samples,
+        seed=config.seed,
+    )
+
+
+def check_class_count(resolved: Resolved[Config], classes: ClassMap) -> None:
+    """Raises UserError where `num_classes` says another number than the data has."""
+    wanted = resolved.options.num_classes
+    if wanted is not None and wanted != len(classes):
+        raise UserError(
+            f"num_classes: is {wanted} ({resolved.origins['num_classes']}), the data has {len(classes)} classes; "
+            f"pass --num_classes {len(classes)}, or the data that was meant"
+        )
+
+
+def train_reader(config: Config, data: TrainingData) -> TrainReader:
+    """What makes the training crops."""
+    return TrainReader(
+        data.train,
+        data.preprocessing,
+        seed=config.seed,
+        min_crop=config.min_crop,
+        ratio=config.crop_ratio,
+        interpolation=config.interpolation,
+        max_pixels=config.max_pixels,
+    )

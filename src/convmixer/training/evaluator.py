@@ -1,0 +1,92 @@
+"""The evaluation inside a run: the averaged weights where there are any, on all processes, to one exact score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+
+import torch
+
+from convmixer.backends.autotune.choose import evaluation_network
+from convmixer.backends.autotune.trial import release
+from convmixer.backends.registry import AS_TRAINED
+from convmixer.backends.torch_runtime import TorchRuntime
+from convmixer.config.schema import Config
+from convmixer.distributed.processes import Processes
+from convmixer.evaluation import check_any_readable, evaluate, name_unreadable
+from convmixer.metrics import Score
+from convmixer.precision import Precision
+from convmixer.terminal.progress import Progress, note
+from convmixer.training.checkpointing.state import TrainState
+from convmixer.training.datasets import TrainingData
+from convmixer.training.network import evaluation_job
+from convmixer.training.signals import Interrupted
+
+MOST_NAMED = 5  # of the images that cannot be read
+
+
+class Evaluation:
+    """Called with a question, whether to leave, it gives the score of the state's weights on the evaluation split."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: TrainingData,
+        state: TrainState,
+        precision: Precision,
+        device: torch.device,
+        processes: Processes,
+    ) -> None:
+        self.config, self.data, self.state, self.processes = config, data, state, processes
+        self._named: set[int] = set()
+        self.autocast = precision.autocast
+        self.job = evaluation_job(config, state.model, data.preprocessing.size, precision.dtype, device)
+        self._say = note if processes.is_first else lambda _: None
+
+    def __call__(self, interrupted: Callable[[], bool]) -> Score:
+        """The score over all processes. Raises Interrupted, on all, soon after `interrupted()` is true on one.
+
+        Images that cannot be read are named the first time. Raises UserError (exit 1) where none can be read.
+        """
+        state, processes, val = self.state, self.processes, self.data.val
+        with (
+            nullcontext() if state.ema is None else state.ema.applied(state.model),
+            Progress(len(val), "evaluate", enabled=processes.is_first, plain_lines=False) as progress,
+        ):
+            # DDP keeps the first process's BatchNorm statistics; the average has its own on each.
+            processes.copy_from_first(list(state.model.buffers()))
+            # By the weights of now, and given up when they change: a copy of them, or a graph's memory, is not kept.
+            network = evaluation_network(state.evaluation_way or AS_TRAINED.name, state.model, self.job, self._say)
+
+            def count(images: int) -> None:
+                progress.add(images * processes.count)
+                if interrupted():
+                    raise Interrupted
+
+            score: Score | None = None
+            with suppress(Interrupted):
+                score = evaluate(
+                    TorchRuntime(network, self.data.preprocessing, self.job.device, self.autocast),
+                    val,
+                    self.data.preprocessing,
+                    batch_size=self.config.batch_size,
+                    threads=self.config.num_parallel_workers,
+                    part=processes.part,
+                    on_batch=count,
+                    max_pixels=self.config.max_pixels,
+                )
+        way = network.way.full_name
+        del network
+        release(self.job.device)
+        parts, ways = zip(*processes.gather((score, way)), strict=True)
+        # Where it failed on one of them, all take another one from the next evaluation on.
+        state.evaluation_way = ways[0] if len(set(ways)) == 1 else AS_TRAINED.name
+        if None in parts:
+            raise Interrupted
+        total = Score.merged(parts)
+        check_any_readable(total, val)
+        new = [(index, reason) for index, reason in total.bad if index not in self._named]
+        self._named.update(index for index, _ in new)
+        if processes.is_first:
+            name_unreadable(new, total, val, MOST_NAMED)
+        return total

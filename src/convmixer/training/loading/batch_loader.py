@@ -1,0 +1,191 @@
+"""Batches for training: uint8 crops made in loader processes, in an order that is a pure function of the step.
+
+A small set whose crops never change is kept on the device instead: `resident`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from convmixer.data.batch_sampler import BatchPlan
+from convmixer.data.reader import TrainReader
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.training.loading.watchdog import Watchdog
+from convmixer.training.signals import answer_only_the_parent
+
+PREFETCH = 4  # batches a loader process holds ready
+SHARED_MEMORY = "/dev/shm"
+
+
+@dataclass
+class HostBatch:
+    """Images uint8 [N, size, size, channels], labels int64 [N], their indices [N] and epoch; `bad`: (index, reason).
+
+    In the host's memory, unless the whole set is kept on the device: then both tensors lie there already.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: np.ndarray
+    epoch: int
+    bad: list[tuple[int, str]]
+
+    def pin_memory(self) -> HostBatch:
+        # DataLoader calls this by its name where batches go to a GPU.
+        self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+        return self
+
+
+class Feed(Protocol):
+    """Where a run's batches come from."""
+
+    plan: BatchPlan
+
+    def batches(self, steps: range) -> Iterator[list[HostBatch]]:
+        """For each step its micro-batches."""
+        ...
+
+    def explain(self, error: RuntimeError) -> UserError | None:
+        """What a RuntimeError that came out of `batches` means to the user; None for another error."""
+        ...
+
+
+class _Batches(Dataset[HostBatch | UserError]):
+    """Key (epoch, indices) -> batch. `reading` holds the index that each worker is at, `pids` their processes."""
+
+    def __init__(self, reader: TrainReader, workers: int) -> None:
+        self.reader = reader
+        self.reading: Any = multiprocessing.get_context().Array("q", [-1] * workers, lock=False)
+        self.pids: Any = multiprocessing.get_context().Array("q", [0] * workers, lock=False)
+
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> HostBatch | UserError:
+        epoch, indices = key
+        worker = get_worker_info()
+        samples = []
+        try:
+            for index in indices.tolist():
+                if worker is not None:
+                    self.pids[worker.id], self.reading[worker.id] = os.getpid(), index
+                samples.append(self.reader.read(epoch, index))
+        except UserError as error:
+            # Raised here it would reach the main process wrapped in a traceback.
+            return error
+        images, labels, actual, bad = zip(*samples, strict=True)
+        return HostBatch(
+            torch.from_numpy(np.stack(images)),
+            torch.tensor(labels, dtype=torch.int64),
+            np.array(actual),
+            epoch,
+            [report for report in bad if report is not None],
+        )
+
+    def read_last(self) -> str:
+        """Names of the images that the workers were at."""
+        return ", ".join(self.reader.source.name(index) for index in self.reading if index >= 0) or "nothing yet"
+
+
+class _Keys(Sampler[tuple[int, np.ndarray]]):
+    """The keys of all micro-batches of a process from a step on."""
+
+    def __init__(self, plan: BatchPlan, steps: range, rank: int) -> None:
+        self.plan, self.steps, self.rank = plan, steps, rank
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for step in self.steps:
+            for micro in range(self.plan.accumulate):
+                yield self.plan.epoch(step), self.plan.micro_batch(step, self.rank, micro)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.plan.accumulate
+
+
+def _begin(_: int) -> None:
+    answer_only_the_parent()
+
+
+class LoaderFeed:
+    """The micro-batches of process `rank`, read ahead by `workers` processes; `pin`: into page-locked memory."""
+
+    def __init__(
+        self, reader: TrainReader, plan: BatchPlan, *, rank: int, workers: int, pin: bool, timeout: float
+    ) -> None:
+        self.plan, self.rank, self.workers, self.pin = plan, rank, workers, pin
+        self._dataset = _Batches(reader, workers)
+        self._watchdog = Watchdog(timeout, lambda: [pid for pid in self._dataset.pids if pid])
+        _check_shared_memory(reader, plan, workers)
+
+    def batches(self, steps: range) -> Iterator[list[HostBatch]]:
+        """For each step its micro-batches.
+
+        Raises RuntimeError, which `explain` explains, when a worker dies or gives no batch within the time-out.
+        """
+        batches = self._loader(steps)
+        self._watchdog.start()
+        try:
+            for _ in steps:
+                yield [self._next(batches) for _ in range(self.plan.accumulate)]
+        finally:
+            self._watchdog.stop()
+
+    def _next(self, batches: Iterator[HostBatch | UserError]) -> HostBatch:
+        try:
+            with self._watchdog.waiting():
+                batch = next(batches)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            raise RuntimeError("a DataLoader worker died while it handed a batch over") from error
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
+
+    def _loader(self, steps: range) -> Iterator[HostBatch | UserError]:
+        handler = signal.getsignal(signal.SIGCHLD)
+        with warnings.catch_warnings():
+            # More workers than cores are the user's choice, and right where reading waits for a disk.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            loader = DataLoader(
+                self._dataset,
+                batch_size=None,
+                sampler=_Keys(self.plan, steps, self.rank),
+                num_workers=self.workers,
+                pin_memory=self.pin,
+                worker_init_fn=_begin if self.workers else None,
+                prefetch_factor=PREFETCH if self.workers else None,
+            )
+            batches = iter(loader)
+        # DataLoader would raise the death of a worker out of this signal's handler, in the middle of whatever runs
+        # then, saving included. Without it the death is found by the next wait for a batch, within five seconds.
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        return batches
+
+    def explain(self, error: RuntimeError) -> UserError | None:
+        """What a RuntimeError of DataLoader means, with the images that were being read; None for another error."""
+        if "DataLoader" not in str(error):
+            return None
+        what = f"gave no batch for {self._watchdog.seconds:g} s" if self._watchdog.bitten else "was killed"
+        return UserError(f"a loader process {what}; being read: {self._dataset.read_last()}", exit_code=RUN_FAILED)
+
+
+def _check_shared_memory(reader: TrainReader, plan: BatchPlan, workers: int) -> None:
+    """Loader processes hand batches over in shared memory; a container often has 64 MiB of it."""
+    if not workers or not os.path.isdir(SHARED_MEMORY):
+        return
+    size, channels = reader.preprocessing.size, reader.preprocessing.channels
+    needed = workers * PREFETCH * plan.batch_size * size * size * channels
+    status = os.statvfs(SHARED_MEMORY)
+    free = status.f_bavail * status.f_frsize
+    if free < needed:
+        raise UserError(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB, {workers} loader processes need {needed / 2**20:.0f} MiB; "
+            "lower --num_parallel_workers or --batch_size, or give the container more (docker: --shm-size)",
+            exit_code=RUN_FAILED,
+        )

@@ -1,0 +1,60 @@
+"""Batches of a small set that is kept whole on the training device, where every training crop is the image itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from convmixer.augment.transfer import to_device
+from convmixer.data.batch_sampler import BatchPlan
+from convmixer.data.reader import TrainReader
+from convmixer.data.sources import held_pixels
+from convmixer.errors import UserError
+from convmixer.training.loading.batch_loader import HostBatch
+
+# Seven times CIFAR-10 or CIFAR-100 (154 MB), and little beside the activations of a step on any GPU one trains on.
+MOST_BYTES = 2**30
+
+
+def whole_images(reader: TrainReader) -> np.ndarray | None:
+    """The pixels uint8 [n, size, size, C] that the reader's crops are in every epoch; None where they are not.
+
+    They are where the source holds square images of the network's size, the least crop is the whole area and a square
+    is allowed: no box of that area but the whole image then fits in, and a resize to the same size changes nothing.
+    None too for more than MOST_BYTES.
+    """
+    size, channels = reader.preprocessing.size, reader.preprocessing.channels
+    low, high = reader.ratio
+    if reader.min_crop < 1 or not low <= 1 <= high:
+        return None
+    pixels = held_pixels(reader.source)
+    if pixels is None or pixels.shape[1:] != (size, size, channels) or pixels.nbytes > MOST_BYTES:
+        return None
+    return pixels
+
+
+class ResidentFeed:
+    """The micro-batches of process `rank`, gathered on `device` from images uint8 [n, size, size, C], labels [n]."""
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, plan: BatchPlan, *, rank: int, device: torch.device
+    ) -> None:
+        self.plan, self.rank = plan, rank
+        self.images, self.labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+
+    def batches(self, steps: range) -> Iterator[list[HostBatch]]:
+        """For each step its micro-batches, whose tensors lie on the device."""
+        for step in steps:
+            yield [self._gather(step, micro) for micro in range(self.plan.accumulate)]
+
+    def _gather(self, step: int, micro: int) -> HostBatch:
+        # A copy: the plan's permutation is read-only, which torch warns of.
+        indices = self.plan.micro_batch(step, self.rank, micro).copy()
+        at = to_device(indices, self.images.device)
+        return HostBatch(self.images[at], self.labels[at], indices, self.plan.epoch(step), [])
+
+    def explain(self, error: RuntimeError) -> UserError | None:
+        """None: there are no loader processes whose errors would need to be explained."""
+        return None

@@ -1,0 +1,101 @@
+"""What a training run tells while it goes: a bar or plain lines on stderr, and the journal."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+from PIL import Image
+
+from convmixer.distributed.processes import Processes
+from convmixer.metrics import Score
+from convmixer.runs.folders import RunFolders, keep_record
+from convmixer.terminal.progress import Progress, duration, note
+from convmixer.training.intervals import Agenda
+from convmixer.training.logging.metric_logger import Journal
+from convmixer.training.non_finite import NonFinite, described
+from convmixer.training.step import StepResult
+
+
+class Report:
+    """Every process calls it at the same steps, since losses are averaged over processes; the first one speaks."""
+
+    def __init__(
+        self,
+        agenda: Agenda,
+        processes: Processes,
+        journal: Journal | None,
+        *,
+        first_step: int,
+        step_images: int,
+        folders: RunFolders | None = None,
+    ) -> None:
+        self.folders = folders
+        self.agenda, self.processes, self.journal, self.step_images = agenda, processes, journal, step_images
+        self._first_step, self._start = first_step, time.monotonic()
+        self._clock, self._clock_step = self._start, first_step
+        images = (agenda.last_step - first_step) * step_images
+        self._bar = Progress(images, "train", enabled=processes.is_first, plain_lines=False)
+
+    def step(self, step: int, result: StepResult) -> None:
+        """After the step that brought the count to `step`."""
+        self._bar.add(self.step_images)
+        prints, summarises = self.agenda.prints(step), self.agenda.summarises(step)
+        if not (prints or summarises):
+            return
+        loss = self.processes.sum([float(result.loss)])[0] / self.processes.count
+        now = time.monotonic()
+        rate = (step - self._clock_step) * self.step_images / max(now - self._clock, 1e-9)
+        self._clock, self._clock_step = now, step
+        epoch = step / self.agenda.steps_per_epoch
+        if summarises and self.journal is not None:
+            values = {"epoch": round(epoch, 4), "loss": loss, "lr": result.lr, "grad_norm": float(result.grad_norm)}
+            self.journal.write(
+                "train", step, {**values, "skipped": result.skipped, "images_per_second": round(rate, 1)}
+            )
+        if prints and self.processes.is_first:
+            left = (now - self._start) / (step - self._first_step) * (self.agenda.last_step - step)
+            self._bar.label(f"epoch {epoch:.2f}/{self.agenda.epochs} loss {loss:.4f}")
+            self._bar.line(
+                f"epoch {epoch:.2f}/{self.agenda.epochs}  step {step}/{self.agenda.last_step}  loss {loss:.4f}  "
+                f"lr {result.lr:.3g}  grad {float(result.grad_norm):.3g}  {rate:.1f} img/s  {duration(left)} left"
+            )
+
+    def non_finite(self, error: NonFinite, names: list[str], where: str | None) -> None:
+        """A step with a loss that is not finite: its images, and the layer where that is known, go to the summary."""
+        if where is not None:
+            note(f"step {error.step}: {where}")
+        if self.folders is not None:
+            path = self.folders.summary / f"non_finite_step_{error.step:08d}.json"
+            keep_record(path, described(error, names, where))
+
+    def bad_images(self, names: list[str]) -> None:
+        """Images of a batch that could not be read, as `name: reason`."""
+        for name in names:
+            note(f"skipped {name}")
+
+    def evaluation(self, step: int, score: Score, seconds: float, *, best: bool) -> None:
+        """The result of an evaluation, which is not training time."""
+        self._clock, self._clock_step = time.monotonic(), step
+        if not self.processes.is_first:
+            return
+        results = score.results()
+        if self.journal is not None:
+            values = {"epoch": step / self.agenda.steps_per_epoch, **results, "unreadable": len(score.bad)}
+            self.journal.write("eval", step, values)
+        mark = "  (best so far)" if best else ""
+        note(f"epoch {step / self.agenda.steps_per_epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
+
+    def picture(self, images: np.ndarray) -> None:
+        """A sheet of images, uint8 [H, W, 3], into the summary: `input.png`, and among the events."""
+        if self.journal is not None and self.folders is not None:
+            encoded = io.BytesIO()
+            Image.fromarray(images).save(encoded, "PNG")
+            keep_record(self.folders.summary / "input.png", encoded.getvalue())
+            self.journal.picture("input", images)
+
+    def close(self) -> None:
+        self._bar.close()
+        if self.journal is not None:
+            self.journal.close()

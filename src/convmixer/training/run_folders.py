@@ -1,0 +1,82 @@
+"""Opening a run's folders, of a new run or one that goes on: room, lock, journal, and what is recorded at the start."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from convmixer.config.loading import Resolved
+from convmixer.config.schema import Config
+from convmixer.distributed.processes import run_time
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.runs.folders import TIME_FORMAT, RunFolders, create_run, keep_record, reopen_run, write_provenance
+from convmixer.terminal.progress import note
+from convmixer.training.checkpointing.resume import Resumed
+from convmixer.training.checkpointing.state import TrainState
+from convmixer.training.datasets import TrainingData
+from convmixer.training.logging.image_grid import graph_text
+from convmixer.training.logging.metric_logger import Journal
+
+
+def open_run(
+    resolved: Resolved[Config],
+    command: str,
+    resumed: Resumed | None,
+    state: TrainState,
+    data: TrainingData,
+    processes: int,
+    claim: Callable[[Path], None],
+) -> tuple[RunFolders, Journal]:
+    """The folders and journal of a run; `command`: what was typed. `claim` locks the checkpoint folder of a new one.
+
+    Raises UserError where the folders cannot be made (exit 1) or another process holds them (exit 2).
+    """
+    config = resolved.options
+    if resumed is None:
+        folders = create_run(config, run_time() or datetime.now().strftime(TIME_FORMAT))
+        claim(folders.checkpoints)
+        journal = Journal(folders.summary)
+    else:
+        folders = resumed.folders
+        reopen_run(folders)
+        journal = Journal(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
+    facts = {"processes": processes, "images": [len(data.train), len(data.val)]}
+    write_provenance(folders.summary, resolved, command, data.classes.names, facts)
+    if config.dump_graph:
+        keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
+    note(f"run {folders.name}: {folders.summary}")
+    return folders, journal
+
+
+def check_room(config: Config, resumed: Resumed | None, state: TrainState) -> None:
+    """Raises UserError (exit 1) where there is no room for what a run will write."""
+    if resumed is None:
+        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), state)
+    else:
+        check_space(resumed.folders.checkpoints, resumed.folders.best, state)
+
+
+def check_space(checkpoints: Path, best: Path, state: TrainState) -> None:
+    """Raises UserError (exit 1) where the disks have no room for what will lie below the two roots at once."""
+    one = sum(tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values())
+    # Weights, two moments of the optimizer, averaged weights; a new checkpoint stands beside the one before.
+    two = one * (3 + (state.ema is not None)) * 2
+    if _existing(checkpoints).stat().st_dev == _existing(best).stat().st_dev:
+        return _check_free(checkpoints, two + one, "two checkpoints and the best weights need", "--ckpt_root_dir")
+    _check_free(checkpoints, two, "two checkpoints need", "--ckpt_root_dir")
+    return _check_free(best, one, "the best weights need", "--best_ckpt_root_dir")
+
+
+def _existing(path: Path) -> Path:
+    return next(path for path in (path.absolute(), *path.absolute().parents) if path.exists())
+
+
+def _check_free(root: Path, needed: int, who: str, option: str) -> None:
+    free = shutil.disk_usage(_existing(root)).free
+    if free < needed:
+        raise UserError(
+            f"{root}: {free / 2**20:.1f} MiB free, {who} {needed / 2**20:.1f} MiB; free some space or set {option}",
+            exit_code=RUN_FAILED,
+        )

@@ -1,0 +1,158 @@
+"""The training loop: step, report, evaluate, save, until the last step or a stop signal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from convmixer.distributed.processes import Processes
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.metrics import Score
+from convmixer.training.checkpointing.manager import Saver
+from convmixer.training.checkpointing.state import TrainState
+from convmixer.training.error_messages import explain
+from convmixer.training.intervals import Agenda
+from convmixer.training.loading.batch_loader import Feed, HostBatch
+from convmixer.training.logging.progress_reporter import Report
+from convmixer.training.non_finite import NonFinite
+from convmixer.training.signals import Interrupted, Stopped, StopSignals, StopWish
+from convmixer.training.step import TrainStep
+
+
+@dataclass
+class Trainer:
+    """A run, put together by `assembly`.
+
+    `evaluate(interrupted)` gives the whole score, or raises Interrupted soon after `interrupted()` is true;
+    `image_name` names a training image by its index; `most_bad`: unreadable training images that are put up with.
+    """
+
+    state: TrainState
+    step: TrainStep
+    feed: Feed
+    evaluate: Callable[[Callable[[], bool]], Score]
+    agenda: Agenda
+    saver: Saver
+    report: Report
+    processes: Processes
+    image_name: Callable[[int], str]
+    most_bad: int
+    debug_nan: bool = False
+    _bad: dict[int, str] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises Stopped after a clean save where a signal came, UserError where the run failed.
+        """
+        try:
+            with StopSignals() as signals:
+                self._run(signals)
+                self.saver.end()
+        except RuntimeError as error:
+            explained = explain(
+                error,
+                self.feed,
+                image_size=self.step.augment.preprocessing.size,
+                processes=self.processes.count,
+                recompute=self.state.model.recompute,
+            )
+            if explained is None:
+                raise
+            raise explained from error
+        finally:
+            self.report.close()
+            self.saver.close()
+
+    def _run(self, signals: StopSignals) -> None:
+        # A run that was stopped between a step and its evaluation makes up for it first.
+        if self._owes_evaluation():
+            self._evaluate(signals)
+            self.saver.save_checkpoint(self.state)
+        for batches in self.feed.batches(range(self.state.step, self.agenda.last_step)):
+            with self._telling():
+                result = self.step(batches)
+            if self.agenda.prints(self.state.step) or self.agenda.summarises(self.state.step):
+                self._settle()
+            self.report.step(self.state.step, result)
+            stop, save = self._agree(signals, batches)
+            if stop or save or self._owes_evaluation():
+                self._settle()
+                # A process whose numbers are bad does not come this far, so that no other one saves either.
+                self.processes.any(False)
+            if not stop and self._owes_evaluation():
+                self._evaluate(signals)
+                stop = self.processes.any(signals.received is not None)
+            if stop or save:
+                self.saver.save_checkpoint(self.state)
+                self.agenda.saved()
+            if stop:
+                self._stop(signals)
+
+    def _settle(self) -> None:
+        """Know of every step so far that its numbers are finite, before something of the state is saved or shown."""
+        with self._telling():
+            self.step.settle()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Within the context, what is known of a step with numbers that are not finite is written down."""
+        try:
+            yield
+        except NonFinite as error:
+            self.saver.finish()
+            where = self.step.trace_non_finite(error.batches) if self.debug_nan else None
+            self.report.non_finite(error, [self.image_name(index) for index in error.indices], where)
+            self.saver.save_non_finite(self.state)
+            raise
+
+    def _agree(self, signals: StopSignals, batches: list[HostBatch]) -> tuple[bool, bool]:
+        """Whether to stop and whether to save, decided by all processes together; counts unreadable images too."""
+        new = {index: why for batch in batches for index, why in batch.bad if index not in self._bad}
+        wishes = [signals.received is not None, self.agenda.saves(self.state.step), len(new) > 0]
+        stop, save, bad = (total > 0 for total in self.processes.sum([float(wish) for wish in wishes]))
+        if bad:
+            self._count_bad(new)
+        return stop, save
+
+    def _count_bad(self, new: dict[int, str]) -> None:
+        for part in self.processes.gather(new):
+            self._bad.update(part)
+        names = [f"{self.image_name(index)}: {why}" for index, why in new.items()]
+        self.report.bad_images(names)
+        if len(self._bad) > self.most_bad:
+            index, why = next(iter(self._bad.items()))
+            raise UserError(
+                f"{len(self._bad)} training images cannot be read, the first {self.image_name(index)} ({why}); "
+                "mend or remove them, or raise --max_bad_share",
+                exit_code=RUN_FAILED,
+            )
+
+    def _owes_evaluation(self) -> bool:
+        return self.agenda.evaluates(self.state.step) and self.state.evaluated_step != self.state.step
+
+    def _evaluate(self, signals: StopSignals) -> None:
+        start = time.monotonic()
+        try:
+            score = self.evaluate(StopWish(signals, self.processes))
+        except Interrupted:
+            self.saver.save_checkpoint(self.state)
+            self._stop(signals)
+        except UserError:
+            # No image can be read: what was learnt is kept, and a resumed run makes up for the evaluation.
+            self.saver.save_checkpoint(self.state)
+            self.saver.finish()
+            raise
+        top1 = score.results()["Top1-Acc"]
+        best = self.state.best_top1 is None or top1 > self.state.best_top1
+        self.state.evaluated_step = self.state.step
+        if best:
+            before, self.state.best_top1 = self.state.best_top1, top1
+            self.saver.save_best(self.state, before)
+        self.report.evaluation(self.state.step, score, time.monotonic() - start, best=best)
+
+    def _stop(self, signals: StopSignals) -> None:
+        self.saver.end()
+        raise Stopped(max(number or 0 for number in self.processes.gather(signals.received)))
