@@ -122,9 +122,9 @@ def lines(name: str, arch: Architecture, options: argparse.Namespace, rates: Dev
 def timed(line: Measured, case: Case, maps: Maps, rates: Device) -> Measured:
     memory = case.maps * maps.x.numel() * maps.x.element_size() / rates.bandwidth
     line.floor = 1e3 * max(memory, case.operations / rates.matrix)
-    ways = [case.ours] if case.eager is None else [case.ours, case.eager]
+    backends = [case.ours] if case.eager is None else [case.ours, case.eager]
     try:
-        line.ours, *eager = clocked(ways, rates.device)
+        line.ours, *eager = clocked(backends, rates.device)
     except Exception as error:
         line.note = reason(error)
         return line

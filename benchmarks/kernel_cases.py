@@ -28,7 +28,7 @@ from convmixer.kernels.depthwise_launch import Normalise
 from convmixer.kernels.plan import Plan, depthwise_text, pointwise_text
 from convmixer.kernels.tiling import DepthwiseTiles, PointwiseTiles
 
-Way = Callable[[], object]
+Backend = Callable[[], object]
 Exact = Callable[[], tuple[Tensor, ...]]
 
 # Of the largest value of a result, by the type of the maps: what is rounded to that type once, and what is fp32, a sum
@@ -47,9 +47,9 @@ class Case:
 
     name: str
     maps: float
-    ours: Way
+    ours: Backend
     exact: Exact
-    eager: Way | None = None
+    eager: Backend | None = None
     operations: float = 0.0
     candidate: bool = False
     activated: bool = True

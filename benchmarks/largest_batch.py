@@ -27,8 +27,8 @@ from torch import nn
 
 from convmixer.arch import VARIANTS, parse_arch
 from convmixer.backends.autotune.benchmark import reason
-from convmixer.backends.registry import ways_for
-from convmixer.backends.workload import Job
+from convmixer.backends.registry import backends_for
+from convmixer.backends.workload import Workload
 from convmixer.kernels.block import reason_against_fused
 from convmixer.model import ConvMixer
 
@@ -57,18 +57,18 @@ def train(variant: str, kind: str, batch: int, options: argparse.Namespace) -> f
         raise torch.OutOfMemoryError(f"more than {options.most} images")
     name, _, recompute = kind.partition(" ")
     model = ConvMixer(parse_arch(variant)).to(device).train()
-    job = Job(model.arch, size, batch, torch.bfloat16, True, device, recompute=bool(recompute))
-    network = next(way for way in ways_for(job) if way.kind == name).network(model, job)
+    workload = Workload(model.arch, size, batch, torch.bfloat16, True, device, recompute=bool(recompute))
+    network = next(backend for backend in backends_for(workload) if backend.kind == name).network(model, workload)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     images = torch.randn(batch, 3, size, size, device=device)
     labels = torch.randint(model.arch.num_classes, (batch,), device=device)
-    with job.autocast():
+    with workload.autocast():
         against = reason_against_fused(model, images) if on_gpu and name == "fused" else None
     if against is not None:
         raise RuntimeError(f"not our kernels: {against}")
     for _ in range(2):
         optimizer.zero_grad(set_to_none=True)
-        with job.autocast():
+        with workload.autocast():
             logits = network(images)
         nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()

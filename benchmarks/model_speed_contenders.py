@@ -11,15 +11,15 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from pictures import pictures, settle
+from pictures import check_pending, pictures
 from timm.models.convmixer import ConvMixer as TimmConvMixer
 from torch import Tensor, nn
 
 from convmixer.arch import Architecture, parse_arch
-from convmixer.backends.registry import Way, ways_for
-from convmixer.backends.workload import Job
+from convmixer.backends.registry import Backend, backends_for
+from convmixer.backends.workload import Workload
 from convmixer.model import ConvMixer
-from convmixer.weights.layouts import from_ours
+from convmixer.weights.layouts import from_native
 
 Step = Callable[[], list[Tensor]]
 TUNED_BATCH = 256
@@ -75,8 +75,8 @@ class Setting:
         names = ("variant", "part", "precision", "batch", "size")
         return {name: getattr(self, name) for name in names} | {"title": self.title}
 
-    def job(self) -> Job:
-        return Job(self.arch, self.size, self.batch, DTYPES[self.precision], self.training, self.device)
+    def workload(self) -> Workload:
+        return Workload(self.arch, self.size, self.batch, DTYPES[self.precision], self.training, self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
@@ -100,7 +100,7 @@ class Trial:
         ).to(setting.device)
         self.images = pictures(setting.batch, setting.size, seed=0).to(setting.device)
         self.labels = torch.randint(arch.num_classes, (setting.batch,)).to(setting.device)
-        settle(self.module, pictures(16, setting.size, seed=1).to(setting.device))
+        check_pending(self.module, pictures(16, setting.size, seed=1).to(setting.device))
         self.module.train(setting.training)
 
     @cached_property
@@ -139,7 +139,7 @@ class Trial:
     def ours(self) -> ConvMixer:
         """This project's model with the same weights."""
         model = ConvMixer(self.setting.arch)
-        state, names = self.module.state_dict(), from_ours(model.state_dict(), "timm", model.arch.depth)
+        state, names = self.module.state_dict(), from_native(model.state_dict(), "timm", model.arch.depth)
         model.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
         return model.to(self.setting.device).train(self.setting.training)
 
@@ -174,23 +174,25 @@ def _on_gpu(setting: Setting) -> bool:
     return setting.device.type == "cuda"
 
 
-def _way(setting: Setting, kind: str, number: int = 0) -> Way | None:
+def _way(setting: Setting, kind: str, number: int = 0) -> Backend | None:
     """Our way of this kind; where there are several, the one of this number."""
     if setting.precision not in DTYPES:
         return None
-    found = [way for way in ways_for(setting.job()) if way.kind == kind]
+    found = [backend for backend in backends_for(setting.workload()) if backend.kind == kind]
     return found[number] if number < len(found) else None
 
 
 def _ours(trial: Trial, kind: str, number: int = 0, *, tuned: bool = False) -> Step:
-    way = _way(trial.setting, kind, number)
-    assert way is not None
-    job = trial.setting.job()
+    backend = _way(trial.setting, kind, number)
+    assert backend is not None
+    workload = trial.setting.workload()
     if tuned:
-        plan = _tuned_plan(trial.setting.variant, job.image_size, job.dtype, job.training, job.device)
-        way = way.planned(job, plan)
-        print(way.full_name, file=sys.stderr, flush=True)
-    network = way.network(trial.ours(), job).train(trial.setting.training)
+        plan = _tuned_plan(
+            trial.setting.variant, workload.image_size, workload.dtype, workload.training, workload.device
+        )
+        backend = backend.planned(workload, plan)
+        print(backend.full_name, file=sys.stderr, flush=True)
+    network = backend.network(trial.ours(), workload).train(trial.setting.training)
     return trial.step(network, torch.channels_last)
 
 

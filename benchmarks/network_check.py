@@ -26,14 +26,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "src"), str(HERE)]
 
 import torch
-from pictures import pictures, settle
+from pictures import check_pending, pictures
 from torch import Tensor
 
 from convmixer.arch import VARIANTS, Architecture
 from convmixer.backends.autotune.benchmark import Check, exact_fp32, reason
 from convmixer.backends.function import FunctionOfModel
-from convmixer.backends.registry import Way
-from convmixer.backends.workload import Job
+from convmixer.backends.registry import Backend
+from convmixer.backends.workload import Workload
 from convmixer.kernels.block import fused_forward, reason_against_fused
 from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer
@@ -72,9 +72,9 @@ class Checked:
         return f"{verdict} {title}: {self.note or errors} ({self.seconds:.1f} s)"
 
 
-def way_of(name: str, forward: Forward) -> Way:
+def find_backend(name: str, forward: Forward) -> Backend:
     """A function of model and images as a way of running it."""
-    return Way(name, "fused", lambda job: True, lambda model, job, plan: FunctionOfModel(model, forward))
+    return Backend(name, "fused", lambda workload: True, lambda model, workload, plan: FunctionOfModel(model, forward))
 
 
 class NetworkCheck:
@@ -86,12 +86,12 @@ class NetworkCheck:
         torch.manual_seed(0)
         arch = replace(arch, depth=min(arch.depth, BLOCKS))
         model = ConvMixer(arch).to(device)
-        settle(model, pictures(batch, size, seed=1).to(device))
-        job = Job(arch, size, batch, dtype, training, device)
-        self._exact = partial(exact_fp32, job)
+        check_pending(model, pictures(batch, size, seed=1).to(device))
+        workload = Workload(arch, size, batch, dtype, training, device)
+        self._exact = partial(exact_fp32, workload)
         with self._exact():
             self.check = Check(
-                model, job, way_of("eager", lambda model, images: model(images)), pictures(batch, size, 2)
+                model, workload, find_backend("eager", lambda model, images: model(images)), pictures(batch, size, 2)
             )
         if dtype == torch.float32 and arch.activation != "relu":
             self.check.limits[1:] = [min(limit, FP32_GRADIENTS) for limit in self.check.limits[1:]]
@@ -101,7 +101,7 @@ class NetworkCheck:
         start = time.perf_counter()
         try:
             with self._exact():
-                errors = self.check.errors(way_of(checked.plan, forward))
+                errors = self.check.errors(find_backend(checked.plan, forward))
         except Exception as error:  # what a compiler or a GPU raises is this plan's answer
             return replace(checked, right=False, note=reason(error), seconds=time.perf_counter() - start)
         limits = self.check.limits

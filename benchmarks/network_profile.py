@@ -25,8 +25,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from convmixer.arch import VARIANTS, parse_arch
-from convmixer.backends.registry import ways_for
-from convmixer.backends.workload import Job
+from convmixer.backends.registry import backends_for
+from convmixer.backends.workload import Workload
 from convmixer.model import ConvMixer
 
 STEPS = 2
@@ -37,24 +37,24 @@ def step_of(variant: str, part: str, options: argparse.Namespace) -> tuple[Calla
     device = torch.device(options.device)
     torch.manual_seed(0)
     model = ConvMixer(parse_arch(variant)).to(device).train(part == "training")
-    job = Job(model.arch, options.size, options.batch, torch.bfloat16, part == "training", device)
-    ways = ways_for(job)
-    way = next((way for way in ways if way.kind == "fused"), ways[0])
-    network = way.network(model, job)
+    workload = Workload(model.arch, options.size, options.batch, torch.bfloat16, part == "training", device)
+    backends = backends_for(workload)
+    backend = next((backend for backend in backends if backend.kind == "fused"), backends[0])
+    network = backend.network(model, workload)
     images = pictures(options.batch, options.size, seed=0).to(device)
     labels = torch.randint(model.arch.num_classes, (options.batch,), device=device)
 
     def infer() -> None:
-        with torch.inference_mode(), job.autocast():
+        with torch.inference_mode(), workload.autocast():
             network(images)
 
     def train() -> None:
         model.zero_grad(set_to_none=True)
-        with job.autocast():
+        with workload.autocast():
             logits = network(images)
         nn.functional.cross_entropy(logits.float(), labels).backward()
 
-    return (train if part == "training" else infer), way.full_name
+    return (train if part == "training" else infer), backend.full_name
 
 
 def profiled(step: Callable[[], object], device: torch.device) -> dict[str, Any]:
@@ -107,8 +107,8 @@ def main() -> int:
     result: dict[str, Any] = {}
     for variant in options.variants:
         for part in options.parts:
-            step, way = step_of(variant, part, options)
-            title = f"{variant} {part}, batch {options.batch}, {way}"
+            step, backend = step_of(variant, part, options)
+            title = f"{variant} {part}, batch {options.batch}, {backend}"
             result[title] = profiled(step, torch.device(options.device))
             print(table(title, result[title], options.rows), flush=True)
             if options.output is not None:

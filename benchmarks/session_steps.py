@@ -25,12 +25,12 @@ TESTED = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
 CONTENDERS = ("timm eager NCHW", "timm eager channels_last", "ours fused", "ours fused, CUDA graph")
 # The tests that only a GPU can fail; those of the graphs first.
 TESTS = (
-    "tests/execution/test_graphs.py",
+    "tests/backends/test_cuda_graph.py",
     "tests/kernels/device",
     "tests/kernels/test_fallback.py",
     "tests/kernels/test_compiles.py",
     # A name in a file that cannot be imported ends pytest before any test.
-    *(["tests/train/test_finite_check.py::test_no_step_waits_for_a_gpu"] if find_spec("safetensors") else []),
+    *(["tests/training/test_non_finite.py::test_no_step_waits_for_a_gpu"] if find_spec("safetensors") else []),
 )
 FAST = "not slow and not mindspore"
 CORES = os.cpu_count() or 1

@@ -57,7 +57,7 @@ class Curve:
     top1: list[float]
     steps_per_epoch: int
     evaluation_images: int
-    way: str
+    backend: str
     seconds: float
 
     def epoch_losses(self) -> list[float]:
@@ -90,8 +90,8 @@ def train(data: str, execution: str, seed: int, options: Sequence[str]) -> Curve
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     top1 = [line["Top1-Acc"] for line in lines if line["kind"] == "eval"]
     said = [line.partition(": ")[2] for line in done.stderr.splitlines() if line.startswith("execution: ")]
-    way = "; ".join(said) or execution
-    return Curve(execution, seed, losses, top1, len(losses) // len(top1), images, way, round(seconds, 1))
+    backend = "; ".join(said) or execution
+    return Curve(execution, seed, losses, top1, len(losses) // len(top1), images, backend, round(seconds, 1))
 
 
 def distance(one: Curve, other: Curve) -> dict[str, float]:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Train on several GPUs of this machine, one process each, or in several processes on the CPU where there is none.
 usage='CONFIG [--num_devices N] [--device_ids 0,1,2,3] [--checkpoint C] [--extra ARGS...]'
-# shellcheck source-path=SCRIPTDIR source=doors.sh
-source "$(dirname "${BASH_SOURCE[0]}")/doors.sh"
+# shellcheck source-path=SCRIPTDIR source=wrappers.sh
+source "$(dirname "${BASH_SOURCE[0]}")/wrappers.sh"
 
 read_words "num_devices device_ids checkpoint extra" "$@"
 if [[ -n $device_ids ]]; then

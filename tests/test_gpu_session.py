@@ -189,16 +189,17 @@ for name in ("pydantic", "pydantic_core", "tensorboardX", "simplejpeg", "safeten
 STEP = """
 del sys.modules["safetensors"]
 if importlib.util.find_spec("safetensors"):
-    importlib.import_module("tests.train.test_finite_check")
+    importlib.import_module("tests.training.test_non_finite")
 """
 # Where the times of a GPU's ways are kept.
 KEY = """
 import torch
 from convmixer.arch import parse_arch
-from convmixer.execution import Job, cache
+from convmixer.backends.autotune import cache
+from convmixer.backends.workload import Workload
 torch.cuda.get_device_name = lambda device: "some GPU"
-job = Job(parse_arch("convmixer_8_2"), 32, 4, torch.float32, True, torch.device("cuda"))
-assert cache.key_of(job)["device"] == "some GPU"
+workload = Workload(parse_arch("convmixer_8_2"), 32, 4, torch.float32, True, torch.device("cuda"))
+assert cache.key_of(workload)["device"] == "some GPU"
 """
 
 
@@ -206,8 +207,8 @@ def test_what_a_gpu_machine_may_lack_is_not_imported() -> None:
     """By the scripts, by the tests that run there, nor by what these call."""
     names = """
         gpu_session network_check gpu_kernels network_profile largest_batch machine model_speed
-        tests.conftest tests.kernels.conftest tests.kernels.device.conftest tests.execution.conftest
-        tests.execution.test_graphs tests.kernels.test_compiles tests.kernels.test_fallback
+        tests.conftest tests.kernels.conftest tests.kernels.device.conftest tests.backends.conftest
+        tests.backends.test_cuda_graph tests.kernels.test_compiles tests.kernels.test_fallback
         convmixer.backends.autotune.choose
     """.split()
     code = f"{WITHOUT}\nimport importlib\nfor name in {names!r}: importlib.import_module(name)\n{KEY}{STEP}"

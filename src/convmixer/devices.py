@@ -9,7 +9,7 @@ import torch
 from convmixer.errors import UserError
 
 
-def choose_device(target: str | None, index: int, *, asked: bool) -> tuple[torch.device, str | None]:
+def choose_device(target: str | None, index: int, *, is_explicit: bool) -> tuple[torch.device, str | None]:
     """Device of `device_target`, now this process's current one, and, where the wish could not be met, a note.
 
     The current device is where torch makes what names none: streams, events, graphs, pinned memory, a library's
@@ -26,7 +26,7 @@ def choose_device(target: str | None, index: int, *, asked: bool) -> tuple[torch
         if index >= torch.cuda.device_count():
             raise UserError(f"--device_id: {index} is not there; this machine has {torch.cuda.device_count()} GPU(s)")
         return _current(torch.device("cuda", index)), None
-    if target == "GPU" and asked:
+    if target == "GPU" and is_explicit:
         raise UserError("--device_target: no GPU that torch can use was found; leave it out to run on the CPU")
     return torch.device("cpu"), "no GPU found, running on the CPU"
 

@@ -62,11 +62,11 @@ def preprocessing_for(
     """
     if record is None:
         chosen = preprocessing_of(resolved.options, channels)
-        return chosen if size is None or resolved.asked("image_size") else replace(chosen, size=size)
+        return chosen if size is None or resolved.is_explicit("image_size") else replace(chosen, size=size)
     _check_channels(channels)
     if record.channels != channels:
         raise UserError(f"the model takes {channels} channels, its preprocessing has values for {record.channels}")
-    return _changed(record, {name: getattr(resolved.options, name) for name in _FIELDS if resolved.asked(name)})
+    return _changed(record, {name: getattr(resolved.options, name) for name in _FIELDS if resolved.is_explicit(name)})
 
 
 def overruled(resolved: Resolved[Any], chosen: Preprocessing) -> list[str]:
@@ -75,7 +75,7 @@ def overruled(resolved: Resolved[Any], chosen: Preprocessing) -> list[str]:
         f"{_OF_EVALUATION.get(name, name)} {_shown(getattr(chosen, field))} ({_shown(value)})"
         for name, field in _FIELDS.items()
         if not resolved.is_default(name)
-        and not resolved.asked(name)
+        and not resolved.is_explicit(name)
         and (value := getattr(resolved.options, name)) not in (None, "random", getattr(chosen, field))
     ]
     said = f"the weights' preprocessing holds, not the recipe's in brackets: {', '.join(in_vain)}"

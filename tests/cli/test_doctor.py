@@ -17,7 +17,7 @@ import torch
 
 from convmixer.arch import architecture
 from convmixer.doctor import engine, machine
-from convmixer.doctor.check_result import Answer, healthy, to_text
+from convmixer.doctor.check_result import CheckResult, healthy, to_text
 from convmixer.doctor.largest_batch import largest_batch, parameters
 from convmixer.model import ConvMixer
 
@@ -63,9 +63,9 @@ def test_a_broken_answer_is_exit_1_with_its_fix(convmixer, monkeypatch):
 
 
 def test_only_what_every_run_needs_makes_it_unhealthy():
-    weak = Answer("gpu", "weak", "there", "install a driver")
-    assert healthy([weak, Answer("python", "ok", "3.11")])
-    assert not healthy([weak, Answer("torch", "broken", "none", "install it")])
+    weak = CheckResult("gpu", "weak", "there", "install a driver")
+    assert healthy([weak, CheckResult("python", "ok", "3.11")])
+    assert not healthy([weak, CheckResult("torch", "broken", "none", "install it")])
     assert to_text([weak]).splitlines() == [
         "weak    gpu  there",
         "             fix: install a driver",

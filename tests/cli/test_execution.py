@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.test_onnx_doors import foreign_model
+from tests.cli.test_onnx_commands import foreign_model
 from tests.conftest import Command, Run, ToyOptions
 
 KINDS = ("fused", "compile", "openvino")

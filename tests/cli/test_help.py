@@ -18,19 +18,19 @@ def read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Names of the options that are read from now on."""
     found: set[str] = set()
     fields = set(ExportConfig.model_fields)
-    own, asked = Config.__getattribute__, Resolved.asked
+    own, is_explicit = Config.__getattribute__, Resolved.is_explicit
 
     def recorded(self: Config, name: str) -> object:
         if name in fields:
             found.add(name)
         return own(self, name)
 
-    def recorded_asked(self: Resolved[Config], name: str) -> bool:
+    def recorded_is_explicit(self: Resolved[Config], name: str) -> bool:
         found.add(name)
-        return asked(self, name)
+        return is_explicit(self, name)
 
     monkeypatch.setattr(Config, "__getattribute__", recorded)
-    monkeypatch.setattr(Resolved, "asked", recorded_asked)
+    monkeypatch.setattr(Resolved, "is_explicit", recorded_is_explicit)
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.cli.test_onnx_doors import foreign_model
+from tests.cli.test_onnx_commands import foreign_model
 from tests.conftest import Command, Run, ToyOptions
 
 from convmixer.config.checks import CheckDataOptions

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.test_onnx_doors import draw, foreign_model
+from tests.cli.test_onnx_commands import draw, foreign_model
 
 ROOT = Path(__file__).resolve().parents[2]
 # Long names fill the pipe of stdout (64 KiB) with 300 lines, so that the program waits for its reader before the end.

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.test_onnx_doors import draw, foreign_model
+from tests.cli.test_onnx_commands import draw, foreign_model
 from tests.conftest import Run
 
 ROOT = Path(__file__).resolve().parents[2]

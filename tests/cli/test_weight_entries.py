@@ -15,7 +15,7 @@ from convmixer.arch import architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
-from convmixer.weights.layouts import from_ours
+from convmixer.weights.layouts import from_native
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_weights
 
@@ -27,7 +27,7 @@ def state(seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
     """A network of the toy's in timm's layout."""
     torch.manual_seed(seed)
     ours = ConvMixer(ARCH).state_dict()
-    return {prefix + theirs: ours[name] for name, theirs in from_ours(ours, "timm", ARCH.depth).items()}
+    return {prefix + theirs: ours[name] for name, theirs in from_native(ours, "timm", ARCH.depth).items()}
 
 
 @pytest.fixture

@@ -43,15 +43,15 @@ def test_defaults_give_way_to_yaml_and_that_to_the_command_line(
     assert (resolved.options.seed, resolved.options.epochs, resolved.options.batch_size) == (0, 3, 9)
     origins = {name: resolved.origins[name] for name in ("seed", "epochs", "batch_size")}
     assert origins == {"seed": DEFAULT, "epochs": str(tmp_path / "mine.yaml"), "batch_size": COMMAND_LINE}
-    assert [resolved.asked(name) for name in ("seed", "epochs", "batch_size")] == [False, False, True]
-    assert [resolved.said(name) for name in ("seed", "epochs", "batch_size")] == [None, 3, 9]
+    assert [resolved.is_explicit(name) for name in ("seed", "epochs", "batch_size")] == [False, False, True]
+    assert [resolved.explicit(name) for name in ("seed", "epochs", "batch_size")] == [None, 3, 9]
     assert resolved.argv[-1] == "--batch_size=9"
 
 
 def test_a_recipe_that_the_command_chose_was_not_said_by_the_user() -> None:
     resolved = parse(COMMAND, ["--epochs=1"], default_recipe=default_recipe)
     assert resolved.options.arch == "convmixer_64_4"
-    assert (resolved.said("arch"), resolved.said("epochs")) == (None, 1)
+    assert (resolved.explicit("arch"), resolved.explicit("epochs")) == (None, 1)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_they_are_the_lowest_layer(mine: Callable[..., Resolved[Config]]) -> Non
     origins = {name: resolved.origins[name] for name in ("batch_size", "base_lr", "epochs")}
     assert origins == {"batch_size": ORIGIN, "base_lr": COMMAND_LINE, "epochs": "default"}
     assert not resolved.is_default("weight_decay")
-    assert (resolved.said("batch_size"), resolved.said("weight_decay")) == (None, 0.3)
+    assert (resolved.explicit("batch_size"), resolved.explicit("weight_decay")) == (None, 0.3)
 
 
 def test_only_where_they_differ_from_ours() -> None:

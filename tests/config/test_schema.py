@@ -34,7 +34,7 @@ MODEL_ZOO = """
 def names_read() -> set[str]:
     """What the program, past the options' own package, takes off something called config or options.
 
-    That is `config.name`, `resolved.said("name")`, and the two groups that are taken whole.
+    That is `config.name`, `resolved.explicit("name")`, and the two groups that are taken whole.
     """
     read = {field.name for field in fields(AugmentSettings)} | set(convmixer.inputs._FIELDS)
     for path in PACKAGE.rglob("*.py"):
@@ -44,7 +44,7 @@ def names_read() -> set[str]:
             match node:
                 case ast.Attribute(ast.Name("config" | "options") | ast.Attribute(attr="config" | "options"), name):
                     read.add(name)
-                case ast.Call(ast.Attribute(attr="said"), [ast.Constant(str(name))]):
+                case ast.Call(ast.Attribute(attr="explicit"), [ast.Constant(str(name))]):
                     read.add(name)
     return read
 

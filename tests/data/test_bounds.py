@@ -142,7 +142,7 @@ HOSTILE = {
 PROGRAM = """
 import json, os, resource, sys, time
 from pathlib import Path
-from convmixer.data.inspection.probe import look_at
+from convmixer.data.inspection.probe import probe
 from convmixer.data.decode import decode
 from convmixer.data.limits import BadImage
 statm = Path("/proc/self/statm")
@@ -157,7 +157,7 @@ for path in sys.argv[2:]:
     except BadImage as error:
         answer = str(error)
     seconds = time.perf_counter() - start
-    answers.append([answer, look_at(path).fault, seconds])
+    answers.append([answer, probe(path).fault, seconds])
 print(json.dumps(answers))
 """
 

@@ -17,7 +17,7 @@ from convmixer.data.decode import OPENERS
 from convmixer.data.formats.kinds import FORMAT_OF_EXTENSION, READ
 from convmixer.data.inspection.findings import Finding, Item
 from convmixer.data.inspection.html import to_html
-from convmixer.data.inspection.probe import look_at
+from convmixer.data.inspection.probe import probe
 from convmixer.data.inspection.report import Report, inspect, to_record, to_text
 from convmixer.data.inspection.splits import list_split
 from convmixer.errors import UserError
@@ -329,4 +329,4 @@ def test_a_file_beyond_any_image_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     with path.open("wb") as file:
         file.truncate(6 << 30)
-    assert look_at(str(path)).fault == "larger than 400 MiB"
+    assert probe(str(path)).fault == "larger than 400 MiB"

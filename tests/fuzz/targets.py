@@ -27,7 +27,7 @@ from convmixer.config.schema import Config
 from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode
-from convmixer.data.inspection.probe import look_at
+from convmixer.data.inspection.probe import probe
 from convmixer.training.checkpointing.checkpoint import fault_of, load_checkpoint
 from convmixer.weights import record
 from convmixer.weights.load import check, complete
@@ -50,7 +50,7 @@ def images(folder: Path) -> Target:
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        look_at(str(path))
+        probe(str(path))
         decode(content, channels=1)
         decode(content, exif=True)
 

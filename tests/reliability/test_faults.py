@@ -266,20 +266,20 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     from convmixer.model import create_model
     from convmixer.precision import LossScaler
     from convmixer.runs.folders import RunFolders
-    from convmixer.training.checkpointing.manager import Saver
+    from convmixer.training.checkpointing.manager import CheckpointManager
     from convmixer.training.checkpointing.state import TrainState
 
     model = create_model("convmixer_8_1", kernel_size=3, patch_size=2, num_classes=2)
     state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), LossScaler())
     arch = architecture("convmixer_8_1", kernel_size=3, patch_size=2, num_classes=2)
     folders = RunFolders("run", tmp_path / "s", tmp_path / "c", tmp_path / "b")
-    saver = Saver(folders, {"architecture": arch}, {}, keep=2)
-    saver.save_checkpoint(state)
-    saver.finish()
+    checkpoint_manager = CheckpointManager(folders, {"architecture": arch}, {}, keep=2)
+    checkpoint_manager.save_checkpoint(state)
+    checkpoint_manager.finish()
     model.blocks[0].pointwise.weight.data[0] = float("inf")
     state.step = 1
     with pytest.raises(UserError, match=r"step 1: blocks\.0\.pointwise\.weight is not finite"):
-        saver.save_checkpoint(state)
+        checkpoint_manager.save_checkpoint(state)
     assert newest(tmp_path / "c").name == "step_00000000"
 
 
@@ -291,7 +291,7 @@ def test_out_of_gpu_memory_names_the_ways_out(recompute: bool) -> None:
         batch_size = 64
 
     class FakeFeed:
-        plan = Plan()
+        sampler = Plan()
 
     error = explain(
         torch.OutOfMemoryError("CUDA out of memory"),

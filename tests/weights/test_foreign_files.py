@@ -17,7 +17,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from convmixer.errors import UserError
-from convmixer.weights.layouts import from_ours
+from convmixer.weights.layouts import from_native
 from convmixer.weights.load import load_into, load_model
 from convmixer.weights.read import WeightFile, read_weights
 
@@ -25,7 +25,7 @@ State = Mapping[str, torch.Tensor]
 
 
 def timm(state: State, prefix: str = "") -> dict[str, torch.Tensor]:
-    return {prefix + theirs: state[ours] for ours, theirs in from_ours(state, "timm", 2).items()}
+    return {prefix + theirs: state[ours] for ours, theirs in from_native(state, "timm", 2).items()}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
-from convmixer.weights.layouts import from_ours
+from convmixer.weights.layouts import from_native
 from convmixer.weights.read import read_weights
 
 # As timm 1.0 writes it (timm/models/_hub.py), for three classes.
@@ -50,7 +50,7 @@ def hub(tmp_path: Path, state: dict[str, torch.Tensor]) -> Path:
 
 
 def _timm(state: dict[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
-    return {prefix + theirs: state[ours] for ours, theirs in from_ours(state, "timm", 2).items()}
+    return {prefix + theirs: state[ours] for ours, theirs in from_native(state, "timm", 2).items()}
 
 
 @pytest.mark.parametrize("named", ["", "model.safetensors"])

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from convmixer.weights.layouts import from_ours, networks
+from convmixer.weights.layouts import from_native, networks
 
 OURS = ["stem.conv", "stem.norm", "blocks.0.depthwise", "blocks.0.depthwise_norm", "blocks.0.pointwise"]
 OURS += ["blocks.0.pointwise_norm", "blocks.1.depthwise", "blocks.1.depthwise_norm", "blocks.1.pointwise"]
@@ -39,7 +39,7 @@ def test_torch_layouts(layout: str, prefix: str) -> None:
     assert (found.prefix, found.layout, found.names) == (prefix, layout, dict(zip(theirs, ours, strict=True)))
     assert found.whole
     if not prefix:
-        assert from_ours(ours, layout, 2) == dict(zip(ours, theirs, strict=True))  # type: ignore[arg-type]
+        assert from_native(ours, layout, 2) == dict(zip(ours, theirs, strict=True))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("prefix", ["network.", "model.network.", ""])
@@ -58,7 +58,7 @@ def test_mindspore_layout_leaves_the_trainers_entries_out(prefix: str) -> None:
         f"_ema_weights.{prefix}",
     }
     if prefix == "network.":
-        back = from_ours(parameters(OURS, TORCH_NORM), "mindspore", 2)
+        back = from_native(parameters(OURS, TORCH_NORM), "mindspore", 2)
         assert back == dict(zip(ours, theirs, strict=True))
 
 
@@ -67,7 +67,7 @@ def test_our_own_layout(prefix: str) -> None:
     names = parameters(OURS, TORCH_NORM)
     (found,) = networks([prefix + name for name in names])
     assert (found.layout, found.names) == ("ours", {prefix + name: name for name in names})
-    assert from_ours(names, "ours", 2) == {name: name for name in names}
+    assert from_native(names, "ours", 2) == {name: name for name in names}
 
 
 @pytest.mark.parametrize("stem", ["stem", "patch_embed"])

@@ -106,9 +106,9 @@ def _train(kind: str, folder: Path) -> Trained:
     form = "safetensors" if kind == "safetensors" else "ckpt"
     numbers = ["epoch_num", "step_num"]
     config = CheckpointConfig(2, keep_checkpoint_max=1, append_info=numbers, format=form)
-    saver = ModelCheckpoint(prefix="net", directory=str(folder), config=config)
+    checkpoint_manager = ModelCheckpoint(prefix="net", directory=str(folder), config=config)
     data = dataset.NumpySlicesDataset((images, labels), ["images", "labels"], shuffle=False).batch(8)
-    Model(step).train(2, data, callbacks=[saver], dataset_sink_mode=False)
+    Model(step).train(2, data, callbacks=[checkpoint_manager], dataset_sink_mode=False)
     (path,) = folder.glob(f"*.{form}")
 
     network.set_train(False)

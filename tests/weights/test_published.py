@@ -23,7 +23,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 from convmixer.weights import published
-from convmixer.weights.layouts import from_ours
+from convmixer.weights.layouts import from_native
 from convmixer.weights.published import PUBLISHED, Published
 from convmixer.weights.read import read_weights
 
@@ -52,7 +52,7 @@ def hub(model: ConvMixer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """The hub with the tiny network in timm's layout, and an empty cache; the table knows its name and its hash."""
     state = model.state_dict()
     content = safetensors.torch.save(
-        {theirs: state[name] for name, theirs in from_ours(state, "timm", ARCH.depth).items()}, {"format": "pt"}
+        {theirs: state[name] for name, theirs in from_native(state, "timm", ARCH.depth).items()}, {"format": "pt"}
     )
     digest = hashlib.sha256(content).hexdigest()
     here = Hub(content, digest)
@@ -188,7 +188,7 @@ def test_infer_prints_names(hub: Hub, tmp_path: Path, convmixer: Callable[..., A
         model.head.bias[281] = 100.0  # n02123045
     state = model.state_dict()
     hub.content = safetensors.torch.save(
-        {theirs: state[name] for name, theirs in from_ours(state, "timm", ARCH.depth).items()}
+        {theirs: state[name] for name, theirs in from_native(state, "timm", ARCH.depth).items()}
     )
     PUBLISHED[NAME] = Published(NAME, ARCH, hashlib.sha256(hub.content).hexdigest())
     done = convmixer("infer", tmp_path / "photo.png", "--checkpoint", NAME, "--format", "full", "--topk", 1)

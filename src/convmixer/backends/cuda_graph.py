@@ -22,7 +22,7 @@ from torch.func import functional_call
 from convmixer.backends.autotune.trial import kept
 from convmixer.backends.function import FunctionOfModel
 from convmixer.backends.padding import in_batches
-from convmixer.backends.workload import Job
+from convmixer.backends.workload import Workload
 from convmixer.model import ConvMixer
 
 WARM_UPS = 3
@@ -37,10 +37,13 @@ class GraphedConvMixer(nn.Module):
     where a pass cannot be recorded; the model is then as it was.
     """
 
-    def __init__(self, model: ConvMixer, function: Callable[[ConvMixer, Tensor], Tensor], job: Job) -> None:
+    def __init__(self, model: ConvMixer, function: Callable[[ConvMixer, Tensor], Tensor], workload: Workload) -> None:
         super().__init__()
         self.model, self._function = model, function
-        self._training, self._shape = job.training, (job.batch_size, job.arch.in_chans, job.image_size, job.image_size)
+        self._training, self._shape = (
+            workload.training,
+            (workload.batch_size, workload.arch.in_chans, workload.image_size, workload.image_size),
+        )
         self._recording: Recording | None = None
 
     def forward(self, images: Tensor) -> Tensor:

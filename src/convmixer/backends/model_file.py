@@ -20,7 +20,7 @@ class Chooser(Protocol):
 
 
 @dataclass(frozen=True)
-class DeviceWish:
+class DeviceRequest:
     """Where the user wants a model to run. `asked`: on the command line, so that it must not be something else.
 
     `engine`: what runs an ONNX file, onnxruntime or openvino. `output`: which of its outputs holds the logits; None:
@@ -29,7 +29,7 @@ class DeviceWish:
 
     target: str | None = None
     index: int = 0
-    asked: bool = False
+    is_explicit: bool = False
     engine: str = "onnxruntime"
     output: str | None = None
 

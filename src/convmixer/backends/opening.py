@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from convmixer.arch import parse_arch
-from convmixer.backends.model_file import Chooser, DeviceWish, ModelFile
+from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _ONNX = re.compile(rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42\x72]")
 _MINDIR = re.compile(rb"\x0a.[0-9.]+\x12.MindSpore", re.DOTALL)
 
 
-def kind_of(path: str | os.PathLike[str]) -> Kind:
+def detect_format(path: str | os.PathLike[str]) -> Kind:
     """What kind of model a file holds, by its content, and by its ending where that does not tell."""
     path = Path(path)
     try:
@@ -45,7 +45,7 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
 def open_model(
     path: str,
     choose: Chooser,
-    device: DeviceWish,
+    device: DeviceRequest,
     *,
     arch: str | None = None,
     autocast: Callable[[torch.device], Any] | None = None,
@@ -60,7 +60,7 @@ def open_model(
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise UserError(f"{path}: is neither a file nor a folder")  # reading a pipe may wait for ever
-    kind = kind_of(path)
+    kind = detect_format(path)
     if kind == "weights":
         from convmixer.backends.torch_runtime import open_weights
 

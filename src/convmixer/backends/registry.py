@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convmixer.backends.function import FunctionOfModel
 from convmixer.backends.padding import in_batches
-from convmixer.backends.workload import Job
+from convmixer.backends.workload import Workload
 from convmixer.devices import memory_format
 from convmixer.kernels.limits import reason_against
 from convmixer.kernels.plan import Plan
@@ -25,7 +25,7 @@ Kind = Literal["eager", "compile", "fused", "openvino"]
 
 
 @dataclass(frozen=True)
-class Way:
+class Backend:
     """`build(model, job, plan)` makes a network that maps images to logits by the model's own parameters.
 
     It may change the memory layout of the model's parameters, never their names, shapes or values. `copies`: a network
@@ -36,8 +36,8 @@ class Way:
 
     name: str
     kind: Kind
-    applies: Callable[[Job], bool]
-    build: Callable[[ConvMixer, Job, str], nn.Module]
+    applies: Callable[[Workload], bool]
+    build: Callable[[ConvMixer, Workload, str], nn.Module]
     holds_memory: bool = False
     copies: bool = False
     fallback: str | None = None
@@ -49,13 +49,13 @@ class Way:
         """The name, and in brackets the plan where it is not the default one."""
         return f"{self.name} [{self.plan}]" if self.plan else self.name
 
-    def network(self, model: ConvMixer, job: Job) -> nn.Module:
+    def network(self, model: ConvMixer, workload: Workload) -> nn.Module:
         """The way's network of a model, which for training is told whether to recompute."""
-        if job.training:
-            model.recompute = job.recompute
-        return self.build(model, job, self.plan)
+        if workload.training:
+            model.recompute = workload.recompute
+        return self.build(model, workload, self.plan)
 
-    def planned(self, job: Job, plan: str) -> Way:
+    def planned(self, workload: Workload, plan: str) -> Backend:
         """The way with these forms, if it takes a plan; of the job's own choice is what is kept for the backward pass.
 
         Raises ValueError for a text that is no plan.
@@ -63,52 +63,52 @@ class Way:
         if not self.takes_plan:
             return self
         forms = Plan.parse(plan)
-        if (forms.keep == "inputs") != job.recompute:
-            forms = replace(forms, keep="inputs" if job.recompute else Plan().keep)
+        if (forms.keep == "inputs") != workload.recompute:
+            forms = replace(forms, keep="inputs" if workload.recompute else Plan().keep)
         return replace(self, plan=str(forms))
 
 
-def ways_for(job: Job) -> list[Way]:
+def backends_for(workload: Workload) -> list[Backend]:
     """Those that apply to a job; the first is the one that runs where nothing is measured."""
-    usable = [way.planned(job, "") for way in WAYS if way.applies(job)]
-    return sorted(usable, key=lambda way: way.name != default_name(job))
+    usable = [backend.planned(workload, "") for backend in BACKENDS if backend.applies(workload)]
+    return sorted(usable, key=lambda backend: backend.name != default_name(workload))
 
 
-def way_of(full_name: str, ways: Sequence[Way], job: Job) -> Way | None:
+def find_backend(full_name: str, backends: Sequence[Backend], workload: Workload) -> Backend | None:
     """The one of `ways` that a full name means, with the plan that it says; None where it is not there."""
     name, _, rest = full_name.partition(" [")
-    for way in ways:
-        if way.name == name and (way.takes_plan or not rest):
+    for backend in backends:
+        if backend.name == name and (backend.takes_plan or not rest):
             try:
-                return way.planned(job, rest.removesuffix("]"))
+                return backend.planned(workload, rest.removesuffix("]"))
             except ValueError:  # the plan of another version
                 return None
     return None
 
 
-def evaluation_ways(job: Job) -> list[Way]:
+def evaluation_backends(workload: Workload) -> list[Backend]:
     """Those that apply to evaluations between the steps of a training run; the first is the model itself.
 
     None lays the parameters out anew, as the optimizer's moments lie as they do. None is compiled: weights that change
     would be compiled for each evaluation.
     """
-    return [AS_TRAINED, *(way for way in ways_for(job) if way.kind == "fused")]
+    return [AS_TRAINED, *(backend for backend in backends_for(workload) if backend.kind == "fused")]
 
 
-def default_name(job: Job) -> str:
+def default_name(workload: Workload) -> str:
     """The eager way in the layout that `memory_format` takes to be the faster one."""
-    return _EAGER[memory_format(job.arch.kernel_size, job.device)]
+    return _EAGER[memory_format(workload.arch.kernel_size, workload.device)]
 
 
-AS_TRAINED = Way("eager", "eager", lambda job: True, lambda model, job, plan: model)
+AS_TRAINED = Backend("eager", "eager", lambda workload: True, lambda model, workload, plan: model)
 _EAGER = {torch.contiguous_format: "eager, NCHW", torch.channels_last: "eager, channels_last"}
 
 
-def _eager(layout: torch.memory_format) -> Way:
-    def build(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+def _eager(layout: torch.memory_format) -> Backend:
+    def build(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
         return _in_layout(model, layout)
 
-    return Way(_EAGER[layout], "eager", lambda job: True, build)
+    return Backend(_EAGER[layout], "eager", lambda workload: True, build)
 
 
 def _in_layout(model: ConvMixer, layout: torch.memory_format) -> ConvMixer:
@@ -122,9 +122,9 @@ class CompiledConvMixer(nn.Module):
     For inference the weights become constants of the program, repacked for the processor (inductor's freezing).
     """
 
-    def __init__(self, model: ConvMixer, job: Job, options: dict[str, Any]) -> None:
+    def __init__(self, model: ConvMixer, workload: Workload, options: dict[str, Any]) -> None:
         super().__init__()
-        self.batch_size, self.fixed = job.batch_size, not job.training
+        self.batch_size, self.fixed = workload.batch_size, not workload.training
         self.model = model
         self.compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, options=options)
 
@@ -134,13 +134,13 @@ class CompiledConvMixer(nn.Module):
         return in_batches(self.compiled, images, self.batch_size)
 
 
-def _compile(name: str, layout: torch.memory_format, applies: Callable[[Job], bool]) -> Way:
-    def build(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+def _compile(name: str, layout: torch.memory_format, applies: Callable[[Workload], bool]) -> Backend:
+    def build(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
         # Inductor turns every network with convolutions to channels_last unless told not to.
-        options = {"layout_optimization": layout == torch.channels_last, "freezing": not job.training}
-        return CompiledConvMixer(_in_layout(model, layout), job, options)
+        options = {"layout_optimization": layout == torch.channels_last, "freezing": not workload.training}
+        return CompiledConvMixer(_in_layout(model, layout), workload, options)
 
-    return Way(name, "compile", applies, build)
+    return Backend(name, "compile", applies, build)
 
 
 def has_compiler() -> bool:
@@ -148,37 +148,37 @@ def has_compiler() -> bool:
     return any(map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++", "cl")))
 
 
-def _compile_applies(job: Job) -> bool:
-    if job.recompute:  # a compiler decides by itself what it keeps
+def _compile_applies(workload: Workload) -> bool:
+    if workload.recompute:  # a compiler decides by itself what it keeps
         return False
-    if job.device.type == "cuda":
+    if workload.device.type == "cuda":
         return importlib.util.find_spec("triton") is not None
-    return job.device.type != "cpu" or has_compiler()
+    return workload.device.type != "cpu" or has_compiler()
 
 
-def _packed(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+def _packed(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
     from convmixer.backends.onednn_inference import PackedConvMixer
 
-    return PackedConvMixer(model, job.image_size, job.dtype)
+    return PackedConvMixer(model, workload.image_size, workload.dtype)
 
 
-def _packed_applies(job: Job) -> bool:
+def _packed_applies(workload: Workload) -> bool:
     has_onednn = torch.backends.mkldnn.is_available()
-    known = job.dtype in (torch.float32, torch.bfloat16) and job.arch.kernel_size % 2 == 1
-    return job.device.type == "cpu" and not job.training and has_onednn and known
+    known = workload.dtype in (torch.float32, torch.bfloat16) and workload.arch.kernel_size % 2 == 1
+    return workload.device.type == "cpu" and not workload.training and has_onednn and known
 
 
-def _openvino(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+def _openvino(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
     from convmixer.backends.openvino.network import OpenVinoConvMixer
 
-    return OpenVinoConvMixer(model, job.image_size, job.dtype)
+    return OpenVinoConvMixer(model, workload.image_size, workload.dtype)
 
 
-def _openvino_applies(job: Job) -> bool:
-    if job.device.type != "cpu" or job.training or importlib.util.find_spec("openvino") is None:
+def _openvino_applies(workload: Workload) -> bool:
+    if workload.device.type != "cpu" or workload.training or importlib.util.find_spec("openvino") is None:
         return False
-    if job.dtype != torch.bfloat16:
-        return job.dtype == torch.float32
+    if workload.dtype != torch.bfloat16:
+        return workload.dtype == torch.float32
     try:
         from convmixer.backends.openvino.engine import has_bf16
     except ImportError:
@@ -186,20 +186,20 @@ def _openvino_applies(job: Job) -> bool:
     return has_bf16()
 
 
-def _cpu_training(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+def _cpu_training(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
     from convmixer.backends.onednn_training import training_forward
 
     return FunctionOfModel(_in_layout(model, torch.channels_last), training_forward)
 
 
-def _kernels(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+def _kernels(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
     return FunctionOfModel(model, _fused(plan))
 
 
-def _graphed_kernels(model: ConvMixer, job: Job, plan: str) -> nn.Module:
+def _graphed_kernels(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
     from convmixer.backends.cuda_graph import GraphedConvMixer
 
-    return GraphedConvMixer(model, _fused(plan), job)
+    return GraphedConvMixer(model, _fused(plan), workload)
 
 
 def _fused(plan: str) -> Callable[[ConvMixer, Tensor], Tensor]:
@@ -208,27 +208,30 @@ def _fused(plan: str) -> Callable[[ConvMixer, Tensor], Tensor]:
     return partial(fused_forward, plan=Plan.parse(plan))
 
 
-def _cpu_training_applies(job: Job) -> bool:
-    return job.device.type == "cpu" and job.training and job.arch.kernel_size % 2 == 1
+def _cpu_training_applies(workload: Workload) -> bool:
+    return workload.device.type == "cpu" and workload.training and workload.arch.kernel_size % 2 == 1
 
 
-def _kernels_apply(job: Job) -> bool:
-    return job.device.type == "cuda" and reason_against(job.device, job.dtype, job.arch.kernel_size) is None
+def _kernels_apply(workload: Workload) -> bool:
+    return (
+        workload.device.type == "cuda"
+        and reason_against(workload.device, workload.dtype, workload.arch.kernel_size) is None
+    )
 
 
-def _graphs_apply(job: Job) -> bool:
+def _graphs_apply(workload: Workload) -> bool:
     # Several processes sum gradients while the backward pass goes on, which a graph of all of it would forbid.
     alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
-    return _kernels_apply(job) and (not job.training or alone)
+    return _kernels_apply(workload) and (not workload.training or alone)
 
 
-WAYS = (
+BACKENDS = (
     _eager(torch.contiguous_format),
     _eager(torch.channels_last),
-    Way("fused, oneDNN", "fused", _packed_applies, _packed, copies=True),
-    Way("fused, oneDNN", "fused", _cpu_training_applies, _cpu_training),
-    Way("fused, Triton", "fused", _kernels_apply, _kernels, takes_plan=True),
-    Way(
+    Backend("fused, oneDNN", "fused", _packed_applies, _packed, copies=True),
+    Backend("fused, oneDNN", "fused", _cpu_training_applies, _cpu_training),
+    Backend("fused, Triton", "fused", _kernels_apply, _kernels, takes_plan=True),
+    Backend(
         "fused, Triton, CUDA graph",
         "fused",
         _graphs_apply,
@@ -237,7 +240,11 @@ WAYS = (
         fallback="fused, Triton",
         takes_plan=True,
     ),
-    Way("OpenVINO", "openvino", _openvino_applies, _openvino, copies=True),
+    Backend("OpenVINO", "openvino", _openvino_applies, _openvino, copies=True),
     _compile("compile, channels_last", torch.channels_last, _compile_applies),
-    _compile("compile, NCHW", torch.contiguous_format, lambda job: job.device.type == "cuda" and _compile_applies(job)),
+    _compile(
+        "compile, NCHW",
+        torch.contiguous_format,
+        lambda workload: workload.device.type == "cuda" and _compile_applies(workload),
+    ),
 )

@@ -26,7 +26,7 @@ class Tunable(Protocol):
         ...
 
 
-def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execution: str, *, asked: bool) -> None:
+def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execution: str, *, is_explicit: bool) -> None:
     """Have a runtime take the way of running that `execution` asks for, as `Tunable.tune`.
 
     Raises UserError where that is not there, also with an engine that has no ways to choose from, if it was `asked` for
@@ -34,7 +34,7 @@ def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execut
     """
     if isinstance(runtime, Tunable):
         runtime.tune(images, batch_size, image_size, execution)
-    elif asked and execution != "auto":
+    elif is_explicit and execution != "auto":
         raise UserError(
             f"--execution: {execution} is for weights; ONNX and MINDIR files have an engine of their own "
             "(eval-onnx and infer-onnx: --engine)"

@@ -12,8 +12,8 @@ from torch import nn
 from convmixer.arch import check_image_size
 from convmixer.augment.pipeline import normalise
 from convmixer.backends.autotune.choose import Execution, choose_network
-from convmixer.backends.model_file import Chooser, DeviceWish, ModelFile
-from convmixer.backends.workload import Job
+from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
+from convmixer.backends.workload import Workload
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.devices import choose_device, memory_format
 from convmixer.model import ConvMixer
@@ -59,21 +59,21 @@ class TorchRuntime:
         with self.autocast():
             kind = self.device.type
             dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        job = Job(self.model.arch, image_size, batch_size, dtype, False, self.device)
-        self.model = choose_network(self.model, job, images, execution)
+        workload = Workload(self.model.arch, image_size, batch_size, dtype, False, self.device)
+        self.model = choose_network(self.model, workload, images, execution)
 
 
 def open_weights(
     path: str,
     arch: str | None,
     choose: Chooser,
-    wish: DeviceWish,
+    request: DeviceRequest,
     autocast: Callable[[torch.device], Callable[[], AbstractContextManager[object]]] | None = None,
     entry: str | None = None,
     **options: object,
 ) -> ModelFile:
     """Open weights of any layout on a device; see `opening.open_model`."""
-    device, remark = choose_device(wish.target, wish.index, asked=wish.asked)
+    device, remark = choose_device(request.target, request.index, is_explicit=request.is_explicit)
     if remark is not None:
         note(remark)
     weights = read_weights(path, entry)

@@ -15,7 +15,7 @@ NOMINAL_RATE = {"cpu": 1e11, "cuda": 2e13}
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """A ConvMixer on batches [batch_size, in_chans, image_size, image_size] of a device, forward or a training step.
 
     `dtype`: fp32, or the type of the autocast that the caller runs in. `recompute`: in training, keep only each block's
@@ -44,7 +44,7 @@ class Job:
         rate = NOMINAL_RATE.get(self.device.type, NOMINAL_RATE["cuda"])
         return images * self.flops_per_image / rate
 
-    def for_tuning(self, seconds: float) -> Job:
+    def for_tuning(self, seconds: float) -> Workload:
         """On a CPU, whose speed hardly depends on the batch, the same with a batch of about `seconds`."""
         if self.device.type != "cpu":
             return self

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convmixer.config.checks import DoctorOptions
 from convmixer.config.loading import Command, parse
-from convmixer.doctor.check_result import Answer, healthy, to_record, to_text
+from convmixer.doctor.check_result import CheckResult, healthy, to_record, to_text
 from convmixer.doctor.engine import engine
 from convmixer.doctor.machine import disks, extras, memory, packages, processor, python, shared_memory
 from convmixer.errors import RUN_FAILED, UserError
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     return 0 if healthy(answers) else RUN_FAILED
 
 
-def examine(options: DoctorOptions) -> list[Answer]:
+def examine(options: DoctorOptions) -> list[CheckResult]:
     """All checks, the cheap ones first."""
     folders = (options.summary_root_dir, options.ckpt_root_dir, options.best_ckpt_root_dir)
     return [

@@ -48,26 +48,26 @@ def main(argv: Sequence[str]) -> int:
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
     # No engine is imported before the file tells which one it needs.
-    from convmixer.backends.model_file import DeviceWish
+    from convmixer.backends.model_file import DeviceRequest
     from convmixer.backends.opening import open_model
 
     model = open_model(
         config.pretrained,
         partial(preprocessing_for, resolved),
-        DeviceWish(config.device_target, config.device_id, resolved.asked("device_target")),
-        arch=resolved.said("arch"),
+        DeviceRequest(config.device_target, config.device_id, resolved.is_explicit("device_target")),
+        arch=resolved.explicit("arch"),
         autocast=partial(_autocast, config),
-        kernel_size=resolved.said("kernel_size"),
-        patch_size=resolved.said("patch_size"),
-        activation=resolved.said("activation"),
+        kernel_size=resolved.explicit("kernel_size"),
+        patch_size=resolved.explicit("patch_size"),
+        activation=resolved.explicit("activation"),
         entry=config.entry,
     )
     for line in overruled(resolved, model.preprocessing):
         note(line)
     source = open_evaluation_split(resolved, model.classes, model.num_classes)
     way = "compile" if config.compile else config.execution
-    asked = resolved.asked("execution") or resolved.asked("compile")
-    tune(model.runtime, len(source), config.batch_size, model.preprocessing.size, way, asked=asked)
+    is_explicit = resolved.is_explicit("execution") or resolved.is_explicit("compile")
+    tune(model.runtime, len(source), config.batch_size, model.preprocessing.size, way, is_explicit=is_explicit)
     score = score_of(model, source, config.batch_size, config.num_parallel_workers, max_pixels=config.max_pixels)
     print(f"eval results: {score.results()}")
     return name_bad_images(score, source)
@@ -123,7 +123,7 @@ def open_evaluation_split(resolved: Resolved[Config], classes: ClassMap | None, 
         )
 
     source = opener(classes) if classes is not None else open_unnamed(num_classes, opener, note)
-    wanted = config.num_classes if resolved.asked("num_classes") else None
+    wanted = config.num_classes if resolved.is_explicit("num_classes") else None
     for number, where in ((wanted, "--num_classes says"), (len(source.classes), "the data has")):
         if number is not None and number != num_classes:
             raise UserError(f"{config.pretrained}: answers in {num_classes} classes, {where} {number}")

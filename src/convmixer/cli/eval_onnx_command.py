@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convmixer.backends.model_file import DeviceWish, ModelFile
-from convmixer.backends.opening import kind_of, open_model
+from convmixer.backends.model_file import DeviceRequest, ModelFile
+from convmixer.backends.opening import detect_format, open_model
 from convmixer.cli.eval_command import name_bad_images, score_of
 from convmixer.config.loading import Command, Resolved, parse
 from convmixer.config.onnx import EvalOnnxOptions
@@ -51,11 +51,11 @@ def open_named_model(resolved: Resolved[Any]) -> ModelFile:
     """The model of --onnx_path, else the only one in the current folder. Raises UserError where there is none."""
     options = resolved.options
     path = options.onnx_path or _only_onnx_file()
-    if Path(path).exists() and kind_of(path) != "onnx":
+    if Path(path).exists() and detect_format(path) != "onnx":
         raise UserError(f"--onnx_path: {path} is not an ONNX file")
-    asked = resolved.asked("device_target")
-    wish = DeviceWish(options.device_target, options.device_id, asked, options.engine, options.onnx_output)
-    return open_model(path, partial(preprocessing_for, resolved), wish)
+    is_explicit = resolved.is_explicit("device_target")
+    request = DeviceRequest(options.device_target, options.device_id, is_explicit, options.engine, options.onnx_output)
+    return open_model(path, partial(preprocessing_for, resolved), request)
 
 
 def _only_onnx_file() -> str:

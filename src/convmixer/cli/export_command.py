@@ -73,8 +73,8 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
 
     config = resolved.options
     weights = read_weights(str(config.pretrained), config.entry)
-    options = {name: resolved.said(name) for name in ("kernel_size", "patch_size", "activation", "num_classes")}
-    architecture, notes = complete(weights, resolved.said("arch"), **options)
+    options = {name: resolved.explicit(name) for name in ("kernel_size", "patch_size", "activation", "num_classes")}
+    architecture, notes = complete(weights, resolved.explicit("arch"), **options)
     preprocessing = preprocessing_for(resolved, weights.preprocessing, architecture.in_chans)
     check_image_size(architecture, preprocessing.size)
     model = build(weights, architecture)
@@ -136,7 +136,7 @@ def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, abo
 def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> Any:
     import torch
 
-    from convmixer.backends.model_file import DeviceWish
+    from convmixer.backends.model_file import DeviceRequest
     from convmixer.backends.opening import open_model
     from convmixer.backends.torch_runtime import TorchRuntime
     from convmixer.exporters.parity import compare
@@ -144,7 +144,7 @@ def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> A
     def same(record: object, channels: int, size: int | None = None) -> Any:
         return about.preprocessing
 
-    exported = open_model(str(path), same, DeviceWish("CPU"))
+    exported = open_model(str(path), same, DeviceRequest("CPU"))
     return compare(TorchRuntime(model, about.preprocessing, torch.device("cpu")), exported.runtime, batches)
 
 

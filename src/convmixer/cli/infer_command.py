@@ -37,20 +37,20 @@ def main(argv: Sequence[str]) -> int:
     files = find_images(options)
     check_output(options.output)
     # No engine is imported before the file tells which one it needs.
-    from convmixer.backends.model_file import DeviceWish
+    from convmixer.backends.model_file import DeviceRequest
     from convmixer.backends.opening import open_model
 
     model = open_model(
         options.checkpoint,
         partial(preprocessing_for, resolved),
-        DeviceWish(options.device_target, options.device_id, resolved.asked("device_target")),
+        DeviceRequest(options.device_target, options.device_id, resolved.is_explicit("device_target")),
         arch=options.arch,
         autocast=partial(_autocast, options),
         activation=options.activation,
         entry=options.entry,
     )
-    way, asked = options.execution, resolved.asked("execution")
-    tune(model.runtime, len(files), options.batch_size, model.preprocessing.size, way, asked=asked)
+    way, is_explicit = options.execution, resolved.is_explicit("execution")
+    tune(model.runtime, len(files), options.batch_size, model.preprocessing.size, way, is_explicit=is_explicit)
     return answer(resolved, files, model)
 
 
@@ -129,7 +129,7 @@ def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: in
                     with signals.held() if answers.is_file else nullcontext():
                         answers.add(prediction)
                     is_read = is_read and _shown(line_of(prediction, classes, full=full))
-                    if not is_read and not (resolved.asked("output") and answers.is_file):
+                    if not is_read and not (resolved.is_explicit("output") and answers.is_file):
                         raise Signalled(signal.SIGPIPE)
         except Signalled as signalled:
             stopped = signalled

@@ -113,7 +113,7 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
     # Asked for now: the process that tells it may be gone when the run stops.
     command = typed_command(["train", *resolved.argv])
     index = config.device_id if processes.count == 1 else processes.local_rank
-    device, remark = choose_device(config.device_target, index, asked=resolved.asked("device_target"))
+    device, remark = choose_device(config.device_target, index, is_explicit=resolved.is_explicit("device_target"))
     if processes.is_first:
         note(f"recipe {resolved.recipe}")
         for line in remarks(resolved):
@@ -126,12 +126,12 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
             trainer.run()
         except Stopped as stop:
             if processes.is_first:
-                again = f"{command} --resume {quote(str(trainer.saver.latest))}"
+                again = f"{command} --resume {quote(str(trainer.checkpoint_manager.latest))}"
                 note(f"{stop}, saved at step {trainer.state.step}; {again} goes on")
             return stop.exit_code
-    if trainer.saver.folders is not None:
+    if trainer.checkpoint_manager.folders is not None:
         # Where nobody reads them, the run is done and saved all the same.
         with contextlib.suppress(BrokenPipeError):
-            print(f"best: {trainer.saver.best} (Top1-Acc {trainer.state.best_top1})")
-            print(f"last: {trainer.saver.latest}", flush=True)
+            print(f"best: {trainer.checkpoint_manager.best} (Top1-Acc {trainer.state.best_top1})")
+            print(f"last: {trainer.checkpoint_manager.latest}", flush=True)
     return 0

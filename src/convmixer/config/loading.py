@@ -41,7 +41,7 @@ class Resolved(Generic[T]):
     argv: Sequence[str] = field(default=())
     recipe_named: bool = False
 
-    def asked(self, name: str) -> bool:
+    def is_explicit(self, name: str) -> bool:
         """True where the user gave this option on the command line."""
         return self.origins[name] == COMMAND_LINE
 
@@ -49,10 +49,10 @@ class Resolved(Generic[T]):
         """True where neither command line nor YAML file has this option."""
         return self.origins[name] in (DEFAULT, model_zoo.ORIGIN)
 
-    def said(self, name: str) -> Any:
+    def explicit(self, name: str) -> Any:
         """The option's value where the user gave it, on the command line or in a recipe that they named; else None."""
         named = self.recipe_named and not self.is_default(name)
-        return getattr(self.options, name) if named or self.asked(name) else None
+        return getattr(self.options, name) if named or self.is_explicit(name) else None
 
 
 @dataclass(frozen=True)

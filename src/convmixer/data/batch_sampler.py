@@ -27,7 +27,7 @@ def steps_per_epoch(count: int, global_batch: int) -> int:
 
 
 @dataclass(frozen=True)
-class BatchPlan:
+class BatchSampler:
     """Which images each process takes at each step.
 
     `count`: images in the set; `batch_size`: images a process takes at once; `world`: processes; `accumulate`:

@@ -15,7 +15,7 @@ from convmixer.data.crops import CROP_DRAWS, RATIO, eval_crop, train_crop
 from convmixer.data.decode import decode
 from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.data.sources import Source, held_pixels
+from convmixer.data.sources import Source, in_memory_images
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.randomness import Stream, hashes, uniforms
 
@@ -57,7 +57,7 @@ def read_batches(
         except BadImage as bad:
             return bad
 
-    pixels = held_pixels(source)
+    pixels = in_memory_images(source)
     if pixels is not None and preprocessing.resize == size and pixels.shape[1:] == (size, size, preprocessing.channels):
         # Every crop is the image itself; Pillow would take a hundred times as long to say so.
         for chunk in chunks:

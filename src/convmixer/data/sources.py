@@ -61,12 +61,12 @@ class Subset:
         return self.source.read(int(self.indices[index]))
 
 
-def held_pixels(source: Source) -> np.ndarray | None:
+def in_memory_images(source: Source) -> np.ndarray | None:
     """All pixels uint8 [n, H, W, C] of a source that is held in memory; None for files."""
     if isinstance(source, ArraySource):
         return source.pixels
     if isinstance(source, Subset):
-        whole = held_pixels(source.source)
+        whole = in_memory_images(source.source)
         return None if whole is None else whole[source.indices]
     return None
 

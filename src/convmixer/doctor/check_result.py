@@ -14,7 +14,7 @@ Status = Literal["ok", "weak", "broken"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheckResult:
     """What was looked at, what was found, and in one line how to mend it where it is not ok."""
 
     name: str
@@ -23,12 +23,12 @@ class Answer:
     fix: str = ""
 
 
-def healthy(answers: Sequence[Answer]) -> bool:
+def healthy(answers: Sequence[CheckResult]) -> bool:
     """Whether all that every run needs is there."""
     return all(answer.status != "broken" for answer in answers)
 
 
-def to_text(answers: Sequence[Answer]) -> str:
+def to_text(answers: Sequence[CheckResult]) -> str:
     """A line an answer, below it the fix where there is one, and a last line with the sum."""
     width = max(len(answer.name) for answer in answers)
     lines = []
@@ -41,6 +41,6 @@ def to_text(answers: Sequence[Answer]) -> str:
     return "\n".join(lines)
 
 
-def to_record(answers: Sequence[Answer]) -> dict[str, Any]:
+def to_record(answers: Sequence[CheckResult]) -> dict[str, Any]:
     """Plain values for JSON."""
     return {"format": FORMAT, "healthy": healthy(answers), "answers": [asdict(answer) for answer in answers]}

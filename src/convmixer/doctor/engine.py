@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convmixer.arch import architecture
-from convmixer.doctor.check_result import Answer
+from convmixer.doctor.check_result import CheckResult
 from convmixer.doctor.largest_batch import largest_batch
 from convmixer.doctor.machine import GIB
 
@@ -25,12 +25,12 @@ _LARGE = "convmixer_768_32"
 _INSTALL = "pip install 'torch>=2.11'; https://pytorch.org/get-started names the build for a machine"
 
 
-def engine() -> Iterator[Answer]:
+def engine() -> Iterator[CheckResult]:
     """The answers on torch; a single one where it cannot be imported."""
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a missing library of CUDA is an OSError or an ImportError, a broken build anything
-        yield Answer("torch", "broken", f"cannot be imported: {_first_line(error)}", _INSTALL)
+        yield CheckResult("torch", "broken", f"cannot be imported: {_first_line(error)}", _INSTALL)
         return
     yield _build(torch)
     yield from _gpus(torch)
@@ -38,27 +38,27 @@ def engine() -> Iterator[Answer]:
     yield forward_pass(torch)
 
 
-def _build(torch: Any) -> Answer:
+def _build(torch: Any) -> CheckResult:
     kind = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     if getattr(torch.version, "hip", None):
         kind = f"ROCm {torch.version.hip}"
     found = f"{torch.__version__}, built for {kind}, {torch.get_num_threads()} threads"
     number = re.match(r"(\d+)\.(\d+)", torch.__version__)
     if number is None or (int(number[1]), int(number[2])) < _OLDEST_TORCH:
-        return Answer("torch", "broken", found, _INSTALL)
-    return Answer("torch", "ok", found)
+        return CheckResult("torch", "broken", found, _INSTALL)
+    return CheckResult("torch", "ok", found)
 
 
-def _gpus(torch: Any) -> Iterator[Answer]:
+def _gpus(torch: Any) -> Iterator[CheckResult]:
     driver = _driver()
     if not torch.cuda.is_available():
         if driver is None:
-            yield Answer("gpu", "ok", "none; runs on the CPU")
+            yield CheckResult("gpu", "ok", "none; runs on the CPU")
         elif torch.version.cuda is None:
-            yield Answer("gpu", "weak", f"there (driver {driver}), but torch is built without CUDA", _INSTALL)
+            yield CheckResult("gpu", "weak", f"there (driver {driver}), but torch is built without CUDA", _INSTALL)
         else:
             fix = f"install a driver for CUDA {torch.version.cuda}, or see whether CUDA_VISIBLE_DEVICES hides the GPU"
-            yield Answer("gpu", "weak", f"there (driver {driver}), but torch cannot use it", fix)
+            yield CheckResult("gpu", "weak", f"there (driver {driver}), but torch cannot use it", fix)
         return
     for index in range(torch.cuda.device_count()):
         gpu = _gpu(torch, index, driver)
@@ -68,12 +68,12 @@ def _gpus(torch: Any) -> Iterator[Answer]:
     count = torch.cuda.device_count()
     if torch.distributed.is_nccl_available():
         number = ".".join(map(str, torch.cuda.nccl.version()))
-        yield Answer("nccl", "ok", f"{number}, for {count} GPU{'s' if count > 1 else ''}")
+        yield CheckResult("nccl", "ok", f"{number}, for {count} GPU{'s' if count > 1 else ''}")
     elif count > 1:
-        yield Answer("nccl", "weak", "not in this build of torch, so that only one GPU can be used", _INSTALL)
+        yield CheckResult("nccl", "weak", "not in this build of torch, so that only one GPU can be used", _INSTALL)
 
 
-def _gpu(torch: Any, index: int, driver: str | None) -> Answer:
+def _gpu(torch: Any, index: int, driver: str | None) -> CheckResult:
     name = f"gpu {index}"
     about = torch.cuda.get_device_properties(index)
     capability = f"{about.major}.{about.minor}"
@@ -86,19 +86,19 @@ def _gpu(torch: Any, index: int, driver: str | None) -> Answer:
     except RuntimeError as error:
         built = " ".join(torch.cuda.get_arch_list())
         fix = f"restart the machine or its driver, or install a torch built for it (this one: {built})"
-        return Answer(name, "broken", f"{found}: {_first_line(error)}", fix)
+        return CheckResult(name, "broken", f"{found}: {_first_line(error)}", fix)
     found += f", {free / GIB:.1f} of {total / GIB:.1f} GiB free, bf16 {'yes' if about.major >= 8 else 'slow or none'}"
     if free < total / 2:
-        return Answer(name, "weak", found, "another program holds its memory (nvidia-smi names it); end that one")
-    return Answer(name, "ok", found)
+        return CheckResult(name, "weak", found, "another program holds its memory (nvidia-smi names it); end that one")
+    return CheckResult(name, "ok", found)
 
 
-def _batch(torch: Any, index: int) -> Answer:
+def _batch(torch: Any, index: int) -> CheckResult:
     """What of the network that needs most memory for its speed fits, so that it is not found out by trying."""
     memory, arch = torch.cuda.get_device_properties(index).total_memory, architecture(_LARGE)
     eager, recomputed = (largest_batch(memory, arch, _SIZE, recompute=recompute) for recompute in (False, True))
     found = f"768/32 trains at {_SIZE} px in 16 bits (--amp_level O1) with up to {eager}, --recompute {recomputed}"
-    return Answer(f"batch {index}", "ok", f"{found}; by a count of what is kept, not tried")
+    return CheckResult(f"batch {index}", "ok", f"{found}; by a count of what is kept, not tried")
 
 
 def _driver() -> str | None:
@@ -118,13 +118,13 @@ def _driver() -> str | None:
     return done.stdout.split("\n")[0].strip() or None if done.returncode == 0 else None
 
 
-def compiler() -> Answer:
+def compiler() -> CheckResult:
     """Whether torch.compile could build for the CPU: C++ with OpenMP and Python's headers, by building it."""
     name, fix = "C++ compiler", "apt-get install g++ python3-dev, or leave --compile out"
     wanted = os.environ.get("CXX") or "g++"
     path = shutil.which(wanted) or shutil.which("clang++")
     if path is None:
-        return Answer(name, "weak", f"no {wanted} was found; torch.compile needs one", fix)
+        return CheckResult(name, "weak", f"no {wanted} was found; torch.compile needs one", fix)
     source = "#include <Python.h>\n#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
     command = [path, "-x", "c++", "-", "-shared", "-fPIC", "-fopenmp", f"-I{sysconfig.get_path('include')}"]
     with tempfile.TemporaryDirectory() as folder:
@@ -133,14 +133,14 @@ def compiler() -> Answer:
                 [*command, "-o", f"{folder}/trial.so"], input=source, capture_output=True, text=True, timeout=60
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return Answer(name, "weak", f"{path}: {_first_line(error)}", fix)
+            return CheckResult(name, "weak", f"{path}: {_first_line(error)}", fix)
     if done.returncode != 0:
         reason = next((line for line in done.stderr.splitlines() if "error" in line), "it failed")
-        return Answer(name, "weak", f"{path}: {reason.strip()}", fix)
-    return Answer(name, "ok", path)
+        return CheckResult(name, "weak", f"{path}: {reason.strip()}", fix)
+    return CheckResult(name, "ok", path)
 
 
-def forward_pass(torch: Any) -> Answer:
+def forward_pass(torch: Any) -> CheckResult:
     """Time of a small network on random images, on the first GPU or else the CPU."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     what = f"{_ARCH}, {_BATCH} images of {_SIZE} px on the {'GPU' if device == 'cuda' else 'CPU'}"
@@ -156,10 +156,10 @@ def forward_pass(torch: Any) -> Answer:
             finite = bool(model(images).isfinite().all().item())
             seconds = time.perf_counter() - start
     except Exception as error:  # whatever torch or a driver raises is what the user is to be told
-        return Answer("forward pass", "broken", f"{what}: {_first_line(error)}", f"install torch anew: {_INSTALL}")
+        return CheckResult("forward pass", "broken", f"{what}: {_first_line(error)}", f"install torch anew: {_INSTALL}")
     if not finite:
-        return Answer("forward pass", "broken", f"{what}: not finite", f"install torch anew: {_INSTALL}")
-    return Answer("forward pass", "ok", f"{seconds * 1000:.0f} ms ({what})")
+        return CheckResult("forward pass", "broken", f"{what}: not finite", f"install torch anew: {_INSTALL}")
+    return CheckResult("forward pass", "ok", f"{seconds * 1000:.0f} ms ({what})")
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from convmixer import __version__
-from convmixer.doctor.check_result import Answer
+from convmixer.doctor.check_result import CheckResult
 
 GIB = 1 << 30
 _OLDEST_PYTHON = (3, 11)
@@ -40,15 +40,15 @@ _OPTIONAL = {
 }
 
 
-def python() -> Answer:
+def python() -> CheckResult:
     """Its version and build."""
     found = f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
     if sys.version_info[:2] < _OLDEST_PYTHON:
-        return Answer("python", "broken", found, "install Python 3.11 or later and convmixer into it")
-    return Answer("python", "ok", found)
+        return CheckResult("python", "broken", found, "install Python 3.11 or later and convmixer into it")
+    return CheckResult("python", "ok", found)
 
 
-def packages() -> Answer:
+def packages() -> CheckResult:
     """The packages without which nothing runs, torch aside."""
     found, missing = [f"convmixer {__version__}"], []
     for name in _NEEDED:
@@ -57,17 +57,17 @@ def packages() -> Answer:
         if number is None:
             missing.append(name)
     if missing:
-        return Answer("packages", "broken", ", ".join(found), f"pip install {' '.join(missing)}")
-    return Answer("packages", "ok", ", ".join(found))
+        return CheckResult("packages", "broken", ", ".join(found), f"pip install {' '.join(missing)}")
+    return CheckResult("packages", "ok", ", ".join(found))
 
 
-def extras() -> Answer:
+def extras() -> CheckResult:
     """The packages that single commands need."""
     found = {name: _version(name) for name in _OPTIONAL}
     there = [f"{name} {number}" for name, number in found.items() if number is not None]
     lacking = [f"{name} ({_OPTIONAL[name]})" for name, number in found.items() if number is None]
     parts = [", ".join(there) or "none"] + ([f"not installed: {', '.join(lacking)}"] if lacking else [])
-    return Answer("optional packages", "ok", "; ".join(parts))
+    return CheckResult("optional packages", "ok", "; ".join(parts))
 
 
 def _version(name: str) -> str | None:
@@ -77,7 +77,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def processor() -> Answer:
+def processor() -> CheckResult:
     """Model, cores that this process may use, and the instructions that speed up training."""
     text = _read("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
@@ -88,8 +88,10 @@ def processor() -> Answer:
     name = model[1] if model else platform.processor() or platform.machine()
     found = f"{name}, {cores}{of} cores, {' '.join(known) or 'no instructions for speed known'}"
     if cores < 2:
-        return Answer("processor", "weak", found, "with a single core images are decoded between steps: give it more")
-    return Answer("processor", "ok", found)
+        return CheckResult(
+            "processor", "weak", found, "with a single core images are decoded between steps: give it more"
+        )
+    return CheckResult("processor", "ok", found)
 
 
 def usable_cores() -> int:
@@ -99,36 +101,36 @@ def usable_cores() -> int:
     return max(1, min(cores, int(share[1]) // int(share[2]))) if share else cores
 
 
-def memory() -> Answer:
+def memory() -> CheckResult:
     """Free memory of the machine, or what its control group leaves."""
     numbers = {key: int(value) << 10 for key, value in re.findall(r"(\w+):\s+(\d+) kB", _read("/proc/meminfo"))}
     if "MemAvailable" not in numbers:
-        return Answer("memory", "ok", "not told by this system")
+        return CheckResult("memory", "ok", "not told by this system")
     total, free = numbers["MemTotal"], numbers["MemAvailable"]
     limit, used = (_read(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
     if limit.isdigit() and used.isdigit() and int(limit) < total:
         total, free = int(limit), min(free, int(limit) - int(used))
     found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < _LEAST_MEMORY:
-        return Answer(
+        return CheckResult(
             "memory", "weak", found, "end other programs, or take a smaller batch_size and fewer workers (-j)"
         )
-    return Answer("memory", "ok", found)
+    return CheckResult("memory", "ok", found)
 
 
-def shared_memory(folder: str = "/dev/shm") -> Answer:
+def shared_memory(folder: str = "/dev/shm") -> CheckResult:
     """Room of the folder through which loader processes hand over batches."""
     if not Path(folder).is_dir():
-        return Answer("shared memory", "weak", f"there is no {folder}", "mount a tmpfs there, or train with -j 0")
+        return CheckResult("shared memory", "weak", f"there is no {folder}", "mount a tmpfs there, or train with -j 0")
     usage = shutil.disk_usage(folder)
     found = f"{folder}: {usage.free / GIB:.2f} of {usage.total / GIB:.2f} GiB free"
     if usage.free < _LEAST_SHARED_MEMORY:
         fix = f"start the container with --shm-size=8g, or: mount -o remount,size=8g {folder}, or train with -j 0"
-        return Answer("shared memory", "weak", found, fix)
-    return Answer("shared memory", "ok", found)
+        return CheckResult("shared memory", "weak", found, fix)
+    return CheckResult("shared memory", "ok", found)
 
 
-def disks(folders: Sequence[str]) -> Iterator[Answer]:
+def disks(folders: Sequence[str]) -> Iterator[CheckResult]:
     """Free space and speed where the folders are or would be made, each place once."""
     places: dict[Path, list[str]] = {}
     for folder in folders:
@@ -139,22 +141,22 @@ def disks(folders: Sequence[str]) -> Iterator[Answer]:
         yield _disk(place, ", ".join(named))
 
 
-def _disk(place: Path, named: str) -> Answer:
+def _disk(place: Path, named: str) -> CheckResult:
     name, free = "disk", shutil.disk_usage(place).free
     room = f"{place}: {free / GIB:.1f} GiB free"
     if free < _LEAST_DISK:
-        return Answer(name, "broken", room, f"make room there, or put {named} elsewhere")
+        return CheckResult(name, "broken", room, f"make room there, or put {named} elsewhere")
     try:
         speed = _write_speed(place)
     except OSError as error:
         fix = f"make it a folder that you may write to, or put {named} elsewhere"
-        return Answer(name, "broken", f"{place}: cannot be written: {error.strerror}", fix)
+        return CheckResult(name, "broken", f"{place}: cannot be written: {error.strerror}", fix)
     found = f"{room}, writes {speed / 2**20:.0f} MiB/s"
     if free < _WANTED_DISK:
-        return Answer(name, "weak", found, "make room, or keep fewer checkpoints (ckpt_keep_num)")
+        return CheckResult(name, "weak", found, "make room, or keep fewer checkpoints (ckpt_keep_num)")
     if speed < _LEAST_SPEED:
-        return Answer(name, "weak", found, f"put {named} on a faster disk, or save less often")
-    return Answer(name, "ok", found)
+        return CheckResult(name, "weak", found, f"put {named} on a faster disk, or save less often")
+    return CheckResult(name, "ok", found)
 
 
 def _write_speed(folder: Path) -> float:

@@ -39,7 +39,7 @@ def _open(resolved: Resolved[Any], train: bool) -> Source:
     config = resolved.options
     split = config.train_dir if train else config.val_dir
     folder = None if config.data_url is None else Path(config.data_url)
-    if folder is None or not (folder.exists() or resolved.asked("data_url")):
+    if folder is None or not (folder.exists() or resolved.is_explicit("data_url")):
         if config.set != "digits":
             note(f"{'calibrated' if train else 'compared'} on the built-in digits; --data_url names images of your own")
         return open_digits(train=train)

@@ -9,7 +9,7 @@ from convmixer.backends.about import About
 from convmixer.backends.mindspore_runtime import import_mindspore, side_file
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
-from convmixer.weights.layouts import from_ours
+from convmixer.weights.layouts import from_native
 
 
 def export_mindspore(model: ConvMixer, about: About, path: Path, file_format: Literal["MINDIR", "AIR"]) -> None:
@@ -44,7 +44,7 @@ def build_cell(model: ConvMixer) -> Any:
     state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
     parameters = {
         theirs: mindspore.Parameter(mindspore.Tensor(state[name]), name=theirs)
-        for name, theirs in from_ours(state, "mindspore", model.arch.depth).items()
+        for name, theirs in from_native(state, "mindspore", model.arch.depth).items()
     }
     left = mindspore.load_param_into_net(cell, parameters, strict_load=True)
     assert not any(left), f"parameters without a counterpart: {left}"

@@ -13,7 +13,7 @@ from convmixer.augment.pipeline import Augmentation
 from convmixer.augment.settings import AugmentSettings
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
-from convmixer.data.batch_sampler import BatchPlan
+from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.folders import ignored_line
 from convmixer.devices import memory_format
 from convmixer.distributed.processes import Processes
@@ -23,19 +23,19 @@ from convmixer.model import ConvMixer
 from convmixer.precision import Precision
 from convmixer.runs.lock import RunLock
 from convmixer.terminal.progress import note
-from convmixer.training.checkpointing.manager import Saver
-from convmixer.training.checkpointing.resume import Resumed, find_resumable, identity_of
+from convmixer.training.checkpointing.manager import CheckpointManager
+from convmixer.training.checkpointing.resume import Resumed, find_resumable, run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.datasets import check_class_count, open_training_data, train_reader
 from convmixer.training.ema import Ema
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.evaluator import Evaluation
-from convmixer.training.intervals import Agenda
-from convmixer.training.loading.batch_loader import Feed, LoaderFeed
-from convmixer.training.loading.device_loader import ResidentFeed, whole_images
-from convmixer.training.logging.image_grid import sheet
-from convmixer.training.logging.progress_reporter import Report
-from convmixer.training.lr_schedule import Schedule, peak_lr
+from convmixer.training.intervals import Intervals
+from convmixer.training.loading.batch_loader import BatchLoader, WorkerLoader
+from convmixer.training.loading.device_loader import DeviceLoader, whole_images
+from convmixer.training.logging.image_grid import image_grid
+from convmixer.training.logging.progress_reporter import ProgressReporter
+from convmixer.training.lr_schedule import LRSchedule, peak_lr
 from convmixer.training.network import create_network, read_start, wrap
 from convmixer.training.optimizer import create_optimizer
 from convmixer.training.run_folders import check_room, open_run
@@ -64,7 +64,7 @@ class _Assembly:
         weights = read_start(self.config)
         self.data = open_training_data(resolved, weights, self.say)
         world, accumulate = processes.count, self.config.accumulate
-        self.plan = BatchPlan(len(self.data.train), self.config.batch_size, self.config.seed, world, accumulate)
+        self.sampler = BatchSampler(len(self.data.train), self.config.batch_size, self.config.seed, world, accumulate)
         self.precision = Precision.of(self.config, device)
         self.schedule = self._schedule()
         self.model = self._model(weights)
@@ -85,15 +85,15 @@ class _Assembly:
 
     def _trainer(self) -> Trainer:
         config, state = self.config, self.state
-        identity = identity_of(config, self.data, self.plan.global_batch)
+        identity = run_fingerprint(config, self.data, self.sampler.global_batch)
         resumed = find_resumable(config, lambda run: self.processes.on_first(lambda: self._claim(run)))
         restored = resumed.restore(state, identity, force=config.force_resume) if resumed is not None else None
-        agenda = self._agenda()
-        feed = self._feed()
-        self.processes.on_first(lambda: self._announce(resumed, restored, feed))
+        intervals = self._intervals()
+        loader = self._loader()
+        self.processes.on_first(lambda: self._announce(resumed, restored, loader))
         size, dtype = self.data.preprocessing.size, self.precision.dtype
         try:
-            network = wrap(state, config, size, self.plan, dtype, self.device, self.processes, len(self.data.val))
+            network = wrap(state, config, size, self.sampler, dtype, self.device, self.processes, len(self.data.val))
         except RuntimeError as error:
             told = out_of_memory(error, config.batch_size, size, recompute=config.recompute)
             if told is None:
@@ -102,9 +102,14 @@ class _Assembly:
         opened = self.processes.on_first(
             lambda: open_run(self.resolved, self.command, resumed, state, self.data, self.processes.count, self._claim)
         )
-        folders, journal = opened or (None, None)
-        report = Report(
-            agenda, self.processes, journal, first_step=state.step, step_images=self.plan.global_batch, folders=folders
+        folders, metric_logger = opened or (None, None)
+        report = ProgressReporter(
+            intervals,
+            self.processes,
+            metric_logger,
+            first_step=state.step,
+            step_images=self.sampler.global_batch,
+            folders=folders,
         )
         about = {
             "architecture": self.model.arch,
@@ -112,14 +117,16 @@ class _Assembly:
             "preprocessing": self.data.preprocessing,
         }
         latest = None if resumed is None else resumed.checkpoint
-        saver = Saver(folders, about, identity, config.ckpt_keep_num, journal, latest, self.lock)
+        checkpoint_manager = CheckpointManager(
+            folders, about, identity, config.ckpt_keep_num, metric_logger, latest, self.lock
+        )
         return Trainer(
             state,
             self._step(network, report),
-            feed,
+            loader,
             Evaluation(config, self.data, state, self.precision, self.device, self.processes),
-            agenda,
-            saver,
+            intervals,
+            checkpoint_manager,
             report,
             self.processes,
             self.data.train.name,
@@ -159,44 +166,44 @@ class _Assembly:
             decay_all=config.decay_all,
         )
         ema = Ema(self.model, config.ema_decay) if config.with_ema else None
-        first = config.start_epoch * self.plan.steps_per_epoch
+        first = config.start_epoch * self.sampler.steps_per_epoch
         return TrainState(self.model, optimizer, self.precision.scaler, ema, step=first, evaluated_step=first)
 
-    def _feed(self) -> Feed:
+    def _loader(self) -> BatchLoader:
         config, rank = self.config, self.processes.rank
         reader = train_reader(config, self.data)
         images = whole_images(reader)
         if images is not None:
-            return ResidentFeed(images, self.data.train.labels, self.plan, rank=rank, device=self.device)
-        return LoaderFeed(
+            return DeviceLoader(images, self.data.train.labels, self.sampler, rank=rank, device=self.device)
+        return WorkerLoader(
             reader,
-            self.plan,
+            self.sampler,
             rank=rank,
             workers=config.num_parallel_workers,
             pin=self.device.type == "cuda",
             timeout=config.loader_timeout,
         )
 
-    def _schedule(self) -> Schedule:
+    def _schedule(self) -> LRSchedule:
         config = self.config
-        return Schedule(
+        return LRSchedule(
             name=config.lr_scheduler,
-            base_lr=peak_lr(config.base_lr, self.plan.global_batch, config.lr_scaling),
+            base_lr=peak_lr(config.base_lr, self.sampler.global_batch, config.lr_scaling),
             warmup_lr=config.warmup_lr,
             min_lr=config.min_lr,
             warmup_length=config.warmup_length,
             epochs=config.epochs,
-            steps_per_epoch=self.plan.steps_per_epoch,
+            steps_per_epoch=self.sampler.steps_per_epoch,
             lr_gamma=config.lr_gamma,
             lr_adjust=config.lr_adjust,
         )
 
-    def _agenda(self) -> Agenda:
+    def _intervals(self) -> Intervals:
         config = self.config
         if config.start_epoch >= config.epochs:
             raise UserError(f"start_epoch: is {config.start_epoch}, the run has only {config.epochs} epochs")
-        return Agenda(
-            self.plan.steps_per_epoch,
+        return Intervals(
+            self.sampler.steps_per_epoch,
             config.epochs,
             config.eval_every,
             config.print_loss_every,
@@ -205,7 +212,7 @@ class _Assembly:
             config.ckpt_save_every_sec,
         )
 
-    def _step(self, network: nn.Module, report: Report) -> TrainStep:
+    def _step(self, network: nn.Module, report: ProgressReporter) -> TrainStep:
         config, preprocessing = self.config, self.data.preprocessing
         named = {name: getattr(config, name) for name in AugmentSettings.__dataclass_fields__}
         settings = AugmentSettings(**(named | {"aa_interpolation": config.policy_interpolation}))
@@ -219,25 +226,31 @@ class _Assembly:
             device=self.device,
             clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
             frozen=config.freeze,
-            on_first_images=(lambda images: report.picture(sheet(images, preprocessing))) if wants_picture else None,
+            on_first_images=(lambda images: report.picture(image_grid(images, preprocessing)))
+            if wants_picture
+            else None,
         )
 
-    def _tell(self, restored: str | None, feed: Feed) -> None:
+    def _tell(self, restored: str | None, loader: BatchLoader) -> None:
         """Say what is about to run."""
-        model, data, plan = self.model, self.data, self.plan
+        model, data, sampler = self.model, self.data, self.sampler
         count = sum(parameter.numel() for parameter in model.parameters())
         arch = model.arch
         note(f"{arch.name}: {count:,} parameters, {arch.activation}, {self.device}, {self.precision.description}")
         note(f"{len(data.train)} training and {len(data.val)} evaluation images of {len(data.classes)} classes")
-        if isinstance(feed, ResidentFeed):
-            note(f"the training images, {feed.images.nbytes / 1e6:.3g} MB, are kept on {self.device}")
+        if isinstance(loader, DeviceLoader):
+            note(f"the training images, {loader.images.nbytes / 1e6:.3g} MB, are kept on {self.device}")
         for split, source in (("training", data.train), ("evaluation", data.val)):
             if ignored := getattr(source, "ignored", None):
                 note(ignored_line(ignored, f"the {split} images"))
         peak = self.schedule.base_lr
-        note(f"global batch {plan.global_batch}, {plan.steps_per_epoch} steps an epoch, peak learning rate {peak:g}")
-        if plan.count < plan.global_batch:
-            note(f"the {plan.count} training images are fewer than a global batch: each is used several times a step")
+        note(
+            f"global batch {sampler.global_batch}, {sampler.steps_per_epoch} steps an epoch, peak learning rate {peak:g}"
+        )
+        if sampler.count < sampler.global_batch:
+            note(
+                f"the {sampler.count} training images are fewer than a global batch: each is used several times a step"
+            )
         if restored is not None:
             note(restored)
 
@@ -245,6 +258,6 @@ class _Assembly:
         """Make this run the only one that writes into a run's checkpoint folder, on the first process."""
         self.lock = RunLock(folder)
 
-    def _announce(self, resumed: Resumed | None, restored: str | None, feed: Feed) -> None:
-        self._tell(restored, feed)
+    def _announce(self, resumed: Resumed | None, restored: str | None, loader: BatchLoader) -> None:
+        self._tell(restored, loader)
         check_room(self.config, resumed, self.state)

@@ -56,7 +56,7 @@ def open_training_data(
     if weights is None:
         train = _open(config, True)
         return TrainingData(train, _open(config, False, train.classes), preprocessing_of(config, config.in_chans))
-    channels, wanted = weights.shape.in_chans, resolved.said("in_chans")
+    channels, wanted = weights.shape.in_chans, resolved.explicit("in_chans")
     if wanted not in (None, channels):
         raise UserError(f"in_chans: the weights take {channels} channels, the options say {wanted}")
     preprocessing = preprocessing_for(resolved, weights.preprocessing, channels)

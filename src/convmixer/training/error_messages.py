@@ -7,14 +7,16 @@ import torch
 from convmixer.backends.autotune import trial
 from convmixer.distributed.processes import lost_peer
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.training.loading.batch_loader import Feed
+from convmixer.training.loading.batch_loader import BatchLoader
 
 
-def explain(error: RuntimeError, feed: Feed, *, image_size: int, processes: int, recompute: bool) -> UserError | None:
+def explain(
+    error: RuntimeError, loader: BatchLoader, *, image_size: int, processes: int, recompute: bool
+) -> UserError | None:
     """The UserError (exit 1) that a RuntimeError in the training loop stands for, or None for one of our own making."""
     return (
-        out_of_memory(error, feed.plan.batch_size, image_size, recompute=recompute)
-        or feed.explain(error)
+        out_of_memory(error, loader.sampler.batch_size, image_size, recompute=recompute)
+        or loader.explain(error)
         or (lost_peer(error) if processes > 1 else None)
     )
 

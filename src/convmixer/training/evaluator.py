@@ -19,7 +19,7 @@ from convmixer.precision import Precision
 from convmixer.terminal.progress import Progress, note
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.datasets import TrainingData
-from convmixer.training.network import evaluation_job
+from convmixer.training.network import evaluation_workload
 from convmixer.training.signals import Interrupted
 
 MOST_NAMED = 5  # of the images that cannot be read
@@ -40,7 +40,7 @@ class Evaluation:
         self.config, self.data, self.state, self.processes = config, data, state, processes
         self._named: set[int] = set()
         self.autocast = precision.autocast
-        self.job = evaluation_job(config, state.model, data.preprocessing.size, precision.dtype, device)
+        self.workload = evaluation_workload(config, state.model, data.preprocessing.size, precision.dtype, device)
         self._say = note if processes.is_first else lambda _: None
 
     def __call__(self, interrupted: Callable[[], bool]) -> Score:
@@ -56,7 +56,9 @@ class Evaluation:
             # DDP keeps the first process's BatchNorm statistics; the average has its own on each.
             processes.copy_from_first(list(state.model.buffers()))
             # By the weights of now, and given up when they change: a copy of them, or a graph's memory, is not kept.
-            network = evaluation_network(state.evaluation_way or AS_TRAINED.name, state.model, self.job, self._say)
+            network = evaluation_network(
+                state.evaluation_backend or AS_TRAINED.name, state.model, self.workload, self._say
+            )
 
             def count(images: int) -> None:
                 progress.add(images * processes.count)
@@ -66,7 +68,7 @@ class Evaluation:
             score: Score | None = None
             with suppress(Interrupted):
                 score = evaluate(
-                    TorchRuntime(network, self.data.preprocessing, self.job.device, self.autocast),
+                    TorchRuntime(network, self.data.preprocessing, self.workload.device, self.autocast),
                     val,
                     self.data.preprocessing,
                     batch_size=self.config.batch_size,
@@ -75,12 +77,12 @@ class Evaluation:
                     on_batch=count,
                     max_pixels=self.config.max_pixels,
                 )
-        way = network.way.full_name
+        backend = network.backend.full_name
         del network
-        release(self.job.device)
-        parts, ways = zip(*processes.gather((score, way)), strict=True)
+        release(self.workload.device)
+        parts, backends = zip(*processes.gather((score, backend)), strict=True)
         # Where it failed on one of them, all take another one from the next evaluation on.
-        state.evaluation_way = ways[0] if len(set(ways)) == 1 else AS_TRAINED.name
+        state.evaluation_backend = backends[0] if len(set(backends)) == 1 else AS_TRAINED.name
         if None in parts:
             raise Interrupted
         total = Score.merged(parts)

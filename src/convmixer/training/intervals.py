@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Agenda:
+class Intervals:
     """`step` counts optimizer steps from the start of epoch 0, also where a run starts at a later epoch."""
 
     steps_per_epoch: int

@@ -32,7 +32,7 @@ def peak_lr(base_lr: float, global_batch: int, lr_scaling: LrScaling) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class LRSchedule:
     """`schedule(step)`: the learning rate of optimizer step 0, 1, 2, ...; e = step / steps_per_epoch.
 
     Warm-up, e < warmup_length: a straight line from warmup_lr to base_lr. Neither `min_lr` nor the schedule touches it:

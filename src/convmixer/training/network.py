@@ -13,12 +13,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.arch import Architecture, architecture
-from convmixer.backends.autotune.choose import Execution, attempts, choose_evaluation_way, choose_way, ways_asked_for
+from convmixer.backends.autotune.choose import (
+    Execution,
+    attempts,
+    choose_backend,
+    choose_evaluation_backend,
+    requested_backends,
+)
 from convmixer.backends.autotune.fallback import build_tried
 from convmixer.backends.autotune.trial import try_training
-from convmixer.backends.registry import Way, evaluation_ways, way_of, ways_for
-from convmixer.backends.workload import Job
-from convmixer.data.batch_sampler import BatchPlan
+from convmixer.backends.registry import Backend, backends_for, evaluation_backends, find_backend
+from convmixer.backends.workload import Workload
+from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.classes import ClassMap
 from convmixer.distributed.processes import Processes
 from convmixer.distributed.waiting import from_first_in_time
@@ -74,7 +80,7 @@ def _architecture(
         given = {name: getattr(config, name) for name in names}
         return architecture(config.arch, **given, num_classes=num_classes, in_chans=config.in_chans)
     # What the weights say holds, unless the user said otherwise; a recipe that stood in for one says nothing.
-    found, notes = complete(weights, resolved.said("arch"), **{name: resolved.said(name) for name in names})
+    found, notes = complete(weights, resolved.explicit("arch"), **{name: resolved.explicit(name) for name in names})
     for line in notes:
         say(line)
     return replace(found, num_classes=num_classes)
@@ -84,7 +90,7 @@ def wrap(
     state: TrainState,
     config: Config,
     image_size: int,
-    plan: BatchPlan,
+    sampler: BatchSampler,
     dtype: torch.dtype,
     device: torch.device,
     processes: Processes,
@@ -99,20 +105,26 @@ def wrap(
     what torch raises of too little memory.
     """
     model = state.model
-    job = Job(model.arch, image_size, config.batch_size, dtype, True, device, config.recompute)
+    workload = Workload(model.arch, image_size, config.batch_size, dtype, True, device, config.recompute)
     execution = _execution(config)
-    ways_asked_for(job, execution)
+    requested_backends(workload, execution)
     say = note if processes.is_first else lambda _: None
-    state.way, state.evaluation_way = from_first_in_time(
-        processes, "ways", lambda: _ways(state, config, job, plan, evaluated, processes.count), LONGEST_TUNING
+    state.backend, state.evaluation_backend = from_first_in_time(
+        processes,
+        "ways",
+        lambda: _backends(state, config, workload, sampler, evaluated, processes.count),
+        LONGEST_TUNING,
     )
-    assert state.way is not None
-    tried = attempts(state.way, job, execution, say)
+    assert state.backend is not None
+    tried = attempts(state.backend, workload, execution, say)
     set_mode = partial(training_mode, model=model, frozen=config.freeze)
     network = build_tried(
-        tried, model, lambda network: try_training(network, model, job, set_mode), partial(_first_failure, processes)
+        tried,
+        model,
+        lambda network: try_training(network, model, workload, set_mode),
+        partial(_first_failure, processes),
     )
-    state.way = tried.way.full_name
+    state.backend = tried.backend.full_name
     if processes.count > 1:
         ids = [device.index] if device.type == "cuda" else None
         warnings.filterwarnings("ignore", message=_STRIDES_OF_1_X_1)
@@ -122,9 +134,11 @@ def wrap(
     return network
 
 
-def evaluation_job(config: Config, model: ConvMixer, image_size: int, dtype: torch.dtype, device: torch.device) -> Job:
+def evaluation_workload(
+    config: Config, model: ConvMixer, image_size: int, dtype: torch.dtype, device: torch.device
+) -> Workload:
     """An evaluation between the steps of training."""
-    return Job(model.arch, image_size, config.batch_size, dtype, False, device)
+    return Workload(model.arch, image_size, config.batch_size, dtype, False, device)
 
 
 def training_mode(network: nn.Module, model: ConvMixer, frozen: bool) -> None:
@@ -147,29 +161,29 @@ def _execution(config: Config) -> Execution:
     return "compile" if config.compile else config.execution
 
 
-def _ways(
-    state: TrainState, config: Config, job: Job, plan: BatchPlan, evaluated: int, count: int
+def _backends(
+    state: TrainState, config: Config, workload: Workload, sampler: BatchSampler, evaluated: int, count: int
 ) -> tuple[str | None, str | None]:
     """Full names of the ways of training and of evaluating in each of `count` processes."""
     model, execution = state.model, _execution(config)
-    way, evaluation_way = state.way, state.evaluation_way
+    backend, evaluation_backend = state.backend, state.evaluation_backend
     # Of the whole run, so that it and one that resumes it choose alike.
-    images = config.epochs * plan.steps_per_epoch * config.accumulate * config.batch_size
+    images = config.epochs * sampler.steps_per_epoch * config.accumulate * config.batch_size
     if config.sync_bn and count > 1:
         # Synchronised BatchNorm waits for all processes in training: the first cannot try ways alone.
         images = 0
-    if not _keeps(way, ways_for(job), job, execution):
-        way = choose_way(model, job, images, execution)
-    evaluation = evaluation_job(config, model, job.image_size, job.dtype, job.device)
-    if not _keeps(evaluation_way, evaluation_ways(evaluation), evaluation, execution):
+    if not _keeps(backend, backends_for(workload), workload, execution):
+        backend = choose_backend(model, workload, images, execution)
+    evaluation = evaluation_workload(config, model, workload.image_size, workload.dtype, workload.device)
+    if not _keeps(evaluation_backend, evaluation_backends(evaluation), evaluation, execution):
         times = -(-config.epochs // config.eval_every)
-        evaluation_way = choose_evaluation_way(model, evaluation, -(-evaluated // count), times, execution)
-    return way, evaluation_way
+        evaluation_backend = choose_evaluation_backend(model, evaluation, -(-evaluated // count), times, execution)
+    return backend, evaluation_backend
 
 
-def _keeps(name: str | None, ways: list[Way], job: Job, execution: Execution) -> bool:
-    way = None if name is None else way_of(name, ways, job)
-    return way is not None and execution in ("auto", way.kind)
+def _keeps(name: str | None, backends: list[Backend], workload: Workload, execution: Execution) -> bool:
+    backend = None if name is None else find_backend(name, backends, workload)
+    return backend is not None and execution in ("auto", backend.kind)
 
 
 def _first_failure(processes: Processes, why: str | None) -> str | None:

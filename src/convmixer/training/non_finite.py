@@ -16,13 +16,13 @@ from torch import nn
 from convmixer.errors import RUN_FAILED, UserError
 
 if TYPE_CHECKING:
-    from convmixer.training.loading.batch_loader import HostBatch
+    from convmixer.training.loading.batch_loader import TrainBatch
 
 
 class NonFinite(UserError):
     """A loss or gradient norm of step `step` that is no number; its update was not made. `batches`: its images."""
 
-    def __init__(self, step: int, loss: float, grad_norm: float, batches: Sequence[HostBatch]) -> None:
+    def __init__(self, step: int, loss: float, grad_norm: float, batches: Sequence[TrainBatch]) -> None:
         super().__init__(
             f"step {step}: loss {loss:g}, gradient norm {grad_norm:g}; stopped before the update, "
             "the last checkpoint is untouched; lower --base_lr, set --use_clip_grad_norm, or look with --debug_nan",
@@ -39,7 +39,7 @@ class _Pending:
     step: int
     numbers: torch.Tensor
     arrival: torch.cuda.Event | None
-    batches: Sequence[HostBatch]
+    batches: Sequence[TrainBatch]
 
 
 class FiniteCheck:
@@ -59,7 +59,7 @@ class FiniteCheck:
         self._free: list[torch.Tensor] = []
 
     def __call__(
-        self, step: int, loss: torch.Tensor, grad_norm: torch.Tensor, batches: Sequence[HostBatch]
+        self, step: int, loss: torch.Tensor, grad_norm: torch.Tensor, batches: Sequence[TrainBatch]
     ) -> torch.Tensor | None:
         """`loss` and `grad_norm`, scalars, of a step. Deferred, it returns the flag; at once None, or it raises."""
         numbers = torch.stack((loss.detach().float(), grad_norm.detach().float()))
@@ -73,7 +73,7 @@ class FiniteCheck:
         self._pending.append(_Pending(step, host, _arrival(numbers), batches))
         return self._flag
 
-    def settle(self, leave: int = 0) -> None:
+    def check_pending(self, leave: int = 0) -> None:
         """Wait for the numbers of all steps but the last `leave` ones. Raises NonFinite for the first that is bad."""
         while len(self._pending) > leave:
             one = self._pending.popleft()
@@ -92,7 +92,7 @@ def _arrival(copied: torch.Tensor) -> torch.cuda.Event | None:
     return event
 
 
-def _judge(step: int, numbers: torch.Tensor, batches: Sequence[HostBatch]) -> None:
+def _judge(step: int, numbers: torch.Tensor, batches: Sequence[TrainBatch]) -> None:
     loss, grad_norm = numbers.tolist()
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise NonFinite(step, loss, grad_norm, batches)

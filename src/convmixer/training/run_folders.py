@@ -17,7 +17,7 @@ from convmixer.training.checkpointing.resume import Resumed
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.datasets import TrainingData
 from convmixer.training.logging.image_grid import graph_text
-from convmixer.training.logging.metric_logger import Journal
+from convmixer.training.logging.metric_logger import MetricLogger
 
 
 def open_run(
@@ -28,7 +28,7 @@ def open_run(
     data: TrainingData,
     processes: int,
     claim: Callable[[Path], None],
-) -> tuple[RunFolders, Journal]:
+) -> tuple[RunFolders, MetricLogger]:
     """The folders and journal of a run; `command`: what was typed. `claim` locks the checkpoint folder of a new one.
 
     Raises UserError where the folders cannot be made (exit 1) or another process holds them (exit 2).
@@ -37,17 +37,17 @@ def open_run(
     if resumed is None:
         folders = create_run(config, run_time() or datetime.now().strftime(TIME_FORMAT))
         claim(folders.checkpoints)
-        journal = Journal(folders.summary)
+        metric_logger = MetricLogger(folders.summary)
     else:
         folders = resumed.folders
         reopen_run(folders)
-        journal = Journal(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
+        metric_logger = MetricLogger(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
     facts = {"processes": processes, "images": [len(data.train), len(data.val)]}
     write_provenance(folders.summary, resolved, command, data.classes.names, facts)
     if config.dump_graph:
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
     note(f"run {folders.name}: {folders.summary}")
-    return folders, journal
+    return folders, metric_logger
 
 
 def check_room(config: Config, resumed: Resumed | None, state: TrainState) -> None:

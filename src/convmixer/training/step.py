@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from convmixer.augment.pipeline import Augmentation
 from convmixer.precision import Precision
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.loading.batch_loader import HostBatch
+from convmixer.training.loading.batch_loader import TrainBatch
 from convmixer.training.loss import soft_cross_entropy
 from convmixer.training.network import training_mode
 from convmixer.training.non_finite import FiniteCheck, NonFinite, trace
@@ -69,7 +69,7 @@ class TrainStep:
         if state.ema is not None:
             state.ema.take_layout(state.model)
 
-    def __call__(self, batches: list[HostBatch]) -> StepResult:
+    def __call__(self, batches: list[TrainBatch]) -> StepResult:
         """Train on the micro-batches of step `state.step`. Raises NonFinite for this step or for the one before."""
         state = self.state
         self.training_mode()
@@ -86,13 +86,13 @@ class TrainStep:
         if state.ema is not None and updated:
             state.ema.update(state.model, skip)
         state.step += 1
-        self.settle(leave=1)
+        self.check_pending(leave=1)
         return StepResult(loss, grad_norm, lr, not updated)
 
-    def settle(self, leave: int = 0) -> None:
+    def check_pending(self, leave: int = 0) -> None:
         """Wait until the numbers of all steps but the last `leave` ones are known to be finite. Raises NonFinite."""
         try:
-            self._check.settle(leave)
+            self._check.check_pending(leave)
         except NonFinite as error:
             if self.state.ema is not None:
                 self.state.ema.updates -= self.state.step - error.step
@@ -103,7 +103,7 @@ class TrainStep:
         """Put the network into training mode, all but what is frozen."""
         training_mode(self.network, self.state.model, self.frozen)
 
-    def trace_non_finite(self, batches: list[HostBatch]) -> str:
+    def trace_non_finite(self, batches: list[TrainBatch]) -> str:
         """Run a step's batches once more, without an update, and say where its first non-finite number comes from."""
         model = self.state.model
         for part, batch in enumerate(batches):
@@ -113,14 +113,14 @@ class TrainStep:
                 return f"micro-batch {part}: {found}"
         return "not seen again: the second pass was finite"
 
-    def _backward(self, batch: HostBatch, part: int, parts: int) -> torch.Tensor:
+    def _backward(self, batch: TrainBatch, part: int, parts: int) -> torch.Tensor:
         waits = isinstance(self.network, DistributedDataParallel) and part < parts - 1
         with self.network.no_sync() if waits else nullcontext():  # type: ignore[operator]
             loss = self._loss(self.network, batch, part, parts)
             self.state.scaler.scale(loss / parts).backward()
         return loss.detach()
 
-    def _loss(self, network: nn.Module, batch: HostBatch, part: int, parts: int) -> torch.Tensor:
+    def _loss(self, network: nn.Module, batch: TrainBatch, part: int, parts: int) -> torch.Tensor:
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         # Each micro-batch is mixed by a number of its own.

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from convmixer.distributed.processes import Processes
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metrics import Score
-from convmixer.training.checkpointing.manager import Saver
+from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.error_messages import explain
-from convmixer.training.intervals import Agenda
-from convmixer.training.loading.batch_loader import Feed, HostBatch
-from convmixer.training.logging.progress_reporter import Report
+from convmixer.training.intervals import Intervals
+from convmixer.training.loading.batch_loader import BatchLoader, TrainBatch
+from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.non_finite import NonFinite
 from convmixer.training.signals import Interrupted, Stopped, StopSignals, StopWish
 from convmixer.training.step import TrainStep
@@ -31,11 +31,11 @@ class Trainer:
 
     state: TrainState
     step: TrainStep
-    feed: Feed
+    loader: BatchLoader
     evaluate: Callable[[Callable[[], bool]], Score]
-    agenda: Agenda
-    saver: Saver
-    report: Report
+    intervals: Intervals
+    checkpoint_manager: CheckpointManager
+    report: ProgressReporter
     processes: Processes
     image_name: Callable[[int], str]
     most_bad: int
@@ -50,11 +50,11 @@ class Trainer:
         try:
             with StopSignals() as signals:
                 self._run(signals)
-                self.saver.end()
+                self.checkpoint_manager.end()
         except RuntimeError as error:
             explained = explain(
                 error,
-                self.feed,
+                self.loader,
                 image_size=self.step.augment.preprocessing.size,
                 processes=self.processes.count,
                 recompute=self.state.model.recompute,
@@ -64,37 +64,37 @@ class Trainer:
             raise explained from error
         finally:
             self.report.close()
-            self.saver.close()
+            self.checkpoint_manager.close()
 
     def _run(self, signals: StopSignals) -> None:
         # A run that was stopped between a step and its evaluation makes up for it first.
         if self._owes_evaluation():
             self._evaluate(signals)
-            self.saver.save_checkpoint(self.state)
-        for batches in self.feed.batches(range(self.state.step, self.agenda.last_step)):
+            self.checkpoint_manager.save_checkpoint(self.state)
+        for batches in self.loader.batches(range(self.state.step, self.intervals.last_step)):
             with self._telling():
                 result = self.step(batches)
-            if self.agenda.prints(self.state.step) or self.agenda.summarises(self.state.step):
-                self._settle()
+            if self.intervals.prints(self.state.step) or self.intervals.summarises(self.state.step):
+                self._check_pending()
             self.report.step(self.state.step, result)
             stop, save = self._agree(signals, batches)
             if stop or save or self._owes_evaluation():
-                self._settle()
+                self._check_pending()
                 # A process whose numbers are bad does not come this far, so that no other one saves either.
                 self.processes.any(False)
             if not stop and self._owes_evaluation():
                 self._evaluate(signals)
                 stop = self.processes.any(signals.received is not None)
             if stop or save:
-                self.saver.save_checkpoint(self.state)
-                self.agenda.saved()
+                self.checkpoint_manager.save_checkpoint(self.state)
+                self.intervals.saved()
             if stop:
                 self._stop(signals)
 
-    def _settle(self) -> None:
+    def _check_pending(self) -> None:
         """Know of every step so far that its numbers are finite, before something of the state is saved or shown."""
         with self._telling():
-            self.step.settle()
+            self.step.check_pending()
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -102,16 +102,16 @@ class Trainer:
         try:
             yield
         except NonFinite as error:
-            self.saver.finish()
+            self.checkpoint_manager.finish()
             where = self.step.trace_non_finite(error.batches) if self.debug_nan else None
             self.report.non_finite(error, [self.image_name(index) for index in error.indices], where)
-            self.saver.save_non_finite(self.state)
+            self.checkpoint_manager.save_non_finite(self.state)
             raise
 
-    def _agree(self, signals: StopSignals, batches: list[HostBatch]) -> tuple[bool, bool]:
+    def _agree(self, signals: StopSignals, batches: list[TrainBatch]) -> tuple[bool, bool]:
         """Whether to stop and whether to save, decided by all processes together; counts unreadable images too."""
         new = {index: why for batch in batches for index, why in batch.bad if index not in self._bad}
-        wishes = [signals.received is not None, self.agenda.saves(self.state.step), len(new) > 0]
+        wishes = [signals.received is not None, self.intervals.saves(self.state.step), len(new) > 0]
         stop, save, bad = (total > 0 for total in self.processes.sum([float(wish) for wish in wishes]))
         if bad:
             self._count_bad(new)
@@ -131,28 +131,28 @@ class Trainer:
             )
 
     def _owes_evaluation(self) -> bool:
-        return self.agenda.evaluates(self.state.step) and self.state.evaluated_step != self.state.step
+        return self.intervals.evaluates(self.state.step) and self.state.evaluated_step != self.state.step
 
     def _evaluate(self, signals: StopSignals) -> None:
         start = time.monotonic()
         try:
             score = self.evaluate(StopWish(signals, self.processes))
         except Interrupted:
-            self.saver.save_checkpoint(self.state)
+            self.checkpoint_manager.save_checkpoint(self.state)
             self._stop(signals)
         except UserError:
             # No image can be read: what was learnt is kept, and a resumed run makes up for the evaluation.
-            self.saver.save_checkpoint(self.state)
-            self.saver.finish()
+            self.checkpoint_manager.save_checkpoint(self.state)
+            self.checkpoint_manager.finish()
             raise
         top1 = score.results()["Top1-Acc"]
         best = self.state.best_top1 is None or top1 > self.state.best_top1
         self.state.evaluated_step = self.state.step
         if best:
             before, self.state.best_top1 = self.state.best_top1, top1
-            self.saver.save_best(self.state, before)
+            self.checkpoint_manager.save_best(self.state, before)
         self.report.evaluation(self.state.step, score, time.monotonic() - start, best=best)
 
     def _stop(self, signals: StopSignals) -> None:
-        self.saver.end()
+        self.checkpoint_manager.end()
         raise Stopped(max(number or 0 for number in self.processes.gather(signals.received)))

@@ -164,7 +164,7 @@ def _first_of_each(mapped: dict[str, str]) -> dict[str, str]:
     return result
 
 
-def from_ours(names: Iterable[str], layout: Layout, depth: int) -> dict[str, str]:
+def from_native(names: Iterable[str], layout: Layout, depth: int) -> dict[str, str]:
     """{our name: its name in `layout`}; MindSpore has no `num_batches_tracked`, which is left out for it."""
     if layout == "ours":
         return {name: name for name in names}

@@ -118,14 +118,14 @@ def complete(weights: WeightFile, arch: str | None = None, **options: object) ->
     MindSpore `gelu` is the tanh form, so it becomes `gelu_tanh` unless the option says otherwise. Raises UserError.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    asked = given.pop("activation", None)
+    is_explicit = given.pop("activation", None)
     _check_agreement(weights, arch, given)
-    if asked is not None and asked not in ACTIVATIONS:
-        raise UserError(f"activation: {asked!r} is none of {', '.join(ACTIVATIONS)}.")
-    if asked and weights.activation and asked != weights.activation:
-        raise UserError(f"{weights.path}: was trained with activation {weights.activation}, not {asked}.")
-    if asked or weights.activation:
-        return weights.shape.with_activation(cast(Activation, asked or weights.activation)), []
+    if is_explicit is not None and is_explicit not in ACTIVATIONS:
+        raise UserError(f"activation: {is_explicit!r} is none of {', '.join(ACTIVATIONS)}.")
+    if is_explicit and weights.activation and is_explicit != weights.activation:
+        raise UserError(f"{weights.path}: was trained with activation {weights.activation}, not {is_explicit}.")
+    if is_explicit or weights.activation:
+        return weights.shape.with_activation(cast(Activation, is_explicit or weights.activation)), []
 
     named = [parse_arch(arch)] if arch else [v for v in VARIANTS.values() if _same_network(v, weights.shape)]
     if len(named) != 1:
@@ -152,8 +152,8 @@ def _check_agreement(weights: WeightFile, arch: str | None, given: dict[str, obj
         return
     named = parse_arch(arch)
     # A bare convmixer_<dim>_<depth> names no kernel; a variant's may have been changed by an option, as the file tells.
-    asked = given.keys() & {"kernel_size", "patch_size"}
-    says_all = "_ks" in arch or (arch in VARIANTS and weights.activation is None and not asked)
+    is_explicit = given.keys() & {"kernel_size", "patch_size"}
+    says_all = "_ks" in arch or (arch in VARIANTS and weights.activation is None and not is_explicit)
     same = _same_network(named, found) if says_all else (named.dim, named.depth) == (found.dim, found.depth)
     if not same:
         raise UserError(f"{weights.path}: its shapes are those of {found}, not of {arch} as asked for.")

@@ -17,7 +17,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runs.durable import write_file
 from convmixer.weights import record
-from convmixer.weights.layouts import Layout, from_ours
+from convmixer.weights.layouts import Layout, from_native
 from convmixer.weights.mindspore_ckpt import encode_checkpoint
 from convmixer.weights.record import Record
 
@@ -74,7 +74,7 @@ def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _renamed(tensors: Mapping[str, torch.Tensor], layout: Layout, arch: Architecture) -> dict[str, torch.Tensor]:
-    return {theirs: tensors[name] for name, theirs in from_ours(tensors, layout, arch.depth).items()}
+    return {theirs: tensors[name] for name, theirs in from_native(tensors, layout, arch.depth).items()}
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from convmixer.backends.autotune.trial import random_batch, release, wait
-from convmixer.backends.registry import Way
-from convmixer.backends.workload import Job
+from convmixer.backends.registry import Backend
+from convmixer.backends.workload import Workload
 from convmixer.model import ConvMixer
 
 # Relative distance to eager fp32 that logits, and a parameter's gradient, may have in any case. Beyond, a way may be
@@ -52,7 +52,7 @@ class Timing:
 
 
 def measure(
-    ways: Sequence[Way], model: ConvMixer, job: Job, seconds: float, deadline: float = math.inf
+    backends: Sequence[Backend], model: ConvMixer, workload: Workload, seconds: float, deadline: float = math.inf
 ) -> dict[str, Timing]:
     """Time `ways`, of which the first is plain eager, interleaved and for about `seconds` besides their building.
 
@@ -61,43 +61,43 @@ def measure(
     others, each alone, so that a way has the device's memory as it would in the job. One that runs out of it has failed
     like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
     """
-    check, trial = Check(model, job, ways[0]), _Trial(model, job)
-    together = [way for way in ways if not way.holds_memory]
+    check, trial = Check(model, workload, backends[0]), _Trial(model, workload)
+    together = [backend for backend in backends if not backend.holds_memory]
     timings: dict[str, Timing] = {}
-    for group in (together, *([way] for way in ways if way.holds_memory)):
-        timings |= _measure_group(group, check, trial, seconds * len(group) / len(ways), deadline)
-        release(job.device)
+    for group in (together, *([backend] for backend in backends if backend.holds_memory)):
+        timings |= _measure_group(group, check, trial, seconds * len(group) / len(backends), deadline)
+        release(workload.device)
     return timings
 
 
 def _measure_group(
-    ways: Sequence[Way], check: Check, trial: _Trial, seconds: float, deadline: float
+    backends: Sequence[Backend], check: Check, trial: _Trial, seconds: float, deadline: float
 ) -> dict[str, Timing]:
     timings: dict[str, Timing] = {}
     steps: dict[str, Callable[[], list[Tensor]]] = {}
-    for way in ways:
+    for backend in backends:
         if time.monotonic() > deadline:
             break
         try:
-            fault = check.fault(way)
-            release(trial.job.device)
+            fault = check.fault(backend)
+            release(trial.workload.device)
             start = time.perf_counter()
-            step = trial.step(way)
+            step = trial.step(backend)
             finite = all(bool(tensor.isfinite().all()) for tensor in step())
-            wait(trial.job.device)
+            wait(trial.workload.device)
         except Exception as error:  # whatever a compiler or a library raises, the job can run another way
-            timings[way.full_name] = Timing(failure=reason(error))
+            timings[backend.full_name] = Timing(failure=reason(error))
             continue
         if fault is None and not finite:
             fault = "its answer is not finite"
-        timings[way.full_name] = Timing(build_seconds=time.perf_counter() - start, failure=fault)
+        timings[backend.full_name] = Timing(build_seconds=time.perf_counter() - start, failure=fault)
         if fault is None:
-            steps[way.full_name] = step
-    return timings | _interleaved(steps, timings, trial.job, seconds)
+            steps[backend.full_name] = step
+    return timings | _interleaved(steps, timings, trial.workload, seconds)
 
 
 def _interleaved(
-    steps: dict[str, Callable[[], list[Tensor]]], timings: dict[str, Timing], job: Job, seconds: float
+    steps: dict[str, Callable[[], list[Tensor]]], timings: dict[str, Timing], workload: Workload, seconds: float
 ) -> dict[str, Timing]:
     taken: dict[str, list[float]] = {name: [] for name in steps}
     failed: dict[str, Timing] = {}
@@ -108,7 +108,7 @@ def _interleaved(
             try:
                 start = time.perf_counter()
                 steps[name]()
-                wait(job.device)
+                wait(workload.device)
             except Exception as error:
                 failed[name] = Timing(failure=reason(error))
             taken[name].append(time.perf_counter() - start)
@@ -117,7 +117,7 @@ def _interleaved(
         if count > 0:  # in one round alone a way may have been disturbed
             going = _contenders({name: times for name, times in taken.items() if name not in failed})
     measured = {
-        name: replace(timings[name], image_seconds=min(times) / job.batch_size) for name, times in taken.items()
+        name: replace(timings[name], image_seconds=min(times) / workload.batch_size) for name, times in taken.items()
     }
     return measured | failed
 
@@ -131,44 +131,44 @@ def _contenders(taken: dict[str, list[float]]) -> list[str]:
 class _Trial:
     """Images, random ones where none are given, and labels of a job."""
 
-    def __init__(self, model: ConvMixer, job: Job, images: Tensor | None = None) -> None:
-        self.model, self.job = model, job
-        self.images, self.labels = random_batch(job)
+    def __init__(self, model: ConvMixer, workload: Workload, images: Tensor | None = None) -> None:
+        self.model, self.workload = model, workload
+        self.images, self.labels = random_batch(workload)
         if images is not None:
-            self.images = images.to(job.device)
+            self.images = images.to(workload.device)
 
     def copy(self) -> ConvMixer:
         """The model, for a way to change its layout and its statistics."""
-        return copy.deepcopy(self.model).train(self.job.training)
+        return copy.deepcopy(self.model).train(self.workload.training)
 
-    def step(self, way: Way) -> Callable[[], list[Tensor]]:
+    def step(self, backend: Backend) -> Callable[[], list[Tensor]]:
         """A pass of the way: builds its network now; gives logits, and for training each parameter's gradient."""
-        network = way.network(self.copy(), self.job).train(self.job.training)
-        return lambda: _answer(network, self.job, self.images, self.labels)
+        network = backend.network(self.copy(), self.workload).train(self.workload.training)
+        return lambda: _answer(network, self.workload, self.images, self.labels)
 
 
 class Check(_Trial):
     """The right answer of the first blocks, and how far from it plain eager is in the job's precision."""
 
-    def __init__(self, model: ConvMixer, job: Job, eager: Way, images: Tensor | None = None) -> None:
-        arch = replace(job.arch, depth=min(job.arch.depth, CHECKED_BLOCKS))
+    def __init__(self, model: ConvMixer, workload: Workload, eager: Backend, images: Tensor | None = None) -> None:
+        arch = replace(workload.arch, depth=min(workload.arch.depth, CHECKED_BLOCKS))
         first = copy.deepcopy(model)
         first.arch, first.blocks = arch, first.blocks[: arch.depth]
-        super().__init__(first, replace(job, arch=arch), images)
-        with exact_fp32(job):
-            self.right = _answer(self.copy(), replace(self.job, dtype=torch.float32), self.images, self.labels)
-        dtype, errors = job.dtype, self.errors(eager)
+        super().__init__(first, replace(workload, arch=arch), images)
+        with exact_fp32(workload):
+            self.right = _answer(self.copy(), replace(self.workload, dtype=torch.float32), self.images, self.labels)
+        dtype, errors = workload.dtype, self.errors(eager)
         floors = [LOGITS_FLOOR[dtype]] + [GRADIENT_FLOOR[dtype]] * (len(errors) - 1)
         self.limits = [max(floor, SLACK * error) for floor, error in zip(floors, errors, strict=True)]
 
-    def errors(self, way: Way) -> list[float]:
+    def errors(self, backend: Backend) -> list[float]:
         """Relative distances of the logits, and for training of each parameter's gradient, to the right answer."""
-        answer = self.step(way)()
+        answer = self.step(backend)()
         return [relative_error(one, other) for one, other in zip(answer, self.right, strict=True)]
 
-    def fault(self, way: Way) -> str | None:
+    def fault(self, backend: Backend) -> str | None:
         """Why the way's answer is wrong, None where it is right."""
-        for index, (error, limit) in enumerate(zip(self.errors(way), self.limits, strict=True)):
+        for index, (error, limit) in enumerate(zip(self.errors(backend), self.limits, strict=True)):
             if not error <= limit:  # also where it is not a number
                 what = "logits" if index == 0 else "gradients"
                 return f"its {what} are {error:.1e} off, {limit:.1e} is allowed"
@@ -181,21 +181,21 @@ def relative_error(answer: Tensor, right: Tensor) -> float:
     return float((answer.double() - right).norm() / right.norm().clamp_min(1e-30))
 
 
-def _answer(network: nn.Module, job: Job, images: Tensor, labels: Tensor) -> list[Tensor]:
-    if not job.training:
-        with torch.inference_mode(), job.autocast():
+def _answer(network: nn.Module, workload: Workload, images: Tensor, labels: Tensor) -> list[Tensor]:
+    if not workload.training:
+        with torch.inference_mode(), workload.autocast():
             return [network(images)]
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    with job.autocast():
+    with workload.autocast():
         logits = network(images)
     loss = nn.functional.cross_entropy(logits.float(), labels)
     return [logits.detach(), *torch.autograd.grad(loss, parameters)]
 
 
 @contextmanager
-def exact_fp32(job: Job) -> Iterator[None]:
+def exact_fp32(workload: Workload) -> Iterator[None]:
     """fp32 without TF32, which a CUDA GPU's convolutions take by default."""
-    if job.device.type != "cuda":
+    if workload.device.type != "cuda":
         yield
         return
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

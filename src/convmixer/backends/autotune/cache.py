@@ -17,7 +17,7 @@ import torch
 from convmixer import __version__
 from convmixer.backends.autotune.benchmark import Timing
 from convmixer.backends.registry import has_compiler
-from convmixer.backends.workload import Job
+from convmixer.backends.workload import Workload
 
 
 def cache_folder() -> Path:
@@ -26,22 +26,22 @@ def cache_folder() -> Path:
     return Path(root).expanduser() / "convmixer" / "execution"
 
 
-def key_of(job: Job) -> dict[str, Any]:
+def key_of(workload: Workload) -> dict[str, Any]:
     """All that a timing depends on, as JSON has it."""
-    if job.device.type == "cuda":
-        device = torch.cuda.get_device_name(job.device)
+    if workload.device.type == "cuda":
+        device = torch.cuda.get_device_name(workload.device)
     else:
         # Not at the top: it brings the options' checks, without which the benchmarks run too.
         from convmixer.runs.folders import hardware
 
         device = f"{hardware()['processor']}, {torch.get_num_threads()} threads"
     return {
-        "arch": asdict(job.arch),
-        "image_size": job.image_size,
-        "batch_size": job.batch_size,
-        "dtype": str(job.dtype),
-        "training": job.training,
-        "recompute": job.recompute,
+        "arch": asdict(workload.arch),
+        "image_size": workload.image_size,
+        "batch_size": workload.batch_size,
+        "dtype": str(workload.dtype),
+        "training": workload.training,
+        "recompute": workload.recompute,
         "device": device,
         # Without one torch.compile fails, and should be tried again where it has been installed since.
         "compiler": has_compiler(),
@@ -49,24 +49,28 @@ def key_of(job: Job) -> dict[str, Any]:
     }
 
 
-def load(job: Job) -> dict[str, Timing]:
+def load(workload: Workload) -> dict[str, Timing]:
     """Timings of the ways that were measured on this job, by their names; empty where there are none to be read."""
     try:
-        return {name: _timing(values) for name, values in _read(job)["ways"].items()}
+        return {name: _timing(values) for name, values in _read(workload)["ways"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def load_plan(job: Job) -> str | None:
+def load_plan(workload: Workload) -> str | None:
     """The plan that was found best for this job, None where none was looked for."""
-    plan = _read(job).get("plan")
+    plan = _read(workload).get("plan")
     return plan if isinstance(plan, str) else None
 
 
-def save(job: Job, timings: dict[str, Timing], plan: str | None = None) -> None:
+def save(workload: Workload, timings: dict[str, Timing], plan: str | None = None) -> None:
     """Keep timings and a plan; where the folder cannot be written they are measured again next time."""
-    content = {"job": key_of(job), "plan": plan, "ways": {name: _values(timing) for name, timing in timings.items()}}
-    path = _path(job)
+    content = {
+        "job": key_of(workload),
+        "plan": plan,
+        "ways": {name: _values(timing) for name, timing in timings.items()},
+    }
+    path = _path(workload)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,16 +81,16 @@ def save(job: Job, timings: dict[str, Timing], plan: str | None = None) -> None:
             temporary.unlink()
 
 
-def _read(job: Job) -> dict[str, Any]:
+def _read(workload: Workload) -> dict[str, Any]:
     try:
-        content = json.loads(_path(job).read_text(encoding="utf-8"))
-        return content if content["job"] == key_of(job) else {}
+        content = json.loads(_path(workload).read_text(encoding="utf-8"))
+        return content if content["job"] == key_of(workload) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _path(job: Job) -> Path:
-    text = json.dumps(key_of(job), sort_keys=True)
+def _path(workload: Workload) -> Path:
+    text = json.dumps(key_of(workload), sort_keys=True)
     return cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 

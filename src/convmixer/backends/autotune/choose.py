@@ -13,8 +13,8 @@ from convmixer.backends.autotune import cache
 from convmixer.backends.autotune.benchmark import Timing, measure
 from convmixer.backends.autotune.fallback import LEAVE_OUT, Attempts, WithFallback
 from convmixer.backends.autotune.kernel_plans import find_plan
-from convmixer.backends.registry import Kind, Way, evaluation_ways, way_of, ways_for
-from convmixer.backends.workload import Job
+from convmixer.backends.registry import Backend, Kind, backends_for, evaluation_backends, find_backend
+from convmixer.backends.workload import Workload
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.model import ConvMixer
 from convmixer.terminal.progress import note
@@ -42,7 +42,7 @@ _NEEDS: dict[Kind, str] = {
 
 
 def choose_network(
-    model: ConvMixer, job: Job, images: int, execution: Execution = "auto", say: Say = note
+    model: ConvMixer, workload: Workload, images: int, execution: Execution = "auto", say: Say = note
 ) -> nn.Module:
     """The network that runs `model` on a job of so many images, and a line that says which way it is.
 
@@ -50,56 +50,60 @@ def choose_network(
     its fallback and for plain eager, with a line that says why. In place of one that was asked for by name only those
     of its kind are taken: else that is a UserError.
     """
-    return build_network(choose_way(model, job, images, execution, say), model, job, execution, say)
+    return build_network(choose_backend(model, workload, images, execution, say), model, workload, execution, say)
 
 
-def build_network(name: str, model: ConvMixer, job: Job, execution: Execution = "auto", say: Say = note) -> nn.Module:
-    """The network of the way that `choose_way` named.
+def build_network(
+    name: str, model: ConvMixer, workload: Workload, execution: Execution = "auto", say: Say = note
+) -> nn.Module:
+    """The network of the way that `choose_backend` named.
 
     Raises UserError where one that was asked for cannot be built, and at its first call where that fails (exit 1).
     """
-    network = WithFallback(attempts(name, job, execution, say), model)
-    return network.network if network.way.kind == "eager" else network
+    network = WithFallback(attempts(name, workload, execution, say), model)
+    return network.network if network.backend.kind == "eager" else network
 
 
-def attempts(name: str, job: Job, execution: Execution = "auto", say: Say = note) -> Attempts:
-    """The way that `choose_way` named, and what is tried where it fails."""
-    ways = ways_for(job)
-    way = way_of(name, ways, job)
-    assert way is not None
-    return Attempts(way, ways, job, say, asked=execution != "auto", subject="execution")
+def attempts(name: str, workload: Workload, execution: Execution = "auto", say: Say = note) -> Attempts:
+    """The way that `choose_backend` named, and what is tried where it fails."""
+    backends = backends_for(workload)
+    backend = find_backend(name, backends, workload)
+    assert backend is not None
+    return Attempts(backend, backends, workload, say, is_explicit=execution != "auto", subject="execution")
 
 
-def ways_asked_for(job: Job, execution: Execution) -> list[Way]:
+def requested_backends(workload: Workload, execution: Execution) -> list[Backend]:
     """The ways of a job that `execution` allows, plain eager first.
 
     Raises UserError where it names what is not there.
     """
-    ways = ways_for(job)
-    wanted = [way for way in ways if execution in ("auto", way.kind)]
+    backends = backends_for(workload)
+    wanted = [backend for backend in backends if execution in ("auto", backend.kind)]
     if not wanted:
-        what = f"{'training' if job.training else 'inference'} of this network on {job.device.type}"
+        what = f"{'training' if workload.training else 'inference'} of this network on {workload.device.type}"
         assert execution != "auto"
         raise UserError(
-            f"--execution: there is nothing {execution} for {what}{_in_16_bits(job)}; it needs {_NEEDS[execution]}"
+            f"--execution: there is nothing {execution} for {what}{_in_16_bits(workload)}; it needs {_NEEDS[execution]}"
         )
     return wanted
 
 
-def choose_way(model: ConvMixer, job: Job, images: int, execution: Execution = "auto", say: Say = note) -> str:
+def choose_backend(
+    model: ConvMixer, workload: Workload, images: int, execution: Execution = "auto", say: Say = note
+) -> str:
     """Full name of the way to take. `images` 0: without any measurement. Raises UserError as `ways_asked_for`."""
-    default = ways_for(job)[0]
-    wanted = ways_asked_for(job, execution)
+    default = backends_for(workload)[0]
+    wanted = requested_backends(workload, execution)
     if execution == "eager":
         return default.full_name
-    seconds = job.nominal_seconds(images)
+    seconds = workload.nominal_seconds(images)
     if seconds < OUTLASTS or (len(wanted) == 1 and not wanted[0].takes_plan):
         if execution != "auto":
-            say(f"execution: {wanted[0].full_name}{_in_16_bits(job)}, as asked for")
+            say(f"execution: {wanted[0].full_name}{_in_16_bits(workload)}, as asked for")
         return wanted[0].full_name
     if execution == "auto" and seconds < OUTLASTS_COMPILE:
-        wanted = [way for way in wanted if way.kind != "compile"]
-    wanted, timings = _measured(default, wanted, model, job, say)
+        wanted = [backend for backend in wanted if backend.kind != "compile"]
+    wanted, timings = _measured(default, wanted, model, workload, say)
     usable = _usable(wanted, timings)
     first = timings.get(wanted[0].full_name)
     if not usable and execution != "auto" and first is not None and timings[default.full_name].failure is None:
@@ -108,43 +112,45 @@ def choose_way(model: ConvMixer, job: Job, images: int, execution: Execution = "
         )
     usable = usable or [wanted[0].full_name]
     best = min(usable, key=lambda name: timings[name].total(images) if name in timings else 0.0)
-    say(f"execution: {best}{_in_16_bits(job)}{_speed(best, default, timings)}")
-    if job.device.type == "cpu" and job.dtype == torch.float32 and has_bf16_units():
+    say(f"execution: {best}{_in_16_bits(workload)}{_speed(best, default, timings)}")
+    if workload.device.type == "cpu" and workload.dtype == torch.float32 and has_bf16_units():
         say("execution: this processor has matrix units for bf16; --amp_level O1 uses them")
     return best
 
 
-def choose_evaluation_way(
-    model: ConvMixer, job: Job, images: int, times: int, execution: Execution = "auto", say: Say = note
+def choose_evaluation_backend(
+    model: ConvMixer, workload: Workload, images: int, times: int, execution: Execution = "auto", say: Say = note
 ) -> str:
     """Full name of the way in which a training run evaluates `images` images, `times` times, each with other weights.
 
     What holds for the training holds here where there is a way of its kind, else plain eager.
     """
-    plain, *fused = evaluation_ways(job)
+    plain, *fused = evaluation_backends(workload)
     if execution not in ("auto", "fused") or not fused:
         return plain.full_name
-    if job.nominal_seconds(images * times) < OUTLASTS:
+    if workload.nominal_seconds(images * times) < OUTLASTS:
         return (fused[0] if execution == "fused" else plain).full_name
-    planned, timings = _measured(plain, fused if execution == "fused" else [plain, *fused], model, job, say)
-    builds = {way.full_name: times if way.copies or way.holds_memory else 1 for way in planned}
+    planned, timings = _measured(plain, fused if execution == "fused" else [plain, *fused], model, workload, say)
+    builds = {backend.full_name: times if backend.copies or backend.holds_memory else 1 for backend in planned}
 
     def seconds(name: str) -> float:
         return builds[name] * timings[name].build_seconds + times * images * timings[name].image_seconds
 
     best = min(_usable(planned, timings), key=seconds, default=plain.full_name)
-    say(f"evaluation: {best}{_in_16_bits(job)}{_speed(best, plain, timings)}")
+    say(f"evaluation: {best}{_in_16_bits(workload)}{_speed(best, plain, timings)}")
     return best
 
 
-def evaluation_network(name: str, model: ConvMixer, job: Job, say: Say = note) -> WithFallback:
+def evaluation_network(name: str, model: ConvMixer, workload: Workload, say: Say = note) -> WithFallback:
     """A network of the model with the weights that it has now, for one evaluation of a training run.
 
     Where the way fails, out of memory included, the evaluation runs eager: the training is not to end by it.
     """
-    ways = evaluation_ways(job)
-    chosen = way_of(name, ways, job) or ways[0]
-    return WithFallback(Attempts(chosen, ways, job, say, asked=False, subject="evaluation"), model, spare=True)
+    backends = evaluation_backends(workload)
+    chosen = find_backend(name, backends, workload) or backends[0]
+    return WithFallback(
+        Attempts(chosen, backends, workload, say, is_explicit=False, subject="evaluation"), model, spare=True
+    )
 
 
 def has_bf16_units() -> bool:
@@ -153,49 +159,49 @@ def has_bf16_units() -> bool:
     return bool(capabilities.get("amx_bf16"))
 
 
-def _in_16_bits(job: Job) -> str:
-    return {torch.bfloat16: " in bf16", torch.float16: " in fp16"}.get(job.dtype, "")
+def _in_16_bits(workload: Workload) -> str:
+    return {torch.bfloat16: " in bf16", torch.float16: " in fp16"}.get(workload.dtype, "")
 
 
 def _measured(
-    default: Way, wanted: Sequence[Way], model: ConvMixer, job: Job, say: Say
-) -> tuple[list[Way], dict[str, Timing]]:
+    default: Backend, wanted: Sequence[Backend], model: ConvMixer, workload: Workload, say: Say
+) -> tuple[list[Backend], dict[str, Timing]]:
     """The `wanted` ways with the plan that suits the job, and what was measured of them and of `default`, plain eager.
 
     Of a way that is not among the timings nothing is known: the time was over, or the check did not fit.
     """
-    tuned = job.for_tuning(TUNING_SECONDS / 10)
+    tuned = workload.for_tuning(TUNING_SECONDS / 10)
     plan = cache.load_plan(tuned)
-    if plan is None and any(way.takes_plan for way in wanted):
+    if plan is None and any(backend.takes_plan for backend in wanted):
         plan = find_plan(tuned, say)
-    wanted = [way.planned(job, plan or "") for way in wanted]
-    ways = [default, *(way for way in wanted if way.full_name != default.full_name)]
+    wanted = [backend.planned(workload, plan or "") for backend in wanted]
+    backends = [default, *(backend for backend in wanted if backend.full_name != default.full_name)]
     timings = cache.load(tuned)
-    if all(way.full_name in timings for way in ways):
+    if all(backend.full_name in timings for backend in backends):
         return wanted, timings
-    say(f"execution: timing {len(ways)} ways of running the network")
+    say(f"execution: timing {len(backends)} ways of running the network")
     try:
-        timings |= measure(ways, model, tuned, TUNING_SECONDS, time.monotonic() + TUNING_LIMIT)
+        timings |= measure(backends, model, tuned, TUNING_SECONDS, time.monotonic() + TUNING_LIMIT)
     except torch.OutOfMemoryError:
         say("execution: not measured, the check in fp32 does not fit into the device's memory")
         return wanted, {}
     cache.save(tuned, timings, plan)
-    for way in ways:
-        timing = timings.get(way.full_name)
+    for backend in backends:
+        timing = timings.get(backend.full_name)
         if timing is None:
-            say(f"execution: not measured, {TUNING_LIMIT:g} s were over: {way.full_name}")
+            say(f"execution: not measured, {TUNING_LIMIT:g} s were over: {backend.full_name}")
         elif timing.failure is not None:
-            say(f"execution: not {way.full_name}: {timing.failure}")
+            say(f"execution: not {backend.full_name}: {timing.failure}")
     return wanted, timings
 
 
-def _usable(ways: Sequence[Way], timings: dict[str, Timing]) -> list[str]:
+def _usable(backends: Sequence[Backend], timings: dict[str, Timing]) -> list[str]:
     """Names of those that were measured and found right."""
-    names = [way.full_name for way in ways]
+    names = [backend.full_name for backend in backends]
     return [name for name in names if name in timings and timings[name].failure is None]
 
 
-def _speed(name: str, default: Way, timings: dict[str, Timing]) -> str:
+def _speed(name: str, default: Backend, timings: dict[str, Timing]) -> str:
     timing, eager = timings.get(name), timings.get(default.full_name)
     if timing is None or timing.failure is not None:
         return ""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from convmixer.backends.autotune.benchmark import reason
 from convmixer.backends.autotune.trial import out_of_memory, release
-from convmixer.backends.registry import Way, way_of
-from convmixer.backends.workload import Job
+from convmixer.backends.registry import Backend, find_backend
+from convmixer.backends.workload import Workload
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.model import ConvMixer
 
@@ -26,26 +26,33 @@ class Attempts:
     """
 
     def __init__(
-        self, way: Way, ways: Sequence[Way], job: Job, say: Callable[[str], None], *, asked: bool, subject: str
+        self,
+        backend: Backend,
+        backends: Sequence[Backend],
+        workload: Workload,
+        say: Callable[[str], None],
+        *,
+        is_explicit: bool,
+        subject: str,
     ) -> None:
-        self.way, self.job = way, job
-        self._ways, self._say, self._asked, self._subject = ways, say, asked, subject
+        self.backend, self.workload = backend, workload
+        self._backends, self._say, self._asked, self._subject = backends, say, is_explicit, subject
 
     def fails(self, why: str) -> None:
         """Go on to the next way, and say so. Raises UserError (exit 1) where there is none."""
-        failed, following = f"{self.way.full_name} failed ({why})", self._following()
+        failed, following = f"{self.backend.full_name} failed ({why})", self._following()
         if following is None:
             self._refuse(failed)
-        self.way = following
+        self.backend = following
         self._say(f"{self._subject}: {failed}; running {'eager' if following.kind == 'eager' else following.full_name}")
 
-    def _following(self) -> Way | None:
-        if self.way.fallback is not None:
-            plan = f" [{self.way.plan}]" if self.way.plan else ""
-            found = way_of(self.way.fallback + plan, self._ways, self.job)
+    def _following(self) -> Backend | None:
+        if self.backend.fallback is not None:
+            plan = f" [{self.backend.plan}]" if self.backend.plan else ""
+            found = find_backend(self.backend.fallback + plan, self._backends, self.workload)
             if found is not None:
                 return found
-        return None if self._asked or self.way.kind == "eager" else self._ways[0]
+        return None if self._asked or self.backend.kind == "eager" else self._backends[0]
 
     def _refuse(self, failed: str) -> NoReturn:
         advice = f"; {LEAVE_OUT}" if self._asked else ""
@@ -60,10 +67,10 @@ def build_tried(
     `agree` makes one answer of what failed in each process (None: nothing), so that all run the same way. Raises
     UserError where no way is left, and what torch raises of too little memory, for which no way is to blame.
     """
-    while attempts.way.kind != "eager":
+    while attempts.backend.kind != "eager":
         network, why = None, None
         try:
-            network = attempts.way.network(model, attempts.job)
+            network = attempts.backend.network(model, attempts.workload)
             attempt(network)
         except Exception as error:  # whatever a compiler or a library raises, the job can run another way
             if out_of_memory(error) or isinstance(error, UserError):
@@ -73,9 +80,9 @@ def build_tried(
         if network is not None and why is None:
             return network
         del network
-        release(attempts.job.device)
+        release(attempts.workload.device)
         attempts.fails(why or "not built")
-    return attempts.way.network(model, attempts.job)
+    return attempts.backend.network(model, attempts.workload)
 
 
 class WithFallback(nn.Module):
@@ -90,35 +97,35 @@ class WithFallback(nn.Module):
         self.network, self._proven = self._built(), False
 
     @property
-    def way(self) -> Way:
+    def backend(self) -> Backend:
         """The one that runs now."""
-        return self._attempts.way
+        return self._attempts.backend
 
     def forward(self, images: Tensor) -> Tensor:
         while not self._proven:
             try:
                 logits = _logits(self.network, images)
             except Exception as error:  # whatever a compiler or a library raises, the job can run another way
-                if self.way.kind == "eager" or (out_of_memory(error) and not self._spare):
+                if self.backend.kind == "eager" or (out_of_memory(error) and not self._spare):
                     raise
                 why = reason(error)
             else:
                 self._proven = True
                 return logits
             del self.network
-            release(self._attempts.job.device)
+            release(self._attempts.workload.device)
             self._attempts.fails(why)
             self.network = self._built()
         return _logits(self.network, images)
 
     def _built(self) -> nn.Module:
-        while self.way.kind != "eager":
+        while self.backend.kind != "eager":
             try:
-                return self.way.network(self.model, self._attempts.job)
+                return self.backend.network(self.model, self._attempts.workload)
             except Exception as error:
                 why = reason(error)
             self._attempts.fails(why)
-        return self.way.network(self.model, self._attempts.job)
+        return self.backend.network(self.model, self._attempts.workload)
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:

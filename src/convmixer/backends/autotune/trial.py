@@ -9,21 +9,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from convmixer.backends.workload import Job
+from convmixer.backends.workload import Workload
 
 
-def random_batch(job: Job) -> tuple[Tensor, Tensor]:
+def random_batch(workload: Workload) -> tuple[Tensor, Tensor]:
     """Images and labels of the job's shapes on its device, always the same; the global generators stay as they are.
 
     The images lie in channels_last memory, as those of training and evaluation do.
     """
     generator = torch.Generator().manual_seed(0)
-    shape = (job.batch_size, job.arch.in_chans, job.image_size, job.image_size)
-    images = torch.randn(shape, generator=generator).to(job.device, memory_format=torch.channels_last)
-    return images, torch.randint(job.arch.num_classes, shape[:1], generator=generator).to(job.device)
+    shape = (workload.batch_size, workload.arch.in_chans, workload.image_size, workload.image_size)
+    images = torch.randn(shape, generator=generator).to(workload.device, memory_format=torch.channels_last)
+    return images, torch.randint(workload.arch.num_classes, shape[:1], generator=generator).to(workload.device)
 
 
-def try_training(network: nn.Module, model: nn.Module, job: Job, training_mode: Callable[[nn.Module], None]) -> None:
+def try_training(
+    network: nn.Module, model: nn.Module, workload: Workload, training_mode: Callable[[nn.Module], None]
+) -> None:
     """A forward and a backward pass of `network`, which runs `model`, in the mode that `training_mode(network)` sets.
 
     Afterwards the model is as before, to the bit: statistics, modes, no gradients. Raises whatever the passes raise.
@@ -32,11 +34,11 @@ def try_training(network: nn.Module, model: nn.Module, job: Job, training_mode: 
     try:
         with kept(model):
             training_mode(network)
-            images, labels = random_batch(job)
-            with job.autocast():
+            images, labels = random_batch(workload)
+            with workload.autocast():
                 logits = network(images)
             nn.functional.cross_entropy(logits.float(), labels).backward()
-            wait(job.device)
+            wait(workload.device)
     finally:
         for parameter in model.parameters():
             parameter.grad = None

@@ -15,7 +15,7 @@ import onnxruntime
 
 from convmixer.backends.about import KEY, About, decode
 from convmixer.backends.memory_limit import memory_growth
-from convmixer.backends.model_file import Chooser, DeviceWish, ModelFile
+from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.onnx.input import form_of
 from convmixer.backends.onnx.session import (
     CPU,
@@ -115,21 +115,21 @@ class OnnxRuntime:
         return self.session.run([self.output], {self.form.name: batch})[0]
 
 
-def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
+def open_onnx(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
     """Open an ONNX file. Raises UserError for one that is missing, broken, too large, or answers no images.
 
     What a file of others does not say is ImageNet's; see `opening.open_model`.
     """
-    other_engine = wish.engine == "openvino"
-    if other_engine and wish.asked and wish.target == "GPU":
+    other_engine = request.engine == "openvino"
+    if other_engine and request.is_explicit and request.target == "GPU":
         raise UserError("--engine: openvino runs on the CPU; leave out GPU, or the engine")
     # ONNX Runtime reads what the file says of itself in any case, and proves on the CPU that it can be run.
-    providers = [CPU] if other_engine else providers_for(wish)
+    providers = [CPU] if other_engine else providers_for(request)
     file = OnnxFile.checked(path)
     cautious = file.graph.computes_constants() or providers != [CPU]
     session = file.session([CPU], fold=not cautious)
     about = _about(path, session)
-    runtime = OnnxRuntime(path, session, about, _output(path, session, wish.output))
+    runtime = OnnxRuntime(path, session, about, _output(path, session, request.output))
     chosen = _choose(runtime, choose)
     runtime.preprocessing = chosen
     answers = runtime.prove(*file.bounds(chosen, runtime.form.batch or 1))
@@ -145,7 +145,7 @@ def open_onnx(path: str, choose: Chooser, wish: DeviceWish) -> ModelFile:
         runtime.answer = _openvino(path, about, index)
     elif cautious:
         runtime.session = file.session(providers)
-        if wish.asked and wish.target == "GPU" and runtime.session.get_providers()[0] == CPU:
+        if request.is_explicit and request.target == "GPU" and runtime.session.get_providers()[0] == CPU:
             raise UserError("GPU: ONNX Runtime could not start on it; leave the option out to run on the CPU")
     return ModelFile(runtime, chosen, classes, count, None if about is None else about.architecture)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnxruntime
 
 from convmixer.backends.memory_limit import memory_growth
-from convmixer.backends.model_file import DeviceWish
+from convmixer.backends.model_file import DeviceRequest
 from convmixer.backends.onnx.external_data import external_bytes
 from convmixer.backends.onnx.graph import OnnxGraph, read_graph
 from convmixer.data.preprocessing import Preprocessing
@@ -82,14 +82,14 @@ class OnnxFile:
         return growth, SECONDS + SECONDS_PER_MEGAPIXEL * pixels / 1e6 + SECONDS_PER_MEGABYTE * self.weights / 1e6
 
 
-def providers_for(wish: DeviceWish) -> list[Provider]:
+def providers_for(request: DeviceRequest) -> list[Provider]:
     """The execution providers, best first. Raises UserError for a device that was asked for and is not there."""
-    if wish.target == "Ascend":
+    if request.target == "Ascend":
         raise UserError("--device_target: ONNX files run on GPU or CPU, not on Ascend")
-    if wish.target != "CPU":
+    if request.target != "CPU":
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            return [("CUDAExecutionProvider", {"device_id": wish.index}), CPU]
-        if wish.target == "GPU" and wish.asked:
+            return [("CUDAExecutionProvider", {"device_id": request.index}), CPU]
+        if request.target == "GPU" and request.is_explicit:
             raise UserError("GPU: this ONNX Runtime has none; install onnxruntime-gpu, or leave the option out")
         note("ONNX Runtime finds no GPU, running on the CPU")
     return [CPU]

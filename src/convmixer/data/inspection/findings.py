@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from convmixer.data.formats.kinds import FORMAT_OF_EXTENSION
-from convmixer.data.inspection.probe import Look
+from convmixer.data.inspection.probe import FileReport
 from convmixer.data.inspection.splits import Split
 
 # Kind -> what it means and what to do, in the order in which they are told.
@@ -46,7 +46,7 @@ class Finding:
         return KINDS[self.kind]
 
 
-Looks = Sequence[Sequence[Look]]  # those of each split
+Looks = Sequence[Sequence[FileReport]]  # those of each split
 
 
 def judge(splits: Sequence[Split], looks: Looks, *, min_side: int, max_imbalance: float) -> list[Finding]:
@@ -67,7 +67,7 @@ def judge(splits: Sequence[Split], looks: Looks, *, min_side: int, max_imbalance
     return [Finding(kind, tuple(items)) for kind, items in found.items() if items]
 
 
-def _of_file(path: str, look: Look, min_side: int) -> Iterator[tuple[str, str]]:
+def _of_file(path: str, look: FileReport, min_side: int) -> Iterator[tuple[str, str]]:
     extension = os.path.splitext(path)[1].lower()
     mistyped = look.format not in ("", FORMAT_OF_EXTENSION[extension])
     if mistyped:

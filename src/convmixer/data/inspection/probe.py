@@ -23,7 +23,7 @@ _CUT = re.compile(r"truncated|premature end|incomplete|unexpected end|not enough
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FileReport:
     """`size`: in bytes; `width`, `height`: in pixels, 0 where it cannot be decoded.
 
     `format`: by content, empty for what is no known image; `digest`: SHA-256 of the file; `pixels`: a hash of the
@@ -42,7 +42,7 @@ class Look:
     blank: str | None = None
 
 
-def look_at(path: str, max_pixels: int = MAX_PIXELS) -> Look:
+def probe(path: str, max_pixels: int = MAX_PIXELS) -> FileReport:
     """All that is reported of one file."""
     encoded = b""
     try:
@@ -55,10 +55,10 @@ def look_at(path: str, max_pixels: int = MAX_PIXELS) -> Look:
                 pixels.update(image.crop(box).tobytes())
     except BadImage as error:
         cut = _ends_early(encoded, str(error))
-        return Look(len(encoded), format_at(encoded)[0], fault=str(error), cut=cut)
+        return FileReport(len(encoded), format_at(encoded)[0], fault=str(error), cut=cut)
     digest = hashlib.sha256(encoded).digest()
     name, _ = format_at(encoded)
-    return Look(len(encoded), name, *image.size, digest, pixels.digest(), blank=_why_blank(frame, image))
+    return FileReport(len(encoded), name, *image.size, digest, pixels.digest(), blank=_why_blank(frame, image))
 
 
 def _why_blank(frame: Image.Image, image: Image.Image) -> str | None:

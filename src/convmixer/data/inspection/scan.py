@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from convmixer.data.inspection.probe import Look, look_at
+from convmixer.data.inspection.probe import FileReport, probe
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.terminal.printable import printable
@@ -19,13 +19,13 @@ _CHUNK = 16  # files a task: enough that handing it over costs nothing beside th
 
 def examine(
     paths: Sequence[str], workers: int, on_done: Callable[[int], None], max_pixels: int = MAX_PIXELS
-) -> list[Look]:
-    """What `look_at` finds at each path. `workers` 0: in this process; `on_done` is told how many files are done.
+) -> list[FileReport]:
+    """What `probe` finds at each path. `workers` 0: in this process; `on_done` is told how many files are done.
 
     Raises UserError (exit 1) when a worker is killed, as the system does when memory runs out.
     """
     chunks = [paths[first : first + _CHUNK] for first in range(0, len(paths), _CHUNK)]
-    looks: list[Look] = []
+    looks: list[FileReport] = []
     if workers == 0:
         for chunk in chunks:
             looks += _look_at_all(chunk, max_pixels)
@@ -34,7 +34,7 @@ def examine(
     # Not forked: the progress bar has a thread, and a copy of it may hold a lock for ever.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(chunks) or 1), context, _ignore_interrupt) as pool:
-        pending: deque[tuple[Sequence[str], Future[list[Look]]]] = deque()
+        pending: deque[tuple[Sequence[str], Future[list[FileReport]]]] = deque()
         try:
             for chunk in chunks:
                 pending.append((chunk, pool.submit(_look_at_all, chunk, max_pixels)))
@@ -56,7 +56,9 @@ def examine(
     return looks
 
 
-def _next(pending: deque[tuple[Sequence[str], Future[list[Look]]]], on_done: Callable[[int], None]) -> list[Look]:
+def _next(
+    pending: deque[tuple[Sequence[str], Future[list[FileReport]]]], on_done: Callable[[int], None]
+) -> list[FileReport]:
     chunk, future = pending[0]
     found = future.result()
     pending.popleft()
@@ -64,8 +66,8 @@ def _next(pending: deque[tuple[Sequence[str], Future[list[Look]]]], on_done: Cal
     return found
 
 
-def _look_at_all(paths: Sequence[str], max_pixels: int) -> list[Look]:
-    return [look_at(path, max_pixels) for path in paths]
+def _look_at_all(paths: Sequence[str], max_pixels: int) -> list[FileReport]:
+    return [probe(path, max_pixels) for path in paths]
 
 
 def _ignore_interrupt() -> None:

@@ -20,14 +20,14 @@ from convmixer.runs.lock import RunLock
 from convmixer.terminal.progress import note
 from convmixer.training.checkpointing.checkpoint import EMA, MODEL, keep_newest, save_checkpoint
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.logging.metric_logger import Journal
+from convmixer.training.logging.metric_logger import MetricLogger
 from convmixer.training.non_finite import first_non_finite
 from convmixer.weights.write import write_weights
 
 BEST = "best.safetensors"
 
 
-class Saver:
+class CheckpointManager:
     """Writes on the first process (`folders` given), does nothing on the others.
 
     `about`: architecture, classes and preprocessing, which go into every weight file; `identity`: what a resumed run
@@ -40,12 +40,12 @@ class Saver:
         about: Mapping[str, Any],
         identity: Mapping[str, Any],
         keep: int,
-        journal: Journal | None = None,
+        metric_logger: MetricLogger | None = None,
         latest: Path | None = None,
         lock: RunLock | None = None,
     ) -> None:
         self.folders, self.about, self.identity, self.keep = folders, about, identity, keep
-        self.journal, self.latest, self.lock = journal, latest, lock
+        self.metric_logger, self.latest, self.lock = metric_logger, latest, lock
         self._best: _Best | None = None  # what the disk has not taken yet
         self._told = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
@@ -67,8 +67,8 @@ class Saver:
         bad = first_non_finite(state.model.state_dict())
         if bad is not None:
             raise UserError(f"step {state.step}: {bad} is not finite; not saved", exit_code=RUN_FAILED)
-        if self.journal is not None:
-            state.log_bytes = self.journal.bytes
+        if self.metric_logger is not None:
+            state.log_bytes = self.metric_logger.bytes
         if self.lock is not None:
             self.lock.check()
         weights = {MODEL: state.model.state_dict()}
@@ -102,7 +102,7 @@ class Saver:
         if self._best is not None:
             top1_before = self._best.top1_before
         extra = {"step": state.step, "top1": state.best_top1}
-        log_bytes = 0 if self.journal is None else self.journal.bytes
+        log_bytes = 0 if self.metric_logger is None else self.metric_logger.bytes
         self._best = _Best(_copied(dict(state.weights())), extra, top1_before, log_bytes)
         self._write(self._write_best)
 

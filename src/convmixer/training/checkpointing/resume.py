@@ -41,7 +41,7 @@ FREE = frozenset(
 )
 
 
-def identity_of(config: Config, data: TrainingData, global_batch: int) -> dict[str, Any]:
+def run_fingerprint(config: Config, data: TrainingData, global_batch: int) -> dict[str, Any]:
     """What makes a run this run: a resumed one must agree in every entry."""
     options = {name: value for name, value in config.model_dump(mode="json").items() if name not in FREE}
     return {

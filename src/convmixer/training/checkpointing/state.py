@@ -31,8 +31,8 @@ class TrainState:
     best_top1: float | None = None
     evaluated_step: int = 0
     log_bytes: int = 0
-    way: str | None = None
-    evaluation_way: str | None = None
+    backend: str | None = None
+    evaluation_backend: str | None = None
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights that are evaluated, kept as best and exported: the averaged ones where there are any."""
@@ -45,8 +45,8 @@ class TrainState:
             "best_top1": self.best_top1,
             "evaluated_step": self.evaluated_step,
             "log_bytes": self.log_bytes,
-            "way": self.way,
-            "evaluation_way": self.evaluation_way,
+            "way": self.backend,
+            "evaluation_way": self.evaluation_backend,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema_updates": None if self.ema is None else self.ema.updates,
@@ -73,7 +73,7 @@ class TrainState:
         self.evaluated_step = counters["evaluated_step"]
         self.log_bytes = counters["log_bytes"]
         # The first checkpoints of this program have no way, and later ones none of the evaluation.
-        self.way, self.evaluation_way = counters.get("way"), counters.get("evaluation_way")
+        self.backend, self.evaluation_backend = counters.get("way"), counters.get("evaluation_way")
 
 
 def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, averaged: bool) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from convmixer.data.batch_sampler import BatchPlan
+from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.reader import TrainReader
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.training.loading.watchdog import Watchdog
@@ -28,7 +28,7 @@ SHARED_MEMORY = "/dev/shm"
 
 
 @dataclass
-class HostBatch:
+class TrainBatch:
     """Images uint8 [N, size, size, channels], labels int64 [N], their indices [N] and epoch; `bad`: (index, reason).
 
     In the host's memory, unless the whole set is kept on the device: then both tensors lie there already.
@@ -40,18 +40,18 @@ class HostBatch:
     epoch: int
     bad: list[tuple[int, str]]
 
-    def pin_memory(self) -> HostBatch:
+    def pin_memory(self) -> TrainBatch:
         # DataLoader calls this by its name where batches go to a GPU.
         self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
         return self
 
 
-class Feed(Protocol):
+class BatchLoader(Protocol):
     """Where a run's batches come from."""
 
-    plan: BatchPlan
+    sampler: BatchSampler
 
-    def batches(self, steps: range) -> Iterator[list[HostBatch]]:
+    def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
         """For each step its micro-batches."""
         ...
 
@@ -60,7 +60,7 @@ class Feed(Protocol):
         ...
 
 
-class _Batches(Dataset[HostBatch | UserError]):
+class _Batches(Dataset[TrainBatch | UserError]):
     """Key (epoch, indices) -> batch. `reading` holds the index that each worker is at, `pids` their processes."""
 
     def __init__(self, reader: TrainReader, workers: int) -> None:
@@ -68,7 +68,7 @@ class _Batches(Dataset[HostBatch | UserError]):
         self.reading: Any = multiprocessing.get_context().Array("q", [-1] * workers, lock=False)
         self.pids: Any = multiprocessing.get_context().Array("q", [0] * workers, lock=False)
 
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> HostBatch | UserError:
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> TrainBatch | UserError:
         epoch, indices = key
         worker = get_worker_info()
         samples = []
@@ -81,7 +81,7 @@ class _Batches(Dataset[HostBatch | UserError]):
             # Raised here it would reach the main process wrapped in a traceback.
             return error
         images, labels, actual, bad = zip(*samples, strict=True)
-        return HostBatch(
+        return TrainBatch(
             torch.from_numpy(np.stack(images)),
             torch.tensor(labels, dtype=torch.int64),
             np.array(actual),
@@ -97,34 +97,34 @@ class _Batches(Dataset[HostBatch | UserError]):
 class _Keys(Sampler[tuple[int, np.ndarray]]):
     """The keys of all micro-batches of a process from a step on."""
 
-    def __init__(self, plan: BatchPlan, steps: range, rank: int) -> None:
-        self.plan, self.steps, self.rank = plan, steps, rank
+    def __init__(self, sampler: BatchSampler, steps: range, rank: int) -> None:
+        self.sampler, self.steps, self.rank = sampler, steps, rank
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for step in self.steps:
-            for micro in range(self.plan.accumulate):
-                yield self.plan.epoch(step), self.plan.micro_batch(step, self.rank, micro)
+            for micro in range(self.sampler.accumulate):
+                yield self.sampler.epoch(step), self.sampler.micro_batch(step, self.rank, micro)
 
     def __len__(self) -> int:
-        return len(self.steps) * self.plan.accumulate
+        return len(self.steps) * self.sampler.accumulate
 
 
 def _begin(_: int) -> None:
     answer_only_the_parent()
 
 
-class LoaderFeed:
+class WorkerLoader:
     """The micro-batches of process `rank`, read ahead by `workers` processes; `pin`: into page-locked memory."""
 
     def __init__(
-        self, reader: TrainReader, plan: BatchPlan, *, rank: int, workers: int, pin: bool, timeout: float
+        self, reader: TrainReader, sampler: BatchSampler, *, rank: int, workers: int, pin: bool, timeout: float
     ) -> None:
-        self.plan, self.rank, self.workers, self.pin = plan, rank, workers, pin
+        self.sampler, self.rank, self.workers, self.pin = sampler, rank, workers, pin
         self._dataset = _Batches(reader, workers)
         self._watchdog = Watchdog(timeout, lambda: [pid for pid in self._dataset.pids if pid])
-        _check_shared_memory(reader, plan, workers)
+        _check_shared_memory(reader, sampler, workers)
 
-    def batches(self, steps: range) -> Iterator[list[HostBatch]]:
+    def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
         """For each step its micro-batches.
 
         Raises RuntimeError, which `explain` explains, when a worker dies or gives no batch within the time-out.
@@ -133,11 +133,11 @@ class LoaderFeed:
         self._watchdog.start()
         try:
             for _ in steps:
-                yield [self._next(batches) for _ in range(self.plan.accumulate)]
+                yield [self._next(batches) for _ in range(self.sampler.accumulate)]
         finally:
             self._watchdog.stop()
 
-    def _next(self, batches: Iterator[HostBatch | UserError]) -> HostBatch:
+    def _next(self, batches: Iterator[TrainBatch | UserError]) -> TrainBatch:
         try:
             with self._watchdog.waiting():
                 batch = next(batches)
@@ -147,7 +147,7 @@ class LoaderFeed:
             raise batch
         return batch
 
-    def _loader(self, steps: range) -> Iterator[HostBatch | UserError]:
+    def _loader(self, steps: range) -> Iterator[TrainBatch | UserError]:
         handler = signal.getsignal(signal.SIGCHLD)
         with warnings.catch_warnings():
             # More workers than cores are the user's choice, and right where reading waits for a disk.
@@ -155,7 +155,7 @@ class LoaderFeed:
             loader = DataLoader(
                 self._dataset,
                 batch_size=None,
-                sampler=_Keys(self.plan, steps, self.rank),
+                sampler=_Keys(self.sampler, steps, self.rank),
                 num_workers=self.workers,
                 pin_memory=self.pin,
                 worker_init_fn=_begin if self.workers else None,
@@ -171,16 +171,16 @@ class LoaderFeed:
         """What a RuntimeError of DataLoader means, with the images that were being read; None for another error."""
         if "DataLoader" not in str(error):
             return None
-        what = f"gave no batch for {self._watchdog.seconds:g} s" if self._watchdog.bitten else "was killed"
+        what = f"gave no batch for {self._watchdog.seconds:g} s" if self._watchdog.timed_out else "was killed"
         return UserError(f"a loader process {what}; being read: {self._dataset.read_last()}", exit_code=RUN_FAILED)
 
 
-def _check_shared_memory(reader: TrainReader, plan: BatchPlan, workers: int) -> None:
+def _check_shared_memory(reader: TrainReader, sampler: BatchSampler, workers: int) -> None:
     """Loader processes hand batches over in shared memory; a container often has 64 MiB of it."""
     if not workers or not os.path.isdir(SHARED_MEMORY):
         return
     size, channels = reader.preprocessing.size, reader.preprocessing.channels
-    needed = workers * PREFETCH * plan.batch_size * size * size * channels
+    needed = workers * PREFETCH * sampler.batch_size * size * size * channels
     status = os.statvfs(SHARED_MEMORY)
     free = status.f_bavail * status.f_frsize
     if free < needed:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from convmixer.augment.transfer import to_device
-from convmixer.data.batch_sampler import BatchPlan
+from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.reader import TrainReader
-from convmixer.data.sources import held_pixels
+from convmixer.data.sources import in_memory_images
 from convmixer.errors import UserError
-from convmixer.training.loading.batch_loader import HostBatch
+from convmixer.training.loading.batch_loader import TrainBatch
 
 # Seven times CIFAR-10 or CIFAR-100 (154 MB), and little beside the activations of a step on any GPU one trains on.
 MOST_BYTES = 2**30
@@ -29,31 +29,31 @@ def whole_images(reader: TrainReader) -> np.ndarray | None:
     low, high = reader.ratio
     if reader.min_crop < 1 or not low <= 1 <= high:
         return None
-    pixels = held_pixels(reader.source)
+    pixels = in_memory_images(reader.source)
     if pixels is None or pixels.shape[1:] != (size, size, channels) or pixels.nbytes > MOST_BYTES:
         return None
     return pixels
 
 
-class ResidentFeed:
+class DeviceLoader:
     """The micro-batches of process `rank`, gathered on `device` from images uint8 [n, size, size, C], labels [n]."""
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, plan: BatchPlan, *, rank: int, device: torch.device
+        self, images: np.ndarray, labels: np.ndarray, sampler: BatchSampler, *, rank: int, device: torch.device
     ) -> None:
-        self.plan, self.rank = plan, rank
+        self.sampler, self.rank = sampler, rank
         self.images, self.labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
-    def batches(self, steps: range) -> Iterator[list[HostBatch]]:
+    def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
         """For each step its micro-batches, whose tensors lie on the device."""
         for step in steps:
-            yield [self._gather(step, micro) for micro in range(self.plan.accumulate)]
+            yield [self._gather(step, micro) for micro in range(self.sampler.accumulate)]
 
-    def _gather(self, step: int, micro: int) -> HostBatch:
+    def _gather(self, step: int, micro: int) -> TrainBatch:
         # A copy: the plan's permutation is read-only, which torch warns of.
-        indices = self.plan.micro_batch(step, self.rank, micro).copy()
+        indices = self.sampler.micro_batch(step, self.rank, micro).copy()
         at = to_device(indices, self.images.device)
-        return HostBatch(self.images[at], self.labels[at], indices, self.plan.epoch(step), [])
+        return TrainBatch(self.images[at], self.labels[at], indices, self.sampler.epoch(step), [])
 
     def explain(self, error: RuntimeError) -> UserError | None:
         """None: there are no loader processes whose errors would need to be explained."""

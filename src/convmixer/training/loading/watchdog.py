@@ -15,7 +15,7 @@ class Watchdog:
     """Within `waiting()`, kills `processes()` after `seconds`; `bitten` tells that it had to."""
 
     def __init__(self, seconds: float, processes: Callable[[], Sequence[int]]) -> None:
-        self.seconds, self.processes, self.bitten = seconds, processes, False
+        self.seconds, self.processes, self.timed_out = seconds, processes, False
         self._since: float | None = None
         self._end = threading.Event()
 
@@ -38,7 +38,7 @@ class Watchdog:
         while not self._end.wait(min(1.0, self.seconds / 4)):
             since = self._since
             if since is not None and time.monotonic() - since > self.seconds:
-                self.bitten = True
+                self.timed_out = True
                 for process in self.processes():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(process, signal.SIGKILL)

@@ -11,7 +11,7 @@ from convmixer.model import ConvMixer
 MOST_IMAGES = 64
 
 
-def sheet(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
+def image_grid(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
     """Up to 64 normalised images [N, C, H, W] side by side as they would be seen: uint8 [rows * H, columns * W, 3]."""
     mean = torch.tensor(preprocessing.mean)[:, None, None]
     std = torch.tensor(preprocessing.std)[:, None, None]

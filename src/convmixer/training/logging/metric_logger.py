@@ -17,7 +17,7 @@ from convmixer.training.logging.tensorboard import EventFile
 METRICS = "metrics.jsonl"
 
 
-class Journal:
+class MetricLogger:
     """Appends to `folder/metrics.jsonl` and to an event file in `folder`; `keep_bytes` cuts a resumed run's file back.
 
     A disk that refuses never ends a run: the events end, with one warning, and the lines of metrics.jsonl wait in

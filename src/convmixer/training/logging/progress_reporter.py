@@ -12,53 +12,58 @@ from convmixer.distributed.processes import Processes
 from convmixer.metrics import Score
 from convmixer.runs.folders import RunFolders, keep_record
 from convmixer.terminal.progress import Progress, duration, note
-from convmixer.training.intervals import Agenda
-from convmixer.training.logging.metric_logger import Journal
+from convmixer.training.intervals import Intervals
+from convmixer.training.logging.metric_logger import MetricLogger
 from convmixer.training.non_finite import NonFinite, described
 from convmixer.training.step import StepResult
 
 
-class Report:
+class ProgressReporter:
     """Every process calls it at the same steps, since losses are averaged over processes; the first one speaks."""
 
     def __init__(
         self,
-        agenda: Agenda,
+        intervals: Intervals,
         processes: Processes,
-        journal: Journal | None,
+        metric_logger: MetricLogger | None,
         *,
         first_step: int,
         step_images: int,
         folders: RunFolders | None = None,
     ) -> None:
         self.folders = folders
-        self.agenda, self.processes, self.journal, self.step_images = agenda, processes, journal, step_images
+        self.intervals, self.processes, self.metric_logger, self.step_images = (
+            intervals,
+            processes,
+            metric_logger,
+            step_images,
+        )
         self._first_step, self._start = first_step, time.monotonic()
         self._clock, self._clock_step = self._start, first_step
-        images = (agenda.last_step - first_step) * step_images
+        images = (intervals.last_step - first_step) * step_images
         self._bar = Progress(images, "train", enabled=processes.is_first, plain_lines=False)
 
     def step(self, step: int, result: StepResult) -> None:
         """After the step that brought the count to `step`."""
         self._bar.add(self.step_images)
-        prints, summarises = self.agenda.prints(step), self.agenda.summarises(step)
+        prints, summarises = self.intervals.prints(step), self.intervals.summarises(step)
         if not (prints or summarises):
             return
         loss = self.processes.sum([float(result.loss)])[0] / self.processes.count
         now = time.monotonic()
         rate = (step - self._clock_step) * self.step_images / max(now - self._clock, 1e-9)
         self._clock, self._clock_step = now, step
-        epoch = step / self.agenda.steps_per_epoch
-        if summarises and self.journal is not None:
+        epoch = step / self.intervals.steps_per_epoch
+        if summarises and self.metric_logger is not None:
             values = {"epoch": round(epoch, 4), "loss": loss, "lr": result.lr, "grad_norm": float(result.grad_norm)}
-            self.journal.write(
+            self.metric_logger.write(
                 "train", step, {**values, "skipped": result.skipped, "images_per_second": round(rate, 1)}
             )
         if prints and self.processes.is_first:
-            left = (now - self._start) / (step - self._first_step) * (self.agenda.last_step - step)
-            self._bar.label(f"epoch {epoch:.2f}/{self.agenda.epochs} loss {loss:.4f}")
+            left = (now - self._start) / (step - self._first_step) * (self.intervals.last_step - step)
+            self._bar.label(f"epoch {epoch:.2f}/{self.intervals.epochs} loss {loss:.4f}")
             self._bar.line(
-                f"epoch {epoch:.2f}/{self.agenda.epochs}  step {step}/{self.agenda.last_step}  loss {loss:.4f}  "
+                f"epoch {epoch:.2f}/{self.intervals.epochs}  step {step}/{self.intervals.last_step}  loss {loss:.4f}  "
                 f"lr {result.lr:.3g}  grad {float(result.grad_norm):.3g}  {rate:.1f} img/s  {duration(left)} left"
             )
 
@@ -81,21 +86,21 @@ class Report:
         if not self.processes.is_first:
             return
         results = score.results()
-        if self.journal is not None:
-            values = {"epoch": step / self.agenda.steps_per_epoch, **results, "unreadable": len(score.bad)}
-            self.journal.write("eval", step, values)
+        if self.metric_logger is not None:
+            values = {"epoch": step / self.intervals.steps_per_epoch, **results, "unreadable": len(score.bad)}
+            self.metric_logger.write("eval", step, values)
         mark = "  (best so far)" if best else ""
-        note(f"epoch {step / self.agenda.steps_per_epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
+        note(f"epoch {step / self.intervals.steps_per_epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
 
     def picture(self, images: np.ndarray) -> None:
         """A sheet of images, uint8 [H, W, 3], into the summary: `input.png`, and among the events."""
-        if self.journal is not None and self.folders is not None:
+        if self.metric_logger is not None and self.folders is not None:
             encoded = io.BytesIO()
             Image.fromarray(images).save(encoded, "PNG")
             keep_record(self.folders.summary / "input.png", encoded.getvalue())
-            self.journal.picture("input", images)
+            self.metric_logger.picture("input", images)
 
     def close(self) -> None:
         self._bar.close()
-        if self.journal is not None:
-            self.journal.close()
+        if self.metric_logger is not None:
+            self.metric_logger.close()

@@ -1,0 +1,116 @@
+"""The measured forms of the fused passes: asked for once, kept with the timings, named with the way."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from convmixer.backends import registry as backends
+from convmixer.backends.autotune import cache, choose
+from convmixer.backends.autotune.benchmark import Timing
+from convmixer.backends.autotune.choose import choose_backend
+from convmixer.backends.registry import Backend, backends_for
+from convmixer.backends.workload import Workload
+from convmixer.kernels.plan import Plan
+from convmixer.model import ConvMixer
+
+Make = Callable[..., ConvMixer]
+MakeJob = Callable[..., Workload]
+LONG = 10**9
+EAGER = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
+FUSED = Backend("fused, Triton", "fused", lambda workload: True, lambda model, workload, plan: model, takes_plan=True)
+
+
+@pytest.fixture
+def tuning(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stands in for the kernels' own timing; lists what was asked of it."""
+    is_explicit: list[Any] = []
+
+    def tuned_plan(*arguments: object, **options: object) -> Plan:
+        is_explicit.append((*arguments, options["training"]))
+        return Plan(products="triton")
+
+    module = ModuleType("convmixer.kernels.tuning")
+    module.tuned_plan = tuned_plan  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "convmixer.kernels.tuning", module)
+    monkeypatch.setattr(backends, "BACKENDS", (EAGER, FUSED))
+    monkeypatch.setattr(choose, "has_bf16_units", lambda: False)
+    fast = {"fused": 0.1, "eager": 0.2}
+    monkeypatch.setattr(
+        choose,
+        "measure",
+        lambda backends, *_: {backend.full_name: Timing(fast[backend.kind], 1.0) for backend in backends},
+    )
+    return is_explicit
+
+
+@pytest.mark.parametrize("execution", ["auto", "fused"])
+def test_a_long_job_takes_the_measured_forms(
+    small_model: Make, job_of: MakeJob, tuning: list[Any], execution: Any
+) -> None:
+    model = small_model()
+    workload, said = job_of(model, training=True), []
+    name = choose_backend(model, workload, LONG, execution, said.append)
+    assert name == "fused, Triton [products=triton]"
+    assert tuning == [(model.arch, 4, 16, torch.float32, torch.device("cpu"), True)]
+    assert said == [
+        "execution: timing the forms of the fused passes",
+        "execution: timing 2 ways of running the network",
+        "execution: fused, Triton [products=triton], 2.0 times eager (10 img/s)",
+    ]
+    # The second time everything is known.
+    assert choose_backend(model, workload, LONG, execution, said.append) == name
+    assert len(tuning) == 1
+    assert said[3:] == said[2:3]
+    assert cache.load_plan(workload) == "products=triton"
+
+
+def test_a_short_job_takes_the_default_ones(small_model: Make, job_of: MakeJob, tuning: list[Any]) -> None:
+    model = small_model()
+    assert choose_backend(model, job_of(model, training=True), 1, "fused", lambda _: None) == "fused, Triton"
+    assert tuning == []
+
+
+def test_recomputation_is_a_plan_of_its_own(small_model: Make, job_of: MakeJob, tuning: list[Any]) -> None:
+    model = small_model()
+    workload = replace(job_of(model, training=True), recompute=True)
+    assert choose_backend(model, workload, 1, "fused", lambda _: None) == "fused, Triton [keep=inputs]"
+    assert (
+        choose_backend(model, workload, LONG, "fused", lambda _: None) == "fused, Triton [products=triton keep=inputs]"
+    )
+    assert cache.load_plan(replace(workload, recompute=False)) is None
+
+
+def test_what_recomputes(monkeypatch: pytest.MonkeyPatch, small_model: Make, job_of: MakeJob) -> None:
+    monkeypatch.setattr(backends, "reason_against", lambda *workload: None)
+    workload = replace(job_of(small_model(), training=True), recompute=True)
+    assert [backend.kind for backend in backends_for(workload)] == ["eager", "eager", "fused"]
+    for backend in backends_for(workload):
+        model = small_model()
+        backend.network(model, workload)
+        assert model.recompute
+        # An evaluation in between does not end it.
+        backend.network(model, job_of(model))
+        assert model.recompute
+    names = [backend.full_name for backend in backends_for(replace(workload, device=torch.device("cuda")))]
+    assert names[2:] == ["fused, Triton [keep=inputs]", "fused, Triton, CUDA graph [keep=inputs]"]
+
+
+def test_forms_that_cannot_be_timed_are_the_default_ones(
+    small_model: Make, job_of: MakeJob, tuning: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> Plan:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sys.modules["convmixer.kernels.tuning"], "tuned_plan", broken)
+    model, said = small_model(), []
+    workload = job_of(model, training=True)
+    assert choose_backend(model, workload, LONG, "auto", said.append) == "fused, Triton"
+    assert said[1] == ("execution: forms not timed, the default ones are taken (OutOfMemoryError: CUDA out of memory)")
+    assert cache.load_plan(workload) is None

@@ -1,0 +1,46 @@
+"""A small network whose BatchNorm does something, and a cache folder of its own for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from convmixer.backends.workload import Workload
+from convmixer.model import ConvMixer, create_model
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def small_model() -> Callable[..., ConvMixer]:
+    """Maker of a network with scales of both signs, shifts, and statistics that are not those of a new network."""
+
+    def make(arch: str = "convmixer_32_2", **options: object) -> ConvMixer:
+        torch.manual_seed(0)
+        model = create_model(arch, **{"kernel_size": 5, "patch_size": 2, "num_classes": 7, **options})
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.init.normal_(norm.weight)
+                nn.init.normal_(norm.bias)
+                nn.init.normal_(norm.running_mean)
+                nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def job_of() -> Callable[..., Workload]:
+    """Maker of a job of a model: 16 x 16 images on the CPU."""
+
+    def make(model: ConvMixer, training: bool = False, dtype: torch.dtype = torch.float32, batch: int = 4) -> Workload:
+        return Workload(model.arch, 16, batch, dtype, training, torch.device("cpu"))
+
+    return make
