@@ -20,7 +20,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 250, 60
 TORCH_FREE = (
     "arch",
     "augment.settings",
-    "augment.spec",
+    "policy_spec",
     "config",
     "data",
     "errors",

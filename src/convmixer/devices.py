@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from convmixer.errors import UserError
 
@@ -48,3 +50,12 @@ def memory_format(kernel_size: int, device: torch.device) -> torch.memory_format
     # cuDNN has depthwise kernels in channels-last layout for sides 5 and 7, none for 9.
     slow = device.type == "cuda" and kernel_size > 7
     return torch.contiguous_format if slow else torch.channels_last
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """`array` as a tensor on `device`, of the same dtype and shape, without waiting for the device.
+
+    CUDA stages a copy from ordinary memory before the call returns, so that `array` may be reused; without
+    `non_blocking` torch would wait for all work before it.
+    """
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)

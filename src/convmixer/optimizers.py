@@ -1,72 +1,35 @@
-"""The optimizers by their names. torch is imported where one is made, so that the options know the names without it."""
+"""The optimizers by their names, without torch, so that the options know the names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    import torch
-
-    Groups = list[dict[str, Any]]
-    Make = Callable[["Groups", "Settings", bool | None], torch.optim.Optimizer]
-    OptimizerName = str
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the options say of an optimizer, beside the groups of parameters: each takes of it what it has."""
-
-    lr: float
-    beta: tuple[float, float]
-    eps: float
-    momentum: float
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class OptimizerEntry:
-    """`make(groups, settings, fused)` gives an optimizer of torch; `fused` goes to its constructor.
+    """`cls`: the full name of a class of torch's kind; `arguments`: its keywords and the options that they come from.
 
-    `has_fused`: torch has a fused step of it. That alone honours `found_inf`, by which a step whose numbers are not
-    finite is left out on the device without waiting for it (`train.optimizer.honours_found_inf`). With another
-    optimizer each step's numbers are waited for and checked before its update.
+    `has_fused`: it takes `fused`, as torch's own. That step alone honours `found_inf`, by which a step whose numbers
+    are not finite is left out on the device without waiting for it (`training.optimizer.honours_found_inf`). With
+    another optimizer each step's numbers are waited for and checked before its update.
+
+    `zero_state`: a moment that is to start as zeros. torch leaves it to the first step, which the device may skip: it
+    would then start as uninitialised memory.
     """
 
-    make: Make
-    has_fused: bool
+    cls: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    has_fused: bool = False
+    zero_state: str | None = None
 
 
-def _adamw(groups: Groups, settings: Settings, fused: bool | None) -> torch.optim.Optimizer:
-    import torch
-
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.beta, eps=settings.eps, fused=fused)
-
-
-def _adam(groups: Groups, settings: Settings, fused: bool | None) -> torch.optim.Optimizer:
-    import torch
-
-    return torch.optim.Adam(groups, lr=settings.lr, betas=settings.beta, eps=settings.eps, fused=fused)
-
-
-def _sgd(groups: Groups, settings: Settings, fused: bool | None) -> torch.optim.Optimizer:
-    import torch
-
-    sgd = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
-    if settings.momentum:
-        # Zeros give the same first step; torch's own beginning, where that step is skipped on the device, is
-        # uninitialised memory.
-        for parameter in (parameter for group in groups for parameter in group["params"]):
-            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return sgd
-
+_MOMENTS = {"betas": "beta", "eps": "eps"}
+_SGD = OptimizerEntry("torch.optim.SGD", {"momentum": "momentum"}, has_fused=True, zero_state="momentum_buffer")
 
 OPTIMIZERS = {
-    "adamw": OptimizerEntry(_adamw, has_fused=True),
-    "adam": OptimizerEntry(_adam, has_fused=True),
-    "sgd": OptimizerEntry(_sgd, has_fused=True),
-    "momentum": OptimizerEntry(_sgd, has_fused=True),
+    "adamw": OptimizerEntry("torch.optim.AdamW", _MOMENTS, has_fused=True),
+    "adam": OptimizerEntry("torch.optim.Adam", _MOMENTS, has_fused=True),
+    "sgd": _SGD,
+    "momentum": _SGD,
 }
-
-if not TYPE_CHECKING:
-    OptimizerName = Literal[tuple(OPTIMIZERS)]

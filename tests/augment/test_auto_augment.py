@@ -17,8 +17,8 @@ from convmixer.augment.auto_augment import apply_layer, auto_augment, fill_level
 from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_layers
 from convmixer.augment.geometric import GEOMETRIC
 from convmixer.augment.levels import OPS
-from convmixer.augment.spec import AugMix, parse_policy
 from convmixer.data.preprocessing import IMAGENET_MEAN
+from convmixer.policy_spec import AugMix, parse_policy
 
 SAMPLES = 6000
 Draw = tuple[str, float]

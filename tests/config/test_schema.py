@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from convmixer.augment.settings import AugmentSettings
 
 import convmixer.inputs
-from convmixer.augment.settings import AugmentSettings
 from convmixer.config.inference import InferOptions
 from convmixer.config.options import Options, options_of
 from convmixer.config.schema import Config

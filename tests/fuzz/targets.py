@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convmixer.augment.draws import draw_chain, draw_layers, draw_mixture
-from convmixer.augment.spec import AugMix, parse_policy
 from convmixer.cli import check_data_command, eval_command, infer_command, train_command
 from convmixer.config.loading import parse
 from convmixer.config.options import options_of
@@ -28,6 +27,7 @@ from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode
 from convmixer.data.inspection.probe import probe
+from convmixer.policy_spec import AugMix, parse_policy
 from convmixer.training.checkpointing.checkpoint import fault_of, load_checkpoint
 from convmixer.weights import record
 from convmixer.weights.load import check, complete

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from convmixer.arch import Architecture
-from convmixer.augment.spec import parse_policy
 from convmixer.config.loading import Command, parse
 from convmixer.config.schema import Config
 from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
+from convmixer.policy_spec import parse_policy
 from convmixer.training.checkpointing.checkpoint import fault_of
 from convmixer.weights.read import read_weights
 from convmixer.weights.record import KEY

@@ -5,6 +5,8 @@ Images are (b, c, h, w) float32 that hold integer levels 0..255, as Pillow's byt
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,9 +15,11 @@ from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_chain, draw_la
 from convmixer.augment.geometric import GEOMETRIC, ROUNDING, affine, matrices
 from convmixer.augment.levels import OPS
 from convmixer.augment.photometric import PHOTOMETRIC
-from convmixer.augment.settings import Interpolation
-from convmixer.augment.spec import AugMix, Policy, fills_with_black
-from convmixer.augment.transfer import to_device
+from convmixer.devices import to_device
+from convmixer.policy_spec import AugMix, Policy, fills_with_black
+
+if TYPE_CHECKING:
+    from convmixer.config.augment import PolicyInterpolation
 
 _GEOMETRIC = np.array([OPS.index(op) for op in GEOMETRIC])
 
@@ -64,7 +68,7 @@ def auto_augment(
     images: Tensor,
     policy: Policy,
     mean: tuple[float, ...],
-    interpolation: Interpolation,
+    interpolation: PolicyInterpolation,
     *,
     seed: int,
     epoch: int,

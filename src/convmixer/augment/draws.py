@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convmixer.augment.levels import OPS, arguments
 from convmixer.augment.magnitudes import ENHANCEMENTS, SIGNED
-from convmixer.augment.settings import Interpolation
-from convmixer.augment.spec import AugMix, AutoAugment, BinnedAugment, RandAugment
+from convmixer.policy_spec import AugMix, AutoAugment, BinnedAugment, RandAugment
 from convmixer.randomness import Stream, hashes, normals, uniforms
+
+if TYPE_CHECKING:
+    from convmixer.config.augment import PolicyInterpolation
 
 NO_OP = -1
 RESAMPLES = ("nearest", "bilinear", "bicubic")
@@ -29,7 +32,7 @@ class Layer:
 
 def draw_layers(
     policy: RandAugment | AutoAugment | BinnedAugment,
-    interpolation: Interpolation,
+    interpolation: PolicyInterpolation,
     size: tuple[int, int],
     *,
     seed: int,
@@ -63,7 +66,7 @@ def draw_layers(
 def draw_chain(
     policy: AugMix,
     chain: int,
-    interpolation: Interpolation,
+    interpolation: PolicyInterpolation,
     size: tuple[int, int],
     *,
     seed: int,
@@ -92,7 +95,7 @@ def draw_mixture(policy: AugMix, *, seed: int, epoch: int, indices: np.ndarray) 
 
 def _draw_binned(
     policy: BinnedAugment,
-    interpolation: Interpolation,
+    interpolation: PolicyInterpolation,
     size: tuple[int, int],
     seed: int,
     epoch: int,
@@ -117,7 +120,7 @@ def _draw_binned(
         yield Layer(ops, args, _resample(interpolation, cubic))
 
 
-def _resample(interpolation: Interpolation, cubic: np.ndarray) -> np.ndarray:
+def _resample(interpolation: PolicyInterpolation, cubic: np.ndarray) -> np.ndarray:
     """Index into RESAMPLES for each image; `cubic` (b,) uniform draws."""
     if interpolation != "random":
         return np.full(len(cubic), RESAMPLES.index(interpolation))

@@ -6,14 +6,17 @@ Image i is mixed with image b - 1 - i; where the batch is odd, the middle one wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from convmixer.augment.settings import AugmentSettings
-from convmixer.augment.transfer import to_device
+from convmixer.devices import to_device
 from convmixer.randomness import Stream, hashes
+
+if TYPE_CHECKING:
+    from convmixer.config.augment import AugmentOptions
 
 
 @dataclass(frozen=True)
@@ -39,20 +42,18 @@ class Mixing:
 
 
 def draw_mixing(
-    settings: AugmentSettings, batch: int, height: int, width: int, *, seed: int, step: int, rank: int
+    options: AugmentOptions, batch: int, height: int, width: int, *, seed: int, step: int, rank: int
 ) -> Mixing | None:
     """The mixing of a process's batch at a step, a pure function of its arguments; None where nothing is mixed."""
-    if settings.mixup <= 0 and settings.cutmix <= 0:
+    if options.mixup <= 0 and options.cutmix <= 0:
         return None
     random = np.random.Generator(np.random.Philox(key=int(hashes(Stream.MIXING, seed, step, rank))))
-    draws = {"batch": 1, "pair": batch // 2, "elem": batch}[settings.mixup_mode]
-    switch = {(True, False): 0.0, (False, True): 1.0}.get(
-        (settings.mixup > 0, settings.cutmix > 0), settings.switch_prob
-    )
-    mixed = random.random(draws) < settings.mixup_prob
+    draws = {"batch": 1, "pair": batch // 2, "elem": batch}[options.mixup_mode]
+    switch = {(True, False): 0.0, (False, True): 1.0}.get((options.mixup > 0, options.cutmix > 0), options.switch_prob)
+    mixed = random.random(draws) < options.mixup_prob
     is_cut = random.random(draws) < switch
     share = np.ones(draws)
-    for alpha, chosen in ((settings.mixup, mixed & ~is_cut), (settings.cutmix, mixed & is_cut)):
+    for alpha, chosen in ((options.mixup, mixed & ~is_cut), (options.cutmix, mixed & is_cut)):
         if alpha > 0:
             share = np.where(chosen, random.beta(alpha, alpha, draws), share)
     boxes = _boxes(share, random.random((2, draws)), height, width)
@@ -61,8 +62,8 @@ def draw_mixing(
     blend = np.where(is_cut, 1.0, share)
     # The box may reach over the border: the target follows what was really cut.
     share = np.where(is_cut, 1.0 - area / (height * width), share)
-    rows = [(0, 0, batch)] if settings.mixup_mode == "batch" else [(i, i, i + 1) for i in range(draws)]
-    if settings.mixup_mode == "pair":
+    rows = [(0, 0, batch)] if options.mixup_mode == "batch" else [(i, i, i + 1) for i in range(draws)]
+    if options.mixup_mode == "pair":
         rows += [(i, batch - 1 - i, batch - i) for i in range(draws)]
     whole_share, whole_blend, cuts = np.ones(batch, np.float32), np.ones(batch, np.float32), []
     for i, start, stop in rows:

@@ -5,6 +5,8 @@ uint8 crops -> flips -> AutoAugment -> normalised -> erasing -> mixing, and labe
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,27 +14,15 @@ from torch import Tensor
 from convmixer.augment.auto_augment import auto_augment
 from convmixer.augment.mixup import Mixing, draw_mixing, mix, soft_targets
 from convmixer.augment.random_erasing import draw_boxes, erase
-from convmixer.augment.settings import AugmentSettings
-from convmixer.augment.spec import parse_policy
-from convmixer.augment.transfer import to_device
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.devices import to_device
 from convmixer.errors import UserError
+from convmixer.normalisation import normalise_levels
+from convmixer.policy_spec import parse_policy
 from convmixer.randomness import Stream, generator_seed, uniforms
 
-__all__ = ["AugmentSettings", "Augmentation", "normalise"]
-
-
-def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(x / 255 - mean) / std: uint8 images (b, h, w, c) to float32 (b, c, h, w) in channels_last memory."""
-    return _normalise_levels(images.permute(0, 3, 1, 2).float(), preprocessing)
-
-
-def _normalise_levels(levels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """The same from float32 levels (b, c, h, w), in place."""
-    mean, std = (
-        np.array(values, np.float32)[:, None, None] * 255 for values in (preprocessing.mean, preprocessing.std)
-    )
-    return levels.sub_(to_device(mean, levels.device)).div_(to_device(std, levels.device))
+if TYPE_CHECKING:
+    from convmixer.config.augment import AugmentOptions
 
 
 class Augmentation:
@@ -43,14 +33,14 @@ class Augmentation:
     """
 
     def __init__(
-        self, settings: AugmentSettings, preprocessing: Preprocessing, num_classes: int, seed: int, rank: int = 0
+        self, options: AugmentOptions, preprocessing: Preprocessing, num_classes: int, seed: int, rank: int = 0
     ) -> None:
-        self.settings = settings
+        self.options = options
         self.preprocessing = preprocessing
         self.num_classes = num_classes
         self.seed = seed
         self.rank = rank
-        self.policy = parse_policy(settings.auto_augment) if settings.auto_augment else None
+        self.policy = parse_policy(options.auto_augment) if options.auto_augment else None
         if self.policy is not None and preprocessing.channels not in (1, 3):
             raise UserError(f"auto_augment: needs images of 1 or 3 channels, not {preprocessing.channels}.")
 
@@ -67,20 +57,20 @@ class Augmentation:
         whole, indices, seed = int(epoch), np.asarray(indices), self.seed
         levels = self._flip(images, whole, indices).permute(0, 3, 1, 2).float()
         if self.policy is not None:
-            mean, interpolation = self.preprocessing.mean, self.settings.aa_interpolation
+            mean, interpolation = self.preprocessing.mean, self.options.policy_interpolation
             levels = auto_augment(levels, self.policy, mean, interpolation, seed=seed, epoch=whole, indices=indices)
-        result = _normalise_levels(levels, self.preprocessing)
-        if self.settings.re_prob > 0:
-            probability, count = self.settings.re_prob, self.settings.re_count
+        result = normalise_levels(levels, self.preprocessing)
+        if self.options.re_prob > 0:
+            probability, count = self.options.re_prob, self.options.re_count
             boxes = draw_boxes(probability, count, height, width, seed=seed, epoch=whole, indices=indices)
-            erase(result, boxes, self.settings.re_mode, self._noise(images.device, step))
+            erase(result, boxes, self.options.re_mode, self._noise(images.device, step))
         mixing = self._draw_mixing(batch, height, width, epoch, step)
-        targets = soft_targets(labels, self.num_classes, self.settings.label_smoothing, mixing)
+        targets = soft_targets(labels, self.num_classes, self.options.label_smoothing, mixing)
         return (result if mixing is None else mix(result, mixing)), targets
 
     def _flip(self, images: Tensor, epoch: int, indices: np.ndarray) -> Tensor:
         """Images (b, h, w, c), each left to right or top to bottom or as it is."""
-        flips = uniforms(2, Stream.AUGMENT, self.seed, epoch, indices) < (self.settings.hflip, self.settings.vflip)
+        flips = uniforms(2, Stream.AUGMENT, self.seed, epoch, indices) < (self.options.hflip, self.options.vflip)
         for flip, dim in zip(flips.T, (2, 1), strict=True):
             if flip.any():
                 images = torch.where(to_device(flip, images.device)[:, None, None, None], images.flip(dim), images)
@@ -91,7 +81,7 @@ class Augmentation:
         return generator.manual_seed(generator_seed(Stream.NOISE, self.seed, step, self.rank))
 
     def _draw_mixing(self, batch: int, height: int, width: int, epoch: float, step: int) -> Mixing | None:
-        off = self.settings.mixup_off_epoch
+        off = self.options.mixup_off_epoch
         if 0 < off <= epoch:
             return None
-        return draw_mixing(self.settings, batch, height, width, seed=self.seed, step=step, rank=self.rank)
+        return draw_mixing(self.options, batch, height, width, seed=self.seed, step=step, rank=self.rank)

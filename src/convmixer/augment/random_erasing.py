@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from convmixer.augment.settings import ErasingMode
 from convmixer.randomness import Stream, uniforms
+
+if TYPE_CHECKING:
+    from convmixer.config.augment import ErasingMode
 
 AREA = (0.02, 1 / 3)
 ASPECT = (0.3, 1 / 0.3)

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from convmixer.arch import check_image_size
-from convmixer.augment.pipeline import normalise
 from convmixer.backends.autotune.choose import Execution, choose_network
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.workload import Workload
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.devices import choose_device, memory_format
 from convmixer.model import ConvMixer
+from convmixer.normalisation import normalise
 from convmixer.terminal.progress import note
 from convmixer.weights.load import build, complete
 from convmixer.weights.read import read_weights

@@ -26,20 +26,7 @@ if TYPE_CHECKING:
 
     from convmixer.backends.model_file import ModelFile
 
-USES = (
-    "pretrained entry arch kernel_size patch_size activation num_classes "
-    "set data_url val_dir val_num_samples seed batch_size num_parallel_workers "
-    "image_size crop_pct interpolation mean std exif max_pixels "
-    "device_target device_id execution compile amp_level amp_dtype keep_bn_fp32"
-)
-
-COMMAND = Command(
-    "eval",
-    "Evaluate the weights of --pretrained on the evaluation images.",
-    Config,
-    takes_config=True,
-    uses=frozenset(USES.split()),
-)
+COMMAND = Command("eval", "Evaluate the weights of --pretrained on the evaluation images.", Config, takes_config=True)
 
 
 def main(argv: Sequence[str]) -> int:

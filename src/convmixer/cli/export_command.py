@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmixer.arch import check_image_size
-from convmixer.config.export import ExportConfig
 from convmixer.config.loading import Command, Resolved, parse
-from convmixer.config.schema import Config
+from convmixer.config.schema import ExportConfig
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.terminal.progress import note
@@ -24,20 +23,7 @@ if TYPE_CHECKING:
     from convmixer.exporters.formats import Format
     from convmixer.model import ConvMixer
 
-# Beside those that only an export has.
-USES = (
-    "pretrained entry arch kernel_size patch_size activation num_classes file_format "
-    "set data_url train_dir val_dir seed num_parallel_workers "
-    "image_size crop_pct interpolation mean std exif max_pixels"
-)
-
-COMMAND = Command(
-    "export",
-    "Export the weights of --pretrained, and compare.",
-    ExportConfig,
-    takes_config=True,
-    uses=frozenset([*USES.split(), *ExportConfig.model_fields.keys() - Config.model_fields.keys()]),
-)
+COMMAND = Command("export", "Export the weights of --pretrained, and compare.", ExportConfig, takes_config=True)
 
 
 def main(argv: Sequence[str]) -> int:

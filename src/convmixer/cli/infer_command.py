@@ -58,7 +58,7 @@ def _autocast(options: InferOptions, device: torch.device) -> Callable[[], Abstr
     """Maker of the context in which weights run in the precision of the options."""
     from convmixer.precision import Precision
 
-    return Precision.resolve(options.amp_level, options.amp_dtype, True, device, False, 1.0).autocast
+    return Precision.of(options, device).autocast
 
 
 def find_images(options: Any) -> Files:

@@ -107,6 +107,7 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
     from convmixer.runs.folders import typed_command
     from convmixer.terminal.progress import note
     from convmixer.training.build import build_trainer
+    from convmixer.training.resolve import resolve_run
     from convmixer.training.signals import Stopped
 
     config = resolved.options
@@ -121,7 +122,8 @@ def _train(resolved: Resolved[Config], processes: Any) -> int:
         if remark is not None:
             note(remark)
     with process_group(processes, device, config.dist_timeout):
-        trainer = build_trainer(resolved, device, processes, command)
+        say = note if processes.is_first else lambda _: None
+        trainer = build_trainer(resolve_run(resolved, device, processes, command, say), say)
         try:
             trainer.run()
         except Stopped as stop:

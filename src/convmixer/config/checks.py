@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from convmixer.config.data import DecodingOptions
 from convmixer.config.options import Options, option
-from convmixer.config.schema import DecodingOptions, OutputOptions
+from convmixer.config.run import FolderOptions
 
 
 class ImageFolderOptions(Options):
     """Data"""
 
-    data: str | None = option(None, "folder of the data set", path=True)
+    data: str | None = option(
+        None,
+        "folder of the data set",
+        path=True,
+        other_names="input image images img source src folder path i data_url data_dir data_path dataset",
+    )
     train_dir: str = option("train", "folder of the training images, below DATA", path=True)
     val_dir: str | None = option("val", "folder of the evaluation images, below DATA; none: there is none", path=True)
     num_parallel_workers: int | None = option(
@@ -35,15 +41,7 @@ class CheckDataOptions(ReportOptions, LimitOptions, DecodingOptions, ImageFolder
     """Options of `check-data`."""
 
 
-def _as_in_training(name: str) -> str:
-    default: str = OutputOptions.model_fields[name].default
-    return default
-
-
-class DoctorOptions(Options):
+class DoctorOptions(FolderOptions):
     """Machine"""
 
-    summary_root_dir: str = option(_as_in_training("summary_root_dir"), "folder of run summaries", path=True)
-    ckpt_root_dir: str = option(_as_in_training("ckpt_root_dir"), "folder of checkpoints", path=True)
-    best_ckpt_root_dir: str = option(_as_in_training("best_ckpt_root_dir"), "folder of best weights", path=True)
     json_file: str | None = option(None, "the answers as JSON", also="json", path=True)

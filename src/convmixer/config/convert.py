@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import Literal
 
-from convmixer.arch import Activation
+from convmixer.config.model import WeightArchOptions
 from convmixer.config.options import option
-from convmixer.config.schema import EntryOptions
 
 
-class SourceOptions(EntryOptions):
+class SourceOptions(WeightArchOptions):
     """Weights"""
 
-    weights: str | None = option(None, "weight file, checkpoint folder, or name of published weights", path=True)
-    arch: str | None = option(None, "network, where the file does not say", flags=("-a",))
-    activation: Activation | None = option(None, "activation, where neither file nor arch says")
+    weights: str | None = option(
+        None,
+        "weight file, checkpoint folder, or name of published weights",
+        path=True,
+        other_names="checkpoint pretrained input model model_path",
+    )
 
 
 class ConvertOptions(SourceOptions):
     """Layout"""
 
-    to: Literal["ours", "authors", "timm", "mindspore"] | None = option(None, "layout of the new file")
+    to: Literal["ours", "authors", "timm", "mindspore"] | None = option(
+        None, "layout of the new file", other_names="format layout target"
+    )
     output: str | None = option(None, "the new file; left out: named after the network", flags=("-o",), path=True)
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 from convmixer.config.options import Options, option
-from convmixer.config.schema import Config
+
+FileFormat = Literal["ONNX", "MINDIR", "AIR"]
+WeightPrecision = Literal["fp32", "fp16", "int8"]
+
+
+class FormatOptions(Options):
+    """Export"""
+
+    file_format: FileFormat = option("ONNX", "what export writes", commands="export", affects_training=False)
 
 
 class ExportOptions(Options):
@@ -16,20 +24,32 @@ class ExportOptions(Options):
         "file or folder of the exported model; left out: <arch>.onnx and so on in the current folder",
         flags=("-o",),
         path=True,
+        other_names="out o out_dir output_dir output_file save save_dir result",
+        commands="export",
     )
-    precision: Literal["fp32", "fp16", "int8"] = option(
-        "fp32", "ONNX: of the weights; int8 is calibrated on images of the training set"
+    precision: WeightPrecision = option(
+        "fp32",
+        "ONNX: of the weights; int8 is calibrated on images of the training set",
+        other_names="half quantize quantise dtype",
+        commands="export",
     )
-    embed_preprocess: bool = option(False, "ONNX: the graph takes uint8 images, resizes, crops and normalises them")
+    embed_preprocess: bool = option(
+        False, "ONNX: the graph takes uint8 images, resizes, crops and normalises them", commands="export"
+    )
     opset: int = option(
-        20, "ONNX: version of its operators; a lower one for older runtimes, GELU is slower below 20", ge=13, le=23
+        20,
+        "ONNX: version of its operators; a lower one for older runtimes, GELU is slower below 20",
+        commands="export",
+        ge=13,
+        le=23,
     )
     tolerance: float | None = option(
-        None, "largest difference from the weights' logits, as a fraction of the largest; left out: by precision", gt=0
+        None,
+        "largest difference from the weights' logits, as a fraction of the largest; left out: by precision",
+        commands="export",
+        gt=0,
     )
-    parity_images: int = option(32, "images that the exported file is compared on", ge=1)
-    calibration_images: int = option(64, "images that int8 takes the ranges of activations from", ge=1)
-
-
-class ExportConfig(ExportOptions, Config):
-    """Options of `export`."""
+    parity_images: int = option(32, "images that the exported file is compared on", commands="export", ge=1)
+    calibration_images: int = option(
+        64, "images that int8 takes the ranges of activations from", commands="export", ge=1
+    )

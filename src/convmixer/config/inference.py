@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from typing import Literal
 
-from convmixer.arch import Activation
 from convmixer.config import preprocessing
+from convmixer.config.data import DecodingOptions
+from convmixer.config.execution import DeviceOptions, ExecutionOptions, PrecisionOptions
+from convmixer.config.model import WeightArchOptions
 from convmixer.config.options import Options, option
 from convmixer.config.preprocessing import Interpolation
-from convmixer.config.schema import DecodingOptions, DeviceOptions, EntryOptions, ExecutionOptions
 
 
 class ImageOptions(Options):
     """Images"""
 
-    data: str | None = option(None, "an image, or a folder of images", path=True)
+    data: str | None = option(
+        None,
+        "an image, or a folder of images",
+        path=True,
+        other_names="input image images img source src folder path i data_url data_dir data_path dataset",
+    )
     recursive: bool = option(False, "look for images below the folder too")
-    batch_size: int = option(32, "images at once", ge=1)
-    num_parallel_workers: int = option(4, "decoding threads; 0: none", flags=("-j",), ge=0, le=256)
+    batch_size: int = option(32, "images at once", other_names="bs batch b", ge=1)
+    num_parallel_workers: int = option(
+        4, "decoding threads; 0: none", flags=("-j",), other_names="workers num_workers threads w", ge=0, le=256
+    )
 
 
 class InputOptions(preprocessing.InputOptions):
@@ -29,20 +37,36 @@ class InputOptions(preprocessing.InputOptions):
 class AnswerOptions(Options):
     """Answers"""
 
-    output: str = option("predictions.json", "JSON file of the answers", flags=("-o",), path=True)
+    output: str = option(
+        "predictions.json",
+        "JSON file of the answers",
+        flags=("-o",),
+        path=True,
+        other_names="out o out_dir output_dir output_file save save_dir result",
+    )
     format: Literal["class", "full"] = option("class", "full: names and probabilities of the most likely classes")
-    topk: int = option(5, "classes an answer names with --format full", ge=1)
+    topk: int = option(5, "classes that an answer names with --format full", other_names="k top_k", ge=1)
 
 
-class WeightOptions(EntryOptions):
+class WeightOptions(WeightArchOptions):
     """Weights"""
 
-    checkpoint: str | None = option(None, "weight file or checkpoint folder", path=True)
-    arch: str | None = option(None, "network, where the file does not say", flags=("-a",))
-    activation: Activation | None = option(None, "activation, where neither file nor arch says")
+    checkpoint: str | None = option(
+        None,
+        "weight file or checkpoint folder",
+        path=True,
+        other_names="pretrained weights ckpt model model_path w load resume",
+    )
 
 
 class InferOptions(
-    DeviceOptions, ExecutionOptions, DecodingOptions, InputOptions, AnswerOptions, WeightOptions, ImageOptions
+    DeviceOptions,
+    ExecutionOptions,
+    PrecisionOptions,
+    DecodingOptions,
+    InputOptions,
+    AnswerOptions,
+    WeightOptions,
+    ImageOptions,
 ):
     """Options of `infer`."""

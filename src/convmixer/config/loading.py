@@ -59,8 +59,8 @@ class Resolved(Generic[T]):
 class Command:
     """A command line: its name, its sentence, its options, and what stands on it without a flag.
 
-    `uses`: the names of those options that the command reads, None for all. The others, which training has, are
-    accepted, so that its recipes and command lines can be given, and left out of the help.
+    One that takes a configuration accepts all options of training, so that its recipes and command lines can be given;
+    those that it does not use are left out of its help.
     """
 
     name: str
@@ -68,11 +68,10 @@ class Command:
     model: type[Options]
     positional: str | None = None
     takes_config: bool = False
-    uses: frozenset[str] | None = None
 
-    def shows(self, name: str) -> bool:
+    def shows(self, option: Option) -> bool:
         """Whether the help lists the option."""
-        return self.uses is None or name in self.uses
+        return not self.takes_config or self.name in option.commands
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,9 +87,9 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         prog=f"convmixer {command.name}",
         usage=_usage(command),
         description=command.help,
-        epilog=None
-        if command.uses is None
-        else "Training's other options are accepted, so that its recipes can be given.",
+        epilog="Training's other options are accepted, so that its recipes can be given."
+        if command.takes_config and command.name != "train"
+        else None,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
@@ -104,7 +103,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
             continue
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        _add(groups[option.group], option, command.shows(option.name))
+        _add(groups[option.group], option, command.shows(option))
     return parser
 
 

@@ -6,58 +6,10 @@ import difflib
 import unicodedata
 from typing import NoReturn, Protocol
 
-from convmixer.config.options import Options, options_of
+from convmixer.config.options import Option, Options, options_of
 from convmixer.errors import UserError
 
-# Option -> what other programs call it, for all commands. Where two options of a command have a name, the first wins,
-# and what its help lists before what it only accepts.
-OTHER_NAMES = {
-    "checkpoint": "pretrained weights ckpt model model_path w load resume",
-    "onnx_path": "model model_path onnx checkpoint weights pretrained",
-    "weights": "checkpoint pretrained input model model_path",
-    "pretrained": "weights checkpoint ckpt load finetune fine_tune init_checkpoint model_path",
-    "data": "input image images img source src folder path i data_url data_dir data_path dataset",
-    "dataset": "data data_url data_dir data_path path folder",
-    "data_url": "data data_dir data_path root folder path",
-    "set": "dataset dataset_name d",
-    "config": "c cfg yaml recipe config_file config_path",
-    "output": "out o out_dir output_dir output_file save save_dir result",
-    "ckpt_root_dir": "output_dir output out out_dir save_dir o",
-    "summary_root_dir": "log_dir logdir logs tensorboard",
-    "model_postfix": "name run_name experiment",
-    "arch": "model model_name network net architecture m",
-    "num_classes": "nb_classes",
-    "kernel_size": "ks",
-    "batch_size": "bs batch b per_device_train_batch_size",
-    "num_parallel_workers": "workers num_workers threads w",
-    "image_size": "img img_size imgsz input_size size resolution res",
-    "auto_augment": "augment ra",
-    "re_prob": "random_erasing",
-    "mixup": "mixup_alpha",
-    "cutmix": "cutmix_alpha",
-    "base_lr": "lr learning_rate max_lr blr peak_lr",
-    "warmup_length": "warmup warmup_steps",
-    "lr_scheduler": "sched lr_policy",
-    "weight_decay": "decay",
-    "clip_grad_norm": "grad_clip gradient_clip_val",
-    "with_ema": "ema model_ema",
-    "ema_decay": "model_ema_decay",
-    "epochs": "e",
-    "resume": "continue",
-    "accumulate": "grad_accum",
-    "device_num": "gpus num_gpus ngpus nproc nproc_per_node world_size devices",
-    "sync_bn": "sync_batchnorm",
-    "precision": "half quantize quantise dtype",
-    "amp_level": "fp16 bf16 half mixed_precision",
-    "device_target": "device gpu",
-    "device_id": "gpu_id",
-    "ckpt_keep_num": "keep save_total_limit",
-    "ckpt_save_every_step": "save_steps save_every save_interval",
-    "print_loss_every": "log_interval log_every logging_steps print_freq",
-    "execution": "backend",
-    "to": "format layout target",
-    "topk": "k top_k",
-}
+_OTHER_NAMES_OF_CONFIG = "c cfg yaml recipe config_file config_path"
 
 
 class Command(Protocol):
@@ -69,7 +21,7 @@ class Command(Protocol):
     def positional(self) -> str | None: ...
     @property
     def takes_config(self) -> bool: ...
-    def shows(self, name: str) -> bool: ...
+    def shows(self, option: Option) -> bool: ...
 
 
 class Meant:
@@ -77,14 +29,17 @@ class Meant:
 
     def __init__(self, command: Command) -> None:
         self._positional = command.positional
-        self._names = {name: option.name for option in options_of(command.model) for name in option.names}
+        options = options_of(command.model)
+        self._names = {name: option.name for option in options for name in option.names}
+        self._other: dict[str, str] = {}
+        # Of two options with such a name the first one wins, and what help lists before what is only accepted.
+        for option in sorted(options, key=lambda option: not command.shows(option)):
+            for other in option.other_names:
+                self._other.setdefault(other, option.name)
         if command.takes_config:
             self._names["config"] = "config"
-        known = sorted(OTHER_NAMES.keys() & self._names.keys(), key=list(OTHER_NAMES).index)
-        self._other: dict[str, str] = {}
-        for name in sorted(known, key=lambda name: not command.shows(name)):
-            for other in OTHER_NAMES[name].split():
-                self._other.setdefault(other, name)
+            for other in _OTHER_NAMES_OF_CONFIG.split():
+                self._other.setdefault(other, "config")
 
     def refuse(self, word: str) -> NoReturn:
         """For a word of the command line that no option takes."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
+from convmixer.config.data import DecodingOptions
 from convmixer.config.inference import AnswerOptions, ImageOptions, InputOptions
 from convmixer.config.options import Options, option
-from convmixer.config.schema import DecodingOptions
 
 
 class OnnxOptions(Options):
     """Model"""
 
-    onnx_path: str | None = option(None, "ONNX file; left out: the only one in the current folder", path=True)
-    device_target: Literal["CPU", "GPU"] | None = option(
-        None, "where to run; left out: a GPU if there is one", flags=("-m",)
+    onnx_path: str | None = option(
+        None,
+        "ONNX file; left out: the only one in the current folder",
+        path=True,
+        other_names="model model_path onnx checkpoint weights pretrained",
     )
-    device_id: int = option(0, "number of the GPU", ge=0)
+    device_target: Literal["CPU", "GPU"] | None = option(
+        None, "where to run; left out: a GPU if there is one", flags=("-m",), other_names="device gpu"
+    )
+    device_id: int = option(0, "number of the GPU", other_names="gpu_id", ge=0)
     engine: Literal["onnxruntime", "openvino"] = option(
         "onnxruntime", "what runs the file; openvino is for CPUs and takes bf16 beside int8 where the processor has it"
     )
@@ -29,9 +34,16 @@ class OnnxOptions(Options):
 class LabelledOptions(Options):
     """Images"""
 
-    dataset: str | None = option(None, "folder of labelled images, with one folder a class", path=True)
-    batch_size: int = option(16, "images at once", ge=1)
-    num_parallel_workers: int = option(4, "decoding threads; 0: none", flags=("-j",), ge=0, le=256)
+    dataset: str | None = option(
+        None,
+        "folder of labelled images, with one folder per class",
+        path=True,
+        other_names="data data_url data_dir data_path path folder",
+    )
+    batch_size: int = option(16, "images at once", other_names="bs batch b", ge=1)
+    num_parallel_workers: int = option(
+        4, "decoding threads; 0: none", flags=("-j",), other_names="workers num_workers threads w", ge=0, le=256
+    )
 
 
 class EvalOnnxOptions(DecodingOptions, InputOptions, OnnxOptions, LabelledOptions):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
+
+from convmixer.errors import UserError
 
 
 def option(
@@ -21,14 +24,27 @@ def option(
     *,
     flags: tuple[str, ...] = (),
     also: str | None = None,
+    other_names: str = "",
     path: bool = False,
+    affects_training: bool = True,
+    commands: str = "train",
     **bounds: Any,
 ) -> Any:
     """A field: `help` is one line; `flags` are short forms; `also` is a second name of the same option.
 
-    `path`: names a file or folder, so that `~` and `$NAME` in it are expanded wherever it comes from.
+    `other_names`: what other programs call it, for the hint to a user who types one of these. `path`: names a file or
+    folder, so that `~` and `$NAME` in it are expanded wherever it comes from. `affects_training` False: what is learnt
+    does not depend on it, so that a resumed run may have another value. `commands`: of those that take the options of
+    training, the ones that use it and list it in their help.
     """
-    extra: dict[str, Any] = {"flags": list(flags), "also": also, "path": path}
+    extra: dict[str, Any] = {
+        "flags": list(flags),
+        "also": also,
+        "other_names": other_names.split(),
+        "path": path,
+        "affects_training": affects_training,
+        "commands": commands.split(),
+    }
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
@@ -78,6 +94,9 @@ class Option:
     flags: tuple[str, ...]
     also: str | None
     bounds: tuple[str, ...]
+    other_names: tuple[str, ...] = ()
+    affects_training: bool = True
+    commands: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,6 +128,15 @@ class Option:
         words = {bool: "true | false", int: "integer", float: "number", str: "text"}
         kind = next(words[part] for part in _parts(self.annotation) if part in words)
         return " ".join((kind, " and ".join(self.bounds))).strip()
+
+
+def as_value_error(check: Callable[[str], Any], value: str) -> str:
+    """Run a check of a text that raises UserError, where pydantic wants a ValueError."""
+    try:
+        check(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return value
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
@@ -184,6 +212,9 @@ def options_of(model: type[Options]) -> list[Option]:
                 flags=tuple(extra.get("flags", ())),  # type: ignore[arg-type]
                 also=extra.get("also"),  # type: ignore[arg-type]
                 bounds=_bounds(info),
+                other_names=tuple(extra.get("other_names", ())),  # type: ignore[arg-type]
+                affects_training=bool(extra.get("affects_training", True)),
+                commands=frozenset(extra.get("commands", ())),  # type: ignore[arg-type]
             )
         )
     return found

@@ -8,6 +8,8 @@ from pydantic import field_validator
 
 from convmixer.config.options import Options, option
 
+ALL = "train eval export"
+
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 RandomInterpolation = Literal["random", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
@@ -17,19 +19,28 @@ class InputOptions(Options):
 
     # None: as the weights say, else as `data.preprocessing.Preprocessing` has it, the one place of these defaults.
     image_size: int | None = option(
-        None, "side of the network's input in pixels; left out: the weights', else 224", ge=1, le=4096
+        None,
+        "side of the network's input in pixels; left out: the weights', else 224",
+        other_names="img img_size imgsz input_size size resolution res",
+        commands=ALL,
+        ge=1,
+        le=4096,
     )
     crop_pct: float | None = option(
-        None, "share of the resized image that the centre crop keeps; left out: the weights', else .96", ge=0.01, le=1
+        None,
+        "fraction of the resized image that the centre crop keeps; left out: the weights', else .96",
+        commands=ALL,
+        ge=0.01,
+        le=1,
     )
     mean: tuple[float, ...] | None = option(
-        None, "mean of each channel, pixels in 0..1; left out: the weights', else ImageNet's"
+        None, "mean of each channel, pixels in 0..1; left out: the weights', else ImageNet's", commands=ALL
     )
     std: tuple[float, ...] | None = option(
-        None, "deviation of each channel, pixels in 0..1; left out: the weights', else ImageNet's"
+        None, "deviation of each channel, pixels in 0..1; left out: the weights', else ImageNet's", commands=ALL
     )
     exif: bool | None = option(
-        None, "turn images as their EXIF orientation says; left out: as the weights say, else not"
+        None, "turn images as their EXIF orientation says; left out: as the weights say, else not", commands=ALL
     )
 
     @field_validator("mean", "std")
@@ -40,11 +51,13 @@ class InputOptions(Options):
         return value
 
 
-class PreprocessingOptions(InputOptions):
+class CropOptions(Options):
     """Preprocessing of training"""
 
     interpolation: RandomInterpolation = option(
-        "random", "resampling of training crops, and of evaluation where weights do not say (random: bicubic)"
+        "random",
+        "resampling of training crops, and of evaluation where weights do not say (random: bicubic)",
+        commands=ALL,
     )
-    min_crop: float = option(0.08, "least area of a training crop, as a share of the image", gt=0, le=1)
-    crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "least and greatest width / height of a training crop")
+    min_crop: float = option(0.08, "minimum area of a training crop, as a fraction of the image", gt=0, le=1)
+    crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "minimum and maximum width / height of a training crop")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from convmixer.arch import VARIANTS, Architecture
-from convmixer.config.schema import OutputOptions
+from convmixer.config.run import FolderOptions
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.weights.write import write_weights
 
@@ -28,7 +28,7 @@ _TIMM_NAMES = {
     "convmixer_1536_20": "convmixer_1536_20",
 }
 # Options that name places on one machine.
-_LOCAL = {"data_url", "pretrained", "resume", *(name for name in OutputOptions.model_fields if name.endswith("_dir"))}
+_LOCAL = {"data_url", "pretrained", "resume", *FolderOptions.model_fields}
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,6 @@ class Ema:
             _descend(averages, list(torch._foreach_sub(averages, currents)), share, skip)
         self.updates += 1
 
-    def take_layout(self, model: nn.Module) -> None:
-        """Lay the averages out in memory as the model's weights are: torch passes over lists of tensors only then."""
-        for name, current in model.state_dict().items():
-            self._weights[name] = torch.empty_like(current).copy_(self._weights[name])
-
     def copy_to(self, model: nn.Module) -> None:
         """Write the averaged weights into the model, in place."""
         _write(model, self._weights)

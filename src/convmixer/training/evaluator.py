@@ -5,50 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 
-import torch
-
 from convmixer.backends.autotune.choose import evaluation_network
 from convmixer.backends.autotune.trial import release
 from convmixer.backends.registry import AS_TRAINED
 from convmixer.backends.torch_runtime import TorchRuntime
-from convmixer.config.schema import Config
-from convmixer.distributed.processes import Processes
 from convmixer.evaluation import check_any_readable, evaluate, name_unreadable
 from convmixer.metrics import Score
-from convmixer.precision import Precision
 from convmixer.terminal.progress import Progress, note
+from convmixer.training.backend_choice import evaluation_workload
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.datasets import TrainingData
-from convmixer.training.network import evaluation_workload
+from convmixer.training.resolve import ResolvedRun
 from convmixer.training.signals import Interrupted
 
 MOST_NAMED = 5  # of the images that cannot be read
 
 
-class Evaluation:
+class Evaluator:
     """Called with a question, whether to leave, it gives the score of the state's weights on the evaluation split."""
 
-    def __init__(
-        self,
-        config: Config,
-        data: TrainingData,
-        state: TrainState,
-        precision: Precision,
-        device: torch.device,
-        processes: Processes,
-    ) -> None:
-        self.config, self.data, self.state, self.processes = config, data, state, processes
+    def __init__(self, run: ResolvedRun, state: TrainState) -> None:
+        self.run, self.state, self.workload = run, state, evaluation_workload(run)
         self._named: set[int] = set()
-        self.autocast = precision.autocast
-        self.workload = evaluation_workload(config, state.model, data.preprocessing.size, precision.dtype, device)
-        self._say = note if processes.is_first else lambda _: None
+        self._say = note if run.processes.is_first else lambda _: None
 
     def __call__(self, interrupted: Callable[[], bool]) -> Score:
         """The score over all processes. Raises Interrupted, on all, soon after `interrupted()` is true on one.
 
         Images that cannot be read are named the first time. Raises UserError (exit 1) where none can be read.
         """
-        state, processes, val = self.state, self.processes, self.data.val
+        state, processes, data, config = self.state, self.run.processes, self.run.data, self.run.config
+        val = data.val
         with (
             nullcontext() if state.ema is None else state.ema.applied(state.model),
             Progress(len(val), "evaluate", enabled=processes.is_first, plain_lines=False) as progress,
@@ -68,14 +54,14 @@ class Evaluation:
             score: Score | None = None
             with suppress(Interrupted):
                 score = evaluate(
-                    TorchRuntime(network, self.data.preprocessing, self.workload.device, self.autocast),
+                    TorchRuntime(network, data.preprocessing, self.workload.device, self.run.precision.autocast),
                     val,
-                    self.data.preprocessing,
-                    batch_size=self.config.batch_size,
-                    threads=self.config.num_parallel_workers,
+                    data.preprocessing,
+                    batch_size=config.batch_size,
+                    threads=config.num_parallel_workers,
                     part=processes.part,
                     on_batch=count,
-                    max_pixels=self.config.max_pixels,
+                    max_pixels=config.max_pixels,
                 )
         backend = network.backend.full_name
         del network

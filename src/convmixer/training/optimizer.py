@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from convmixer.errors import UserError
-from convmixer.optimizers import OPTIMIZERS, OptimizerName, Settings
+from convmixer.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from convmixer.config.optimizer import OptimizerOptions
 
 _DECAYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # torch has a fused step for other devices too; these are the two on which it is checked against the plain one.
@@ -33,17 +37,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool =
     return [group for group in groups if group["params"]]
 
 
-def create_optimizer(
-    model: nn.Module,
-    *,
-    optimizer: OptimizerName,
-    lr: float,
-    beta: tuple[float, float],
-    eps: float,
-    momentum: float,
-    weight_decay: float,
-    decay_all: bool = False,
-) -> torch.optim.Optimizer:
+def create_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
     """The optimizer of `optimizers.OPTIMIZERS` over `parameter_groups`; move the model to its device first.
 
     * `adamw`: decay beside the gradient, p -= lr * weight_decay * p (https://arxiv.org/abs/1711.05101). Uses beta, eps.
@@ -52,15 +46,22 @@ def create_optimizer(
       Nesterov. Momentum 0 is plain SGD.
 
     The step is torch's fused kernel on a CPU or a CUDA GPU: one pass over the parameters, and a step that a loss scaler
-    skips is skipped there without waiting for the device. It agrees with the plain one to the rounding of fp32.
-    Raises UserError when no parameter requires a gradient.
+    skips is skipped there without waiting for the device. It agrees with the plain one to the rounding of fp32. Its
+    learning rate is set before each step (`set_lr`). Raises UserError when no parameter requires a gradient.
     """
-    groups = parameter_groups(model, weight_decay, decay_all=decay_all)
+    groups = parameter_groups(model, options.weight_decay, decay_all=options.decay_all)
     if not groups:
         raise UserError("freeze: no parameter is left to train; freeze less.")
-    entry = OPTIMIZERS[optimizer]
-    fused = True if entry.has_fused and groups[0]["params"][0].device.type in _FUSED_DEVICES else None
-    return entry.make(groups, Settings(lr, beta, eps, momentum), fused)
+    entry = OPTIMIZERS[options.optimizer]
+    arguments: dict[str, Any] = {keyword: getattr(options, name) for keyword, name in entry.arguments.items()}
+    if entry.has_fused and groups[0]["params"][0].device.type in _FUSED_DEVICES:
+        arguments["fused"] = True
+    module, _, name = entry.cls.rpartition(".")
+    optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(groups, lr=0.0, **arguments)
+    if entry.zero_state is not None and options.momentum > 0:
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            optimizer.state[parameter][entry.zero_state] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def honours_found_inf(optimizer: torch.optim.Optimizer) -> bool:

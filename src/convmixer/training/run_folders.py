@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from convmixer.config.loading import Resolved
+from torch import nn
+
 from convmixer.config.schema import Config
 from convmixer.distributed.processes import run_time
 from convmixer.errors import RUN_FAILED, UserError
@@ -15,25 +16,19 @@ from convmixer.runs.folders import TIME_FORMAT, RunFolders, create_run, keep_rec
 from convmixer.terminal.progress import note
 from convmixer.training.checkpointing.resume import Resumed
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.datasets import TrainingData
 from convmixer.training.logging.image_grid import graph_text
 from convmixer.training.logging.metric_logger import MetricLogger
+from convmixer.training.resolve import ResolvedRun
 
 
 def open_run(
-    resolved: Resolved[Config],
-    command: str,
-    resumed: Resumed | None,
-    state: TrainState,
-    data: TrainingData,
-    processes: int,
-    claim: Callable[[Path], None],
+    run: ResolvedRun, resumed: Resumed | None, state: TrainState, claim: Callable[[Path], None]
 ) -> tuple[RunFolders, MetricLogger]:
-    """The folders and journal of a run; `command`: what was typed. `claim` locks the checkpoint folder of a new one.
+    """The folders and the metric logger of a run. `claim` locks the checkpoint folder of a new one.
 
     Raises UserError where the folders cannot be made (exit 1) or another process holds them (exit 2).
     """
-    config = resolved.options
+    config, data = run.config, run.data
     if resumed is None:
         folders = create_run(config, run_time() or datetime.now().strftime(TIME_FORMAT))
         claim(folders.checkpoints)
@@ -42,27 +37,27 @@ def open_run(
         folders = resumed.folders
         reopen_run(folders)
         metric_logger = MetricLogger(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
-    facts = {"processes": processes, "images": [len(data.train), len(data.val)]}
-    write_provenance(folders.summary, resolved, command, data.classes.names, facts)
+    facts = {"processes": run.processes.count, "images": [len(data.train), len(data.val)]}
+    write_provenance(folders.summary, run.resolved, run.command, data.classes.names, facts)
     if config.dump_graph:
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
     note(f"run {folders.name}: {folders.summary}")
     return folders, metric_logger
 
 
-def check_room(config: Config, resumed: Resumed | None, state: TrainState) -> None:
+def check_room(config: Config, resumed: Resumed | None, model: nn.Module) -> None:
     """Raises UserError (exit 1) where there is no room for what a run will write."""
     if resumed is None:
-        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), state)
+        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), model, averaged=config.with_ema)
     else:
-        check_space(resumed.folders.checkpoints, resumed.folders.best, state)
+        check_space(resumed.folders.checkpoints, resumed.folders.best, model, averaged=config.with_ema)
 
 
-def check_space(checkpoints: Path, best: Path, state: TrainState) -> None:
+def check_space(checkpoints: Path, best: Path, model: nn.Module, *, averaged: bool) -> None:
     """Raises UserError (exit 1) where the disks have no room for what will lie below the two roots at once."""
-    one = sum(tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values())
+    one = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     # Weights, two moments of the optimizer, averaged weights; a new checkpoint stands beside the one before.
-    two = one * (3 + (state.ema is not None)) * 2
+    two = one * (3 + averaged) * 2
     if _existing(checkpoints).stat().st_dev == _existing(best).stat().st_dev:
         return _check_free(checkpoints, two + one, "two checkpoints and the best weights need", "--ckpt_root_dir")
     _check_free(checkpoints, two, "two checkpoints need", "--ckpt_root_dir")

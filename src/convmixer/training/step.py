@@ -18,7 +18,7 @@ from convmixer.training.loading.batch_loader import TrainBatch
 from convmixer.training.loss import soft_cross_entropy
 from convmixer.training.network import training_mode
 from convmixer.training.non_finite import FiniteCheck, NonFinite, trace
-from convmixer.training.optimizer import honours_found_inf, set_lr, take_layout
+from convmixer.training.optimizer import honours_found_inf, set_lr
 
 # Where the host runs ahead of the device and must not wait for it: numbers are checked a step later there.
 DEFERRED_DEVICES = {"cuda"}
@@ -64,10 +64,6 @@ class TrainStep:
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
         # A bad step can be left out on the device only by an optimizer that asks whether to.
         self._check = FiniteCheck(deferred=device.type in DEFERRED_DEVICES and honours_found_inf(state.optimizer))
-        # The way that the network is run in may have laid its weights out anew.
-        take_layout(state.optimizer)
-        if state.ema is not None:
-            state.ema.take_layout(state.model)
 
     def __call__(self, batches: list[TrainBatch]) -> StepResult:
         """Train on the micro-batches of step `state.step`. Raises NonFinite for this step or for the one before."""

@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from convmixer.config.options import options_of
 from convmixer.config.schema import Config
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.distributed.processes import restarted_run
@@ -17,6 +19,7 @@ from convmixer.errors import UserError
 from convmixer.inputs import as_options, preprocessing_of
 from convmixer.runs.folders import RunFolders, run_suffix
 from convmixer.terminal.progress import note
+from convmixer.training.backend_choice import Backends
 from convmixer.training.checkpointing.checkpoint import (
     MANIFEST,
     STATE,
@@ -29,21 +32,14 @@ from convmixer.training.checkpointing.checkpoint import (
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.datasets import TrainingData
 
-# Options that do not change what is learnt: where things lie, on what they run, how often they are told. All others
-# must be the same in a resumed run. The images and classes count by fingerprint, and the three factors of the global
-# batch by their product.
-FREE = frozenset(
-    "data_url train_dir val_dir pretrained entry exclude_epoch_state resume force_resume num_parallel_workers "
-    "eval_every defaults batch_size accumulate recompute device_num device_target device_id execution compile "
-    "max_bad_share loader_timeout dist_timeout max_restarts debug_nan summary_root_dir ckpt_root_dir "
-    "best_ckpt_root_dir ckpt_keep_num ckpt_save_every_step ckpt_save_every_sec print_loss_every "
-    "summary_loss_collect_freq model_postfix collect_input_data dump_graph file_format".split()
-)
+# The options that what is learnt depends on must be the same in a resumed run. The images and classes count by
+# fingerprint, and the three factors of the global batch by their product.
+_FREE = frozenset(option.name for option in options_of(Config) if not option.affects_training)
 
 
 def run_fingerprint(config: Config, data: TrainingData, global_batch: int) -> dict[str, Any]:
     """What makes a run this run: a resumed one must agree in every entry."""
-    options = {name: value for name, value in config.model_dump(mode="json").items() if name not in FREE}
+    options = {name: value for name, value in config.model_dump(mode="json").items() if name not in _FREE}
     return {
         **options,
         **_inputs(data.preprocessing),
@@ -61,7 +57,7 @@ def _inputs(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 _EVALUATION = "interpolation of evaluation"
-_DEFAULTS = {name: value for name, value in Config().model_dump(mode="json").items() if name not in FREE}
+_DEFAULTS = {name: value for name, value in Config().model_dump(mode="json").items() if name not in _FREE}
 
 
 def _as_today(before: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,24 +78,24 @@ class Resumed:
     checkpoint: Path
     folders: RunFolders
 
-    def restore(self, state: TrainState, identity: Mapping[str, Any], *, force: bool) -> str:
-        """Fill the state from the checkpoint and return what was restored, in a line.
+    def check(self, fingerprint: Mapping[str, Any], *, force: bool) -> Backends:
+        """The backends that the run has had.
 
         Raises UserError where the run was started with something else, which `force` goes on with all the same, and
         for a state that no run has written.
         """
-        model, ema, counters = load_checkpoint(self.checkpoint)
+        _, _, counters = self._content
         before = counters.get("identity") if isinstance(counters, Mapping) else None
         if not isinstance(before, Mapping) or not all(isinstance(name, str) for name in before):
             raise self._refusal("it does not say which run it belongs to (no identity)")
         try:
-            before = _as_today(before, identity)
+            before = _as_today(before, fingerprint)
         except (TypeError, ValueError, UserError):
             raise self._refusal("its identity is of another kind than this program writes") from None
         changes = [
-            f"{name}: {before.get(name)} then, {identity.get(name)} now"
-            for name in sorted(before.keys() | identity.keys())
-            if before.get(name) != identity.get(name)
+            f"{name}: {before.get(name)} then, {fingerprint.get(name)} now"
+            for name in sorted(before.keys() | fingerprint.keys())
+            if before.get(name) != fingerprint.get(name)
         ]
         if changes and not force:
             raise UserError(
@@ -108,6 +104,13 @@ class Resumed:
             )
         for change in changes:
             note(f"resumed in spite of {change}")
+        # The first checkpoints of this program have none, and later ones none of the evaluation.
+        names = (counters.get("way"), counters.get("evaluation_way"))
+        return Backends(*(name if isinstance(name, str) else None for name in names))
+
+    def restore(self, state: TrainState) -> str:
+        """Fill the state from the checkpoint and return what was restored, in a line. Raises UserError as `check`."""
+        model, ema, counters = self._content
         try:
             state.restore(model, ema, counters)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
@@ -116,6 +119,10 @@ class Resumed:
         parts = ["weights", "optimizer", *(["averaged weights"] if ema is not None and state.ema is not None else [])]
         best = "none yet" if state.best_top1 is None else f"{state.best_top1:g}"
         return f"resumed {self.checkpoint}: step {state.step}, {', '.join(parts)}, best Top1-Acc {best}"
+
+    @cached_property
+    def _content(self) -> Any:
+        return load_checkpoint(self.checkpoint)
 
     def _refusal(self, why: str) -> UserError:
         return UserError(

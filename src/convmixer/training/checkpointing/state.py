@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from convmixer.model import ConvMixer
-from convmixer.precision import LossScaler
 from convmixer.training.ema import Ema
+from convmixer.training.loss_scaler import LossScaler
+from convmixer.training.optimizer import take_layout
 
 
 @dataclass
@@ -62,6 +63,7 @@ class TrainState:
         _check(counters, self.optimizer, averaged=self.ema is not None and ema is not None)
         self.model.load_state_dict(dict(model))
         self.optimizer.load_state_dict(counters["optimizer"])
+        take_layout(self.optimizer)
         self.scaler.load_state_dict(counters["scaler"])
         if self.ema is not None and ema is not None:
             self.ema.restore(ema, counters["ema_updates"])
@@ -72,8 +74,6 @@ class TrainState:
         self.best_top1 = counters["best_top1"]
         self.evaluated_step = counters["evaluated_step"]
         self.log_bytes = counters["log_bytes"]
-        # The first checkpoints of this program have no way, and later ones none of the evaluation.
-        self.backend, self.evaluation_backend = counters.get("way"), counters.get("evaluation_way")
 
 
 def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, averaged: bool) -> None:

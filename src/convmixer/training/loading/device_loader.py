@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from convmixer.augment.transfer import to_device
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.reader import TrainReader
 from convmixer.data.sources import in_memory_images
+from convmixer.devices import to_device
 from convmixer.errors import UserError
 from convmixer.training.loading.batch_loader import TrainBatch
 

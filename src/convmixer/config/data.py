@@ -1,0 +1,74 @@
+"""Options of the images that are read, and of how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from convmixer.config.options import Options, option
+
+
+class DataOptions(Options):
+    """Data"""
+
+    set: Literal["ImageNet", "cifar10", "digits"] = option(
+        "ImageNet",
+        "kind of data; ImageNet is any image folder",
+        other_names="dataset dataset_name d",
+        commands="train eval export",
+    )
+    data_url: str | None = option(
+        None,
+        "folder of the data set",
+        path=True,
+        other_names="data data_dir data_path root folder path",
+        commands="train eval export",
+        affects_training=False,
+    )
+    train_dir: str = option(
+        "train",
+        "folder of the training images, below data_url",
+        path=True,
+        commands="train export",
+        affects_training=False,
+    )
+    val_dir: str = option(
+        "val",
+        "folder of the evaluation images, below data_url",
+        path=True,
+        commands="train eval export",
+        affects_training=False,
+    )
+    train_num_samples: int | None = option(None, "use this many training images, chosen by seed", ge=1)
+    val_num_samples: int | None = option(
+        None, "use this many evaluation images, chosen by seed", commands="train eval", ge=1
+    )
+    batch_size: int = option(
+        128,
+        "images per process and (micro-)batch",
+        other_names="bs batch b per_device_train_batch_size",
+        commands="train eval",
+        affects_training=False,
+        ge=1,
+        le=65536,
+    )
+    num_parallel_workers: int = option(
+        4,
+        "loader processes or decoding threads; 0: none",
+        flags=("-j",),
+        other_names="workers num_workers threads w",
+        commands="train eval export",
+        affects_training=False,
+        ge=0,
+        le=256,
+    )
+
+
+class DecodingOptions(Options):
+    """Decoding"""
+
+    max_pixels: int = option(
+        89_478_485,
+        "most pixels of an image; a JPEG file of up to four times as many is decoded at half its size",
+        commands="train eval export",
+        ge=1,
+    )

@@ -1,0 +1,121 @@
+"""What a run is, known whole before anything of it is made: options and weights agree, or the run is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from convmixer.arch import Architecture, architecture, check_image_size
+from convmixer.config.loading import Resolved
+from convmixer.config.schema import Config
+from convmixer.data.batch_sampler import BatchSampler
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.distributed.processes import Processes
+from convmixer.errors import UserError
+from convmixer.inputs import settled
+from convmixer.precision import Precision
+from convmixer.training.datasets import TrainingData, check_class_count, open_training_data
+from convmixer.training.intervals import Intervals
+from convmixer.training.lr_schedule import LRSchedule
+from convmixer.weights.load import check, complete
+from convmixer.weights.read import WeightFile, read_weights
+
+Say = Callable[[str], None]
+_OF_THE_NETWORK = ("kernel_size", "patch_size", "activation")
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """The options, with what the weights that the run starts from have said, and all that follows from them.
+
+    `command`: as it was typed, for the run's record; `weights`: those that the run starts from, if any.
+    """
+
+    resolved: Resolved[Config]
+    command: str
+    device: torch.device
+    processes: Processes
+    weights: WeightFile | None
+    data: TrainingData
+    architecture: Architecture
+    sampler: BatchSampler
+    precision: Precision
+    schedule: LRSchedule
+    intervals: Intervals
+
+    @property
+    def config(self) -> Config:
+        return self.resolved.options
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.data.preprocessing
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What every weight file of the run says of itself."""
+        return {
+            "architecture": self.architecture,
+            "classes": self.data.classes,
+            "preprocessing": self.data.preprocessing,
+        }
+
+
+def resolve_run(
+    resolved: Resolved[Config], device: torch.device, processes: Processes, command: str, say: Say
+) -> ResolvedRun:
+    """The run that the options ask for; `say` is told what the weights decide.
+
+    Reads folders and weights, makes no network and writes nothing. Raises UserError for all that does not fit.
+    """
+    config = resolved.options
+    weights = read_weights(config.pretrained, config.entry) if config.pretrained else None
+    data = open_training_data(resolved, weights, say)
+    check_class_count(resolved, data.classes)
+    arch = _architecture(resolved, weights, len(data.classes), say)
+    if weights is not None:
+        check(weights, arch)
+        inputs = None if weights.preprocessing is None else data.preprocessing
+        resolved = settled(resolved, arch, inputs, str(weights.path))
+        config = resolved.options
+    _check_shapes(config, arch, data.preprocessing.size, processes.count)
+    sampler = BatchSampler(len(data.train), config.batch_size, config.seed, processes.count, config.accumulate)
+    return ResolvedRun(
+        resolved,
+        command,
+        device,
+        processes,
+        weights,
+        data,
+        arch,
+        sampler,
+        Precision.of(config, device),
+        LRSchedule(config, sampler),
+        Intervals(config, sampler.steps_per_epoch),
+    )
+
+
+def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_classes: int, say: Say) -> Architecture:
+    config = resolved.options
+    if weights is None:
+        given = {name: getattr(config, name) for name in _OF_THE_NETWORK}
+        return architecture(config.arch, **given, num_classes=num_classes, in_chans=config.in_chans)
+    # What the weights say holds, unless the user said otherwise; a recipe that stood in for one says nothing.
+    explicit = {name: resolved.explicit(name) for name in _OF_THE_NETWORK}
+    found, notes = complete(weights, resolved.explicit("arch"), **explicit)
+    for line in notes:
+        say(line)
+    return replace(found, num_classes=num_classes)
+
+
+def _check_shapes(config: Config, arch: Architecture, image_size: int, processes: int) -> None:
+    check_image_size(arch, image_size)
+    side, shared = image_size // arch.patch_size, processes if config.sync_bn else 1
+    if side * side * config.batch_size * shared == 1 and not config.freeze:
+        raise UserError(
+            "batch_size: 1 image of 1 patch leaves BatchNorm one value, which has no variance; "
+            f"batch_size must be at least 2, or image_size at least {2 * arch.patch_size}"
+        )
