@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from pictures import check_pending, pictures
+from pictures import pictures, settle_statistics
 from timm.models.convmixer import ConvMixer as TimmConvMixer
 from torch import Tensor, nn
 
@@ -100,7 +100,7 @@ class Trial:
         ).to(setting.device)
         self.images = pictures(setting.batch, setting.size, seed=0).to(setting.device)
         self.labels = torch.randint(arch.num_classes, (setting.batch,)).to(setting.device)
-        check_pending(self.module, pictures(16, setting.size, seed=1).to(setting.device))
+        settle_statistics(self.module, pictures(16, setting.size, seed=1).to(setting.device))
         self.module.train(setting.training)
 
     @cached_property

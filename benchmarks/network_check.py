@@ -4,10 +4,11 @@
     TRITON_INTERPRET=1 python benchmarks/network_check.py --device cpu --dim 4 --size 28 --batch 2 --precisions fp32
 
 Two blocks of the variant's width, on pictures and with BatchNorm statistics that fit them, against eager fp32 by the
-check that the choice of a way stands on (`convmixer.backends.autotune.benchmark`): logits, and each parameter's gradient. In more
-blocks, rounding alone grows until nothing can be told (eager bf16 in training mode is 1.08 off for a new 768/32), and
-with a new network's statistics all images have the same logits in evaluation mode, right or wrong. fp32 finds what is
-wrong in a kernel's logic, to 1e-4 of the logits; bf16 what is wrong with its 16-bit form. Exit code 1: one is wrong.
+check that the choice of a backend stands on (`convmixer.backends.autotune.benchmark`): logits, and each parameter's
+gradient. In more blocks, rounding alone grows until nothing can be told (eager bf16 in training mode is 1.08 off for a
+new 768/32), and with a new network's statistics all images have the same logits in evaluation mode, right or wrong.
+fp32 finds what is wrong in a kernel's logic, to 1e-4 of the logits; bf16 what is wrong with its 16-bit form. Exit code
+1: one is wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "src"), str(HERE)]
 
 import torch
-from pictures import check_pending, pictures
+from pictures import pictures, settle_statistics
 from torch import Tensor
 
 from convmixer.arch import VARIANTS, Architecture
@@ -86,7 +87,7 @@ class NetworkCheck:
         torch.manual_seed(0)
         arch = replace(arch, depth=min(arch.depth, BLOCKS))
         model = ConvMixer(arch).to(device)
-        check_pending(model, pictures(batch, size, seed=1).to(device))
+        settle_statistics(model, pictures(batch, size, seed=1).to(device))
         workload = Workload(arch, size, batch, dtype, training, device)
         self._exact = partial(exact_fp32, workload)
         with self._exact():

@@ -18,7 +18,7 @@ def pictures(count: int, size: int, seed: int) -> Tensor:
     return blobs + 0.2 * torch.randn(count, 3, size, size, generator=generator)
 
 
-def check_pending(network: nn.Module, images: Tensor) -> None:
+def settle_statistics(network: nn.Module, images: Tensor) -> None:
     """Give BatchNorm scales and shifts that are not all alike, and the statistics of these images.
 
     One pass is enough: each layer's statistics replace those of before, and are those that the next layers saw.

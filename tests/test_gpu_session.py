@@ -185,10 +185,11 @@ for name in ("pydantic", "pydantic_core", "tensorboardX", "simplejpeg", "safeten
     sys.modules[name] = None
 """
 
-# A step of training, of which a machine that has safetensors runs a test.
+# A step of training, of which a machine that has safetensors and pydantic runs a test.
 STEP = """
-del sys.modules["safetensors"]
-if importlib.util.find_spec("safetensors"):
+for name in ("safetensors", "pydantic", "pydantic_core"):
+    del sys.modules[name]
+if importlib.util.find_spec("safetensors") and importlib.util.find_spec("pydantic"):
     importlib.import_module("tests.training.test_non_finite")
 """
 # Where the times of a GPU's ways are kept.

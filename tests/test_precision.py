@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from convmixer.config.optimizer import OptimizerOptions
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 from convmixer.model import create_model
-from convmixer.precision import AmpDtype, AmpLevel, LossScaler, Precision
-from convmixer.training.optimizer import create_optimizer
+from convmixer.precision import Precision
+from convmixer.training.loss_scaler import LossScaler
+from convmixer.training.optimizer import create_optimizer, set_lr
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
-DEFAULTS: dict[str, Any] = {
-    "amp_level": "O0",
-    "amp_dtype": "auto",
-    "keep_bn_fp32": True,
-    "device": CPU,
-    "is_dynamic_loss_scale": False,
-    "loss_scale": 1024.0,
-}
 
 
-def resolve(**options: Any) -> Precision:
-    return Precision.resolve(**DEFAULTS | options)
-
-
-def test_the_options_offer_exactly_these() -> None:
-    assert get_args(Config.model_fields["amp_level"].annotation) == get_args(AmpLevel)
-    assert get_args(Config.model_fields["amp_dtype"].annotation) == get_args(AmpDtype)
+def resolve(device: torch.device = CPU, **options: Any) -> tuple[Precision, LossScaler]:
+    config = Config(**options)
+    precision = Precision.of(config, device)
+    return precision, LossScaler.of(config, precision)
 
 
 @pytest.mark.parametrize(
     ("options", "dtype", "mode", "description"),
     [
-        ({}, torch.float32, "none", "O0: fp32, no loss scaling needed"),
+        ({}, torch.float32, "none", "O0: fp32; no loss scaling needed"),
         (
             {"amp_dtype": "fp16", "is_dynamic_loss_scale": True},
             torch.float32,
             "none",
-            "O0: fp32, no loss scaling needed; amp_dtype: fp16 takes effect from O1 on",
+            "O0: fp32; amp_dtype: fp16 takes effect from O1 on; no loss scaling needed",
         ),
         (
             {"amp_level": "O2", "is_dynamic_loss_scale": True},
@@ -74,8 +65,9 @@ def test_the_options_offer_exactly_these() -> None:
     ],
 )
 def test_options_on_a_cpu(options: dict[str, Any], dtype: torch.dtype, mode: str, description: str) -> None:
-    precision = resolve(**options)
-    assert (precision.dtype, precision.scaler.mode, precision.description) == (dtype, mode, description)
+    precision, scaler = resolve(**options)
+    assert (precision.dtype, scaler.mode) == (dtype, mode)
+    assert f"{precision.description}; {scaler.description}" == description
 
 
 @pytest.mark.skipif(torch.version.hip is not None, reason="compute capabilities are NVIDIA's")
@@ -93,9 +85,9 @@ def test_type_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], amp_dtype: str, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    precision = resolve(amp_level="O2", amp_dtype=amp_dtype, device=GPU)
+    precision, scaler = resolve(amp_level="O2", amp_dtype=amp_dtype, device=GPU)
     assert precision.dtype == dtype
-    assert precision.scaler.mode == ("none" if dtype == torch.bfloat16 else "fixed")
+    assert scaler.mode == ("none" if dtype == torch.bfloat16 else "fixed")
 
 
 @pytest.mark.skipif(torch.version.hip is not None, reason="compute capabilities are NVIDIA's")
@@ -116,7 +108,7 @@ def test_bf16_on_a_gpu_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_parameters_gradients_and_statistics_stay_fp32(options: dict[str, Any], output: torch.dtype) -> None:
     model = create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5).train()
-    with resolve(**options).autocast():
+    with resolve(**options)[0].autocast():
         logits = model(torch.randn(4, 3, 8, 8))
     logits.float().square().sum().backward()
     assert logits.dtype == output
@@ -146,9 +138,8 @@ def test_batchnorm_under_autocast_is_fp32_batchnorm_rounded(dtype: torch.dtype, 
 def one_weight() -> tuple[nn.Parameter, torch.optim.Optimizer]:
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
-    optimizer = create_optimizer(
-        model, optimizer="momentum", lr=0.1, beta=(0.9, 0.999), eps=1e-8, momentum=0.9, weight_decay=0.0
-    )
+    optimizer = create_optimizer(model, OptimizerOptions(optimizer="momentum"))
+    set_lr(optimizer, 0.1)
     return model.weight, optimizer
 
 

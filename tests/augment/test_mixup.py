@@ -8,13 +8,13 @@ import torch
 from timm.data.mixup import Mixup, mixup_target, rand_bbox
 
 from convmixer.augment.mixup import draw_mixing, mix, soft_targets
-from convmixer.augment.settings import AugmentSettings
+from convmixer.config.augment import AugmentOptions
 
 SIDE, SAMPLES = 24, 1500
 
 
-def settings_of(mixup: float, cutmix: float, mode: str = "batch", prob: float = 1.0) -> AugmentSettings:
-    return AugmentSettings(
+def settings_of(mixup: float, cutmix: float, mode: str = "batch", prob: float = 1.0) -> AugmentOptions:
+    return AugmentOptions(
         mixup=mixup,
         cutmix=cutmix,
         mixup_mode=mode,
@@ -121,7 +121,7 @@ def test_drawn_from_seed_step_and_rank() -> None:
 
 
 def test_nothing_is_drawn_where_mixing_is_off() -> None:
-    assert draw_mixing(AugmentSettings(), 4, SIDE, SIDE, seed=0, step=0, rank=0) is None
+    assert draw_mixing(AugmentOptions(), 4, SIDE, SIDE, seed=0, step=0, rank=0) is None
     mixing = draw_mixing(settings_of(0.5, 0.5, prob=0.0), 4, SIDE, SIDE, seed=0, step=0, rank=0)
     assert mixing is not None
     assert mixing.share.tolist() == [1, 1, 1, 1]

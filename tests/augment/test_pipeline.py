@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,21 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convmixer.augment.pipeline import Augmentation, AugmentSettings, normalise
+from convmixer.augment.pipeline import Augmentation
+from convmixer.config.augment import AugmentOptions
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
+from convmixer.normalisation import normalise
 
-RECIPE = AugmentSettings(
+
+def changed(options: AugmentOptions, **values: object) -> AugmentOptions:
+    return AugmentOptions(**options.model_dump() | values)
+
+
+RECIPE = AugmentOptions(
     auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, re_mode="pixel", mixup=0.5, cutmix=0.5, label_smoothing=0.1
 )
-UNMIXED = replace(RECIPE, mixup=0.0, cutmix=0.0, re_mode="const", re_prob=0.5)
+UNMIXED = changed(RECIPE, mixup=0.0, cutmix=0.0, re_mode="const", re_prob=0.5)
 GREY = Preprocessing(mean=(0.5,), std=(0.25,))
 
 
@@ -37,7 +43,7 @@ def test_normalise_is_the_record_in_numbers() -> None:
 
 def test_without_anything_the_images_are_normalised_only() -> None:
     images, labels = batch_of(4)
-    found, targets = Augmentation(AugmentSettings(hflip=0.0), Preprocessing(), 7, seed=0)(
+    found, targets = Augmentation(AugmentOptions(hflip=0.0), Preprocessing(), 7, seed=0)(
         images, labels, np.arange(4), 0, 0
     )
     assert torch.equal(found, normalise(images, Preprocessing()))
@@ -50,7 +56,7 @@ def test_flips_have_their_probability(name: str, dim: int) -> None:
     images, labels = batch_of(1000, 1, 4, 6)
     plain = normalise(images, GREY)
     for probability in (0.0, 0.3, 1.0):
-        settings = replace(AugmentSettings(hflip=0.0), **{name: probability})
+        settings = changed(AugmentOptions(hflip=0.0), **{name: probability})
         found, _ = Augmentation(settings, GREY, 7, seed=0)(images, labels, np.arange(1000), 0, 0)
         flipped = (found == plain.flip(dim)).flatten(1).all(1)
         kept = (found == plain).flatten(1).all(1)
@@ -92,7 +98,7 @@ def test_a_step_is_repeated_exactly_and_reads_no_global_generator() -> None:
 @pytest.mark.parametrize("count", [1, 8])
 def test_the_recipe_gives_shapes_and_finite_values(channels: int, preprocessing: Preprocessing, count: int) -> None:
     images, labels = batch_of(count, channels)
-    augment = Augmentation(replace(RECIPE, re_prob=1.0), preprocessing, 7, seed=0)
+    augment = Augmentation(changed(RECIPE, re_prob=1.0), preprocessing, 7, seed=0)
     found, targets = augment(images, labels, np.arange(count), 0, 0)
     assert found.shape == (count, channels, 30, 36)
     assert found.dtype == targets.dtype == torch.float32
@@ -102,7 +108,7 @@ def test_the_recipe_gives_shapes_and_finite_values(channels: int, preprocessing:
 
 def test_mixing_ends_at_its_epoch_and_smoothing_stays() -> None:
     images, labels = batch_of(8)
-    augment = Augmentation(replace(RECIPE, mixup_off_epoch=2.0), Preprocessing(), 7, seed=0)
+    augment = Augmentation(changed(RECIPE, mixup_off_epoch=2.0), Preprocessing(), 7, seed=0)
     smooth = torch.nn.functional.one_hot(labels, 7).float() * 0.9 + 0.1 / 7
     torch.testing.assert_close(augment(images, labels, np.arange(8), 2, 5)[1], smooth)
     assert not torch.allclose(augment(images, labels, np.arange(8), 1.9, 5)[1], smooth)
@@ -110,7 +116,7 @@ def test_mixing_ends_at_its_epoch_and_smoothing_stays() -> None:
 
 def test_erasing_comes_after_normalisation() -> None:
     images, labels = batch_of(16)
-    settings = AugmentSettings(hflip=0.0, re_prob=1.0)
+    settings = AugmentOptions(hflip=0.0, re_prob=1.0)
     found, _ = Augmentation(settings, Preprocessing(), 7, seed=0)(images + 1, labels, np.arange(16), 0, 0)
     plain = normalise(images + 1, Preprocessing())
     changed = found != plain
@@ -120,7 +126,7 @@ def test_erasing_comes_after_normalisation() -> None:
 
 def test_noise_is_of_seed_step_and_rank_and_its_place_of_the_image() -> None:
     images, labels = batch_of(8)
-    settings = AugmentSettings(hflip=0.0, re_prob=1.0, re_mode="pixel")
+    settings = AugmentOptions(hflip=0.0, re_prob=1.0, re_mode="pixel")
     plain = normalise(images, Preprocessing())
 
     def found(seed: int, step: int, rank: int) -> torch.Tensor:
@@ -152,7 +158,7 @@ class Calls(TorchDispatchMode):
 
 def test_what_the_device_is_asked_to_do_does_not_grow_with_the_batch() -> None:
     """On a GPU each operation is a launch, whatever its size: a loop over images would be slower than the training."""
-    augment = Augmentation(AugmentSettings(auto_augment="rand-m12-n2-p1.0"), Preprocessing(), 7, seed=0)
+    augment = Augmentation(AugmentOptions(auto_augment="rand-m12-n2-p1.0"), Preprocessing(), 7, seed=0)
     found = []
     for count in (400, 1600):
         images, labels = batch_of(count, height=4, width=4)
@@ -167,8 +173,8 @@ def test_what_the_device_is_asked_to_do_does_not_grow_with_the_batch() -> None:
 
 
 def test_a_wrong_policy_is_refused_before_any_image() -> None:
-    with pytest.raises(UserError, match="did you mean rand"):
-        Augmentation(AugmentSettings(auto_augment="rond-m9"), Preprocessing(), 7, seed=0)
+    with pytest.raises(ValueError, match="did you mean rand"):
+        AugmentOptions(auto_augment="rond-m9")
     four = Preprocessing(mean=(0.5,) * 4, std=(0.5,) * 4)
     with pytest.raises(UserError, match="1 or 3 channels, not 4"):
-        Augmentation(AugmentSettings(auto_augment="rand-m9"), four, 7, seed=0)
+        Augmentation(AugmentOptions(auto_augment="rand-m9"), four, 7, seed=0)

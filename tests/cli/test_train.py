@@ -38,7 +38,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(toy_run: Run) -> None:
     assert last == f"last: runs/checkpoints/{toy_run.name}/step_00000006"
     assert f"run {toy_run.name}: runs/summary/{toy_run.name}" in toy_run.done.err
     assert "24 training and 13 evaluation images of 3 classes" in toy_run.done.err
-    assert "global batch 8, 3 steps an epoch, peak learning rate 0.02" in toy_run.done.err
+    assert "global batch 8, 3 steps per epoch, peak learning rate 0.02" in toy_run.done.err
     assert len(re.findall(r"^epoch .* loss .* img/s", toy_run.done.err, re.MULTILINE)) == 6
     assert len(re.findall(r"^epoch [12]: eval results: \{'Loss': ", toy_run.done.err, re.MULTILINE)) == 2
 

@@ -11,12 +11,11 @@ import pytest
 from convmixer.cli.train_command import COMMAND, default_recipe
 from convmixer.config.checks import CheckDataOptions, DoctorOptions
 from convmixer.config.convert import ConvertOptions, PushOptions
-from convmixer.config.export import ExportConfig
 from convmixer.config.inference import InferOptions
 from convmixer.config.loading import COMMAND_LINE, DEFAULT, Resolved, parse
 from convmixer.config.onnx import EvalOnnxOptions, InferOnnxOptions
 from convmixer.config.options import Options, options_of
-from convmixer.config.schema import Config
+from convmixer.config.schema import Config, ExportConfig
 from convmixer.errors import UserError
 
 

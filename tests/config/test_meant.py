@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from convmixer.cli import check_data_command, eval_onnx_command, export_command, infer_command, train_command
-from convmixer.cli.main import COMMANDS
 from convmixer.config.loading import Command, parse
-from convmixer.config.meant import OTHER_NAMES
-from convmixer.config.options import options_of
 from convmixer.errors import UserError
 
 TRAIN, INFER, EXPORT = train_command.COMMAND, infer_command.COMMAND, export_command.COMMAND
@@ -93,12 +89,6 @@ def test_a_yaml_key_too(tmp_path: Path) -> None:
     path.write_text("lr: 0.1\n")
     with pytest.raises(UserError, match=r"mine\.yaml: unknown option lr; did you mean base_lr\?$"):
         parse(TRAIN, ["--config", str(path)])
-
-
-def test_each_entry_of_the_table_is_an_option() -> None:
-    modules = [import_module(f"convmixer.cli.{name.replace('-', '_')}_command") for name in COMMANDS]
-    known = {option.name for module in modules for option in options_of(module.COMMAND.model)}
-    assert OTHER_NAMES.keys() - known == {"config"}
 
 
 def test_the_last_of_two_holds() -> None:

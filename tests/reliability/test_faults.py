@@ -98,7 +98,7 @@ def test_the_disk_of_the_best_weights_is_full(
     options = [*toy_options(toy), f"--best_ckpt_root_dir={disk}"]
     filler = disk / "filler"
 
-    def fill(*_: object) -> None:
+    def fill(*_: object, **__: object) -> None:
         filler.write_bytes(bytes(60_000))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -264,10 +264,10 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     from convmixer.arch import architecture
     from convmixer.errors import UserError
     from convmixer.model import create_model
-    from convmixer.precision import LossScaler
     from convmixer.runs.folders import RunFolders
     from convmixer.training.checkpointing.manager import CheckpointManager
     from convmixer.training.checkpointing.state import TrainState
+    from convmixer.training.loss_scaler import LossScaler
 
     model = create_model("convmixer_8_1", kernel_size=3, patch_size=2, num_classes=2)
     state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1), LossScaler())

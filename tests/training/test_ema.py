@@ -151,19 +151,3 @@ def test_an_update_that_the_device_skips_leaves_the_average() -> None:
         averages.append(ema.weights()["weight"].item())
     # As by hand above; updates count on, so that the last one has d = 0.2 too: 1.8 + 0.8 * 2.2.
     assert averages == pytest.approx([0.9, 1.8, 1.8, 1.8, 3.56])
-
-
-@pytest.mark.parametrize("skip", [None, torch.tensor(0.0)])
-def test_an_average_follows_a_model_that_was_laid_out_anew(skip: torch.Tensor | None) -> None:
-    torch.manual_seed(0)
-    model = nn.Conv2d(3, 4, 2)
-    ema = Ema(model, decay=0.0)
-    first = model.weight.detach().clone()
-    model.to(memory_format=torch.channels_last)
-    ema.take_layout(model)
-    assert torch.equal(ema.weights()["weight"], first)
-    assert ema.weights()["weight"].stride() == model.weight.stride()
-    nn.init.normal_(model.weight)
-    ema.update(model, skip)
-    # d is 0: the average becomes the weights.
-    torch.testing.assert_close(ema.weights()["weight"], model.weight.detach())

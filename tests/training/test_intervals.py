@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from convmixer.config.schema import Config
 from convmixer.training.intervals import Intervals
 
 STEPS = range(1, 13)
@@ -18,7 +19,9 @@ def steps(question: Callable[[int], bool]) -> list[int]:
 
 
 def test_four_epochs_of_three_steps() -> None:
-    intervals = Intervals(steps_per_epoch=3, epochs=4, eval_every=3, print_every=5, summary_every=4)
+    intervals = Intervals(
+        Config(epochs=4, eval_every=3, print_loss_every=5, summary_loss_collect_freq=4), steps_per_epoch=3
+    )
     assert intervals.last_step == 12
     assert steps(intervals.ends_epoch) == [3, 6, 9, 12]
     # The last step is printed, recorded and evaluated whatever the intervals are.
@@ -29,12 +32,12 @@ def test_four_epochs_of_three_steps() -> None:
 
 
 def test_saves_by_steps_come_beside_those_of_epochs() -> None:
-    intervals = Intervals(steps_per_epoch=6, epochs=2, save_every_steps=4)
+    intervals = Intervals(Config(epochs=2, ckpt_save_every_step=4), steps_per_epoch=6)
     assert steps(intervals.saves) == [4, 6, 8, 12]
 
 
 def test_saves_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    intervals = Intervals(steps_per_epoch=100, epochs=1, save_every_seconds=30)
+    intervals = Intervals(Config(epochs=1, ckpt_save_every_sec=30), steps_per_epoch=100)
     start = now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert not intervals.saves(1)

@@ -17,21 +17,23 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convmixer.augment.pipeline import Augmentation
-from convmixer.augment.settings import AugmentSettings
+from convmixer.config.augment import AugmentOptions
+from convmixer.config.optimizer import OptimizerOptions
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import create_model
-from convmixer.precision import LossScaler, Precision
+from convmixer.precision import Precision
 from convmixer.training import step as step_module
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.ema import Ema
 from convmixer.training.loading.batch_loader import TrainBatch
+from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.non_finite import FiniteCheck, NonFinite
 from convmixer.training.optimizer import create_optimizer
 from convmixer.training.step import TrainStep
 
 PREPROCESSING = Preprocessing(size=8)
 # All that a recipe for CIFAR-10 may do to a batch.
-SETTINGS = AugmentSettings(
+SETTINGS = AugmentOptions(
     auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, re_mode="pixel", mixup=0.2, cutmix=1.0, label_smoothing=0.1
 )
 
@@ -74,10 +76,12 @@ def step_of(
     torch.manual_seed(0)
     on = torch.device(device)
     model = create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5).to(on).train()
-    settings = {"lr": 0.1, "beta": (0.9, 0.999), "eps": 1e-8, "momentum": 0.9, "weight_decay": 0.05}
-    made = optimizer(model) if callable(optimizer) else create_optimizer(model, optimizer=optimizer, **settings)
+    if callable(optimizer):
+        made = optimizer(model)
+    else:
+        made = create_optimizer(model, OptimizerOptions(optimizer=optimizer, weight_decay=0.05))
     state = TrainState(model, made, scaler or LossScaler(), Ema(model, 0.99))
-    precision = Precision(torch.float32, device, "fp32", state.scaler)
+    precision = Precision(torch.float32, device, "fp32")
     augment = Augmentation(SETTINGS, PREPROCESSING, 5, seed=1)
     return TrainStep(Network(model, bad), state, augment, precision, lambda _: 0.01, device=on, clip_norm=1.0)
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from convmixer.config.optimizer import OptimizerOptions
 from convmixer.config.options import choices_of
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 from convmixer.model import create_model
-from convmixer.optimizers import OPTIMIZERS, Settings
+from convmixer.optimizers import OPTIMIZERS
 from convmixer.training.optimizer import create_optimizer, honours_found_inf, parameter_groups, set_lr, take_layout
 
-SETTINGS = {"lr": 0.1, "beta": (0.9, 0.99), "eps": 1.0, "momentum": 0.9, "weight_decay": 0.01}
+SETTINGS = {"beta": (0.9, 0.99), "eps": 1.0, "momentum": 0.9, "weight_decay": 0.01}
+
+
+def made(model: nn.Module, name: str, **changes: object) -> torch.optim.Optimizer:
+    """An optimizer with a learning rate of 0.1."""
+    optimizer = create_optimizer(model, OptimizerOptions(optimizer=name, **SETTINGS | changes))  # type: ignore[arg-type]
+    set_lr(optimizer, 0.1)
+    return optimizer
 
 
 def one_unit() -> nn.Linear:
@@ -54,7 +63,7 @@ def decays(model: nn.Module, weight_decay: float = 0.05) -> dict[str, float]:
 )
 def test_two_steps_by_hand(name: str, weights: list[float], biases: list[float]) -> None:
     model = one_unit()
-    optimizer = create_optimizer(model, optimizer=name, **SETTINGS)
+    optimizer = made(model, name)
     for gradient, weight, bias in zip((0.5, -0.25), weights, biases, strict=True):
         model.weight.grad = torch.full((1, 1), gradient)
         model.bias.grad = torch.full((1,), gradient)
@@ -72,8 +81,9 @@ def test_who_honours_found_inf() -> None:
     """By torch's flag those with a fused step; their plain steps refuse it or, as RMSprop's, do not look at it."""
     for name, entry in OPTIMIZERS.items():
         model = one_unit()
-        assert honours_found_inf(create_optimizer(model, optimizer=name, **SETTINGS)) == entry.has_fused, name
-        plain = entry.make(parameter_groups(model, 0.01), Settings(0.1, (0.9, 0.99), 1.0, 0.9), None)
+        assert honours_found_inf(made(model, name)) == entry.has_fused, name
+        module, _, cls = entry.cls.rpartition(".")
+        plain = getattr(import_module(module), cls)(parameter_groups(model, 0.01), lr=0.1)
         assert not honours_found_inf(plain), name
     assert not honours_found_inf(torch.optim.RMSprop(one_unit().parameters()))
 
@@ -81,7 +91,7 @@ def test_who_honours_found_inf() -> None:
 def test_all_parameters_decay_where_asked() -> None:
     """Plain SGD with decay_all: both shrink by 0.1 * 0.01 * 1 beside their gradients 0.5."""
     model = one_unit()
-    optimizer = create_optimizer(model, optimizer="sgd", **SETTINGS | {"momentum": 0.0}, decay_all=True)
+    optimizer = made(model, "sgd", momentum=0.0, decay_all=True)
     model.weight.grad, model.bias.grad = torch.full((1, 1), 0.5), torch.full((1,), 0.5)
     optimizer.step()
     assert (model.weight.item(), model.bias.item()) == pytest.approx((0.949, 0.949))
@@ -89,7 +99,7 @@ def test_all_parameters_decay_where_asked() -> None:
 
 def test_set_lr_holds_for_every_group() -> None:
     model = one_unit()
-    optimizer = create_optimizer(model, optimizer="sgd", **SETTINGS | {"momentum": 0.0})
+    optimizer = made(model, "sgd", momentum=0.0)
     for lr, weight, bias in ((0.2, 0.898, 0.9), (0.0, 0.898, 0.9)):
         set_lr(optimizer, lr)
         model.weight.grad = torch.full((1, 1), 0.5)
@@ -103,7 +113,7 @@ def test_agrees_with_the_plain_step_of_torch(name: str) -> None:
     torch.manual_seed(0)
     models = [create_model("convmixer_16_2", kernel_size=3, patch_size=2, num_classes=5) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
-    ours = create_optimizer(models[0], optimizer=name, **SETTINGS | {"eps": 1e-3})
+    ours = made(models[0], name, eps=1e-3)
     plain_of = {
         "adamw": lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-3, foreach=False, fused=False),
         "adam": lambda groups: torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-3, foreach=False, fused=False),
@@ -172,7 +182,7 @@ def test_frozen_parameters_are_left_out() -> None:
 
 def test_nothing_to_train_is_refused() -> None:
     with pytest.raises(UserError, match="no parameter is left to train"):
-        create_optimizer(one_unit().requires_grad_(False), optimizer="adamw", **SETTINGS)
+        made(one_unit().requires_grad_(False), "adamw")
 
 
 @pytest.mark.parametrize("name", ["adamw", "momentum"])
@@ -182,7 +192,7 @@ def test_moments_of_another_memory_layout_stay_with_their_elements(name: str) ->
     for moments in (torch.channels_last, torch.contiguous_format):
         torch.manual_seed(0)
         model = nn.Conv2d(3, 4, 2, bias=False).to(memory_format=torch.channels_last)
-        optimizer = create_optimizer(model, optimizer=name, **SETTINGS)
+        optimizer = made(model, name)
         for _ in range(2):
             model.weight.grad = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
             optimizer.step()
@@ -199,7 +209,7 @@ def test_a_first_step_that_is_skipped_on_the_device_leaves_nothing(name: str) ->
     ends = []
     for skipped in (False, True):
         model = one_unit()
-        optimizer = create_optimizer(model, optimizer=name, **SETTINGS)
+        optimizer = made(model, name)
         if skipped:
             model.weight.grad, model.bias.grad = torch.full((1, 1), float("nan")), torch.zeros(1)
             optimizer.found_inf = torch.tensor(1.0)

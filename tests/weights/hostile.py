@@ -150,13 +150,14 @@ def main(folder: Path) -> None:
     import os
     import resource
 
+    import torch
     from tests.fuzz.guard import peak
 
     from convmixer.cli.train_command import COMMAND
     from convmixer.config.loading import parse
-    from convmixer.data.classes import ClassMap
+    from convmixer.distributed.processes import Processes
     from convmixer.errors import UserError
-    from convmixer.training.network import create_network, read_start
+    from convmixer.training.resolve import resolve_run
     from convmixer.weights.load import load_model
 
     now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -164,14 +165,14 @@ def main(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or path.name == "config.json":
             continue
-        for use in ("load_model", "create_network") if "wide" in path.name else ("load_model",):
+        for use in ("load_model", "resolve_run") if "wide" in path.name else ("load_model",):
             start, before = time.monotonic(), peak()
             try:
                 if use == "load_model":
                     load_model(path, activation="relu")
                 else:
-                    resolved = parse(COMMAND, ["--pretrained", str(path), "--activation", "relu"])
-                    create_network(resolved, read_start(resolved.options), ClassMap(("a", "b")))
+                    resolved = parse(COMMAND, ["--set=digits", "--pretrained", str(path), "--activation", "relu"])
+                    resolve_run(resolved, torch.device("cpu"), Processes(), "", lambda _: None)
                 said = "accepted"
             except UserError as error:
                 said = str(error)

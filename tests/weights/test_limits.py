@@ -59,7 +59,7 @@ def test_each_is_refused_for_what_it_is(results: list[dict[str, object]]) -> Non
         assert EXPECTED[str(result["file"])] in str(result["said"])
     assert {result["use"] for result in results if result["file"] == "wide.safetensors"} == {
         "load_model",
-        "create_network",
+        "resolve_run",
     }
 
 

@@ -156,7 +156,7 @@ def _announce(run: ResolvedRun, model: ConvMixer, loader: BatchLoader, resumed: 
     data, sampler, arch = run.data, run.sampler, run.architecture
     count = sum(parameter.numel() for parameter in model.parameters())
     scaling = LossScaler.of(run.config, run.precision).description
-    note(f"{arch.name}: {count:,} parameters, {arch.activation}, {run.device}, {run.precision.description}, {scaling}")
+    note(f"{arch.name}: {count:,} parameters, {arch.activation}, {run.device}, {run.precision.description}; {scaling}")
     note(f"{len(data.train)} training and {len(data.val)} evaluation images of {len(data.classes)} classes")
     if isinstance(loader, DeviceLoader):
         note(f"the training images, {loader.images.nbytes / 1e6:.3g} MB, are kept on {run.device}")
