@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args
 
 from convmixer.errors import UserError
@@ -32,6 +32,28 @@ class Architecture:
     @property
     def name(self) -> str:
         return f"convmixer_{self.dim}_{self.depth}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the shapes of the parameters tell of an architecture: all of it but the activation."""
+
+    dim: int
+    depth: int
+    kernel_size: int
+    patch_size: int
+    num_classes: int
+    in_chans: int
+
+    @classmethod
+    def of(cls, arch: Architecture) -> Shape:
+        return cls(**{item.name: getattr(arch, item.name) for item in fields(cls)})
+
+    def with_activation(self, activation: Activation) -> Architecture:
+        return Architecture(**asdict(self), activation=activation)
+
+    def __str__(self) -> str:
+        return f"convmixer_{self.dim}_{self.depth} (kernel {self.kernel_size}, patch {self.patch_size})"
 
 
 VARIANTS = {

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from convmixer.arch import architecture
-from convmixer.backends.about import About, decode
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.metadata import ModelMetadata, decode
 
-ABOUT = About(
+ABOUT = ModelMetadata(
     architecture("convmixer_8_2", num_classes=2),
     ClassMap(("cat", "Käse\n")),
     Preprocessing(size=8, crop_pct=0.9, interpolation="bilinear", exif=True),
@@ -26,7 +26,7 @@ def test_what_is_written_is_read() -> None:
 
 
 def test_a_network_without_class_names() -> None:
-    about = About(ABOUT.architecture, None, ABOUT.preprocessing, "")
+    about = ModelMetadata(ABOUT.architecture, None, ABOUT.preprocessing, "")
     assert decode(about.encode()) == about
 
 

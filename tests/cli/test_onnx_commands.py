@@ -196,13 +196,15 @@ def test_a_bad_image_is_named_and_not_scored(convmixer: Command, here: Path, col
 def named(here: Path, colours: Path) -> Path:
     """A model of three named classes, in the form of ours but with the weights of `foreign_model`."""
     from convmixer.arch import architecture
-    from convmixer.backends.about import KEY, About
     from convmixer.data.classes import ClassMap
     from convmixer.data.preprocessing import Preprocessing
+    from convmixer.metadata import KEY, ModelMetadata
 
     model = onnx.load(str(foreign_model(here / "named.onnx", "float[1, 3, 10, 10] pixels")))
     names = ClassMap(("a red", "b green", "c blue"))
-    about = About(architecture("convmixer_8_1", num_classes=3), names, Preprocessing(size=10, crop_pct=1.0), "0" * 64)
+    about = ModelMetadata(
+        architecture("convmixer_8_1", num_classes=3), names, Preprocessing(size=10, crop_pct=1.0), "0" * 64
+    )
     model.metadata_props.add(key=KEY, value=about.encode())
     onnx.save_model(model, here / "named.onnx")
     return here / "named.onnx"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from convmixer.arch import architecture
-from convmixer.backends.about import About
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
 
 
@@ -33,13 +33,15 @@ def lively_model(arch: str, **options: object) -> ConvMixer:
     return model
 
 
-def about_of(model: ConvMixer, **changes: Any) -> About:
-    """The record of a network, its input as the changes say: `size`, `crop_pct`, `interpolation` and About's own."""
+def about_of(model: ConvMixer, **changes: Any) -> ModelMetadata:
+    """The record of a network, its input as the changes say: `size`, `crop_pct`, `interpolation` and ModelMetadata's own."""
     shape = {name: changes.pop(name) for name in ("size", "crop_pct", "interpolation") if name in changes}
     channels = model.arch.in_chans
     inputs = Preprocessing(**{"size": 16, "mean": (0.45,) * channels, "std": (0.22,) * channels, **shape})
     names = ClassMap(tuple(f"class {number}" for number in range(model.arch.num_classes)))
-    return About(model.arch, **{"classes": names, "preprocessing": inputs, "source_sha256": "0" * 64, **changes})
+    return ModelMetadata(
+        model.arch, **{"classes": names, "preprocessing": inputs, "source_sha256": "0" * 64, **changes}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from convmixer.arch import VARIANTS, architecture
-from convmixer.backends.about import About, decode
 from convmixer.backends.mindspore_runtime import open_mindspore, side_file
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.data.classes import ClassMap
@@ -23,6 +22,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import UserError
 from convmixer.exporters.mindspore import build_cell, export_mindspore
+from convmixer.metadata import ModelMetadata, decode
 from convmixer.model import ConvMixer
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_layout
@@ -49,9 +49,11 @@ def random_model(arch: str, **options: object) -> ConvMixer:
     return model
 
 
-def about(model: ConvMixer, size: int = 16, **changes: Any) -> About:
+def about(model: ConvMixer, size: int = 16, **changes: Any) -> ModelMetadata:
     inputs = Preprocessing(size=size, mean=(0.5,) * model.arch.in_chans, std=(0.25,) * model.arch.in_chans)
-    return About(model.arch, **{"classes": CLASSES, "preprocessing": inputs, "source_sha256": "0" * 64, **changes})
+    return ModelMetadata(
+        model.arch, **{"classes": CLASSES, "preprocessing": inputs, "source_sha256": "0" * 64, **changes}
+    )
 
 
 def images_of(model: ConvMixer, count: int, size: int = 16) -> np.ndarray:

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from tests.exporters.conftest import about_of, lively_model
 
-from convmixer.backends.about import About, decode
 from convmixer.backends.model_file import DeviceRequest, ModelFile
 from convmixer.backends.onnx.runtime import open_onnx
 from convmixer.backends.torch_runtime import TorchRuntime
@@ -24,6 +23,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import UserError
 from convmixer.exporters.onnx import write_onnx
+from convmixer.metadata import ModelMetadata, decode
 from convmixer.model import ConvMixer
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
@@ -39,11 +39,11 @@ def opened(path: Path) -> ModelFile:
     return open_onnx(str(path), as_recorded, DeviceRequest("CPU"))
 
 
-def torch_logits(model: ConvMixer, about: About, images: np.ndarray) -> np.ndarray:
+def torch_logits(model: ConvMixer, about: ModelMetadata, images: np.ndarray) -> np.ndarray:
     return TorchRuntime(model, about.preprocessing, torch.device("cpu")).logits(images)
 
 
-def crops_of(about: About, count: int) -> np.ndarray:
+def crops_of(about: ModelMetadata, count: int) -> np.ndarray:
     size, channels = about.preprocessing.size, about.preprocessing.channels
     return np.random.default_rng(1).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
 
@@ -178,7 +178,7 @@ def test_half_precision(tmp_path: Path, small: ConvMixer, written: Path) -> None
     assert next(small.parameters()).dtype == torch.float32, "the network itself stays as it was"
 
 
-def calibration_of(about: About) -> Callable[[], Iterator[np.ndarray]]:
+def calibration_of(about: ModelMetadata) -> Callable[[], Iterator[np.ndarray]]:
     return lambda: iter([crops_of(about, 16)])
 
 

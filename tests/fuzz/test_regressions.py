@@ -19,11 +19,11 @@ from convmixer.config.schema import Config
 from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
+from convmixer.metadata import KEY
 from convmixer.model import ConvMixer
 from convmixer.policy_spec import parse_policy
 from convmixer.training.checkpointing.checkpoint import fault_of
 from convmixer.weights.read import read_weights
-from convmixer.weights.record import KEY
 from convmixer.weights.write import write_weights
 
 TRAIN = Command("train", "", Config, takes_config=True)

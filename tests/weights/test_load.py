@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from convmixer.arch import VARIANTS, Activation, Architecture
+from convmixer.arch import VARIANTS, Activation, Architecture, Shape
 from convmixer.errors import UserError
 from convmixer.weights.layouts import Layout
 from convmixer.weights.load import complete, load_into, load_model
 from convmixer.weights.read import WeightFile, read_weights
-from convmixer.weights.record import Shape
 from convmixer.weights.write import write_layout, write_weights
 
 DATA = Path(__file__).parent / "data"

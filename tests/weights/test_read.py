@@ -16,13 +16,12 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from convmixer.arch import Architecture
+from convmixer.arch import Architecture, Shape
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.model import create_model
 from convmixer.weights.read import read_weights
-from convmixer.weights.record import Shape
 from convmixer.weights.write import write_layout, write_weights
 
 DATA = Path(__file__).parent / "data"

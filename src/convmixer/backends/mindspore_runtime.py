@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from convmixer.backends import about
-from convmixer.backends.about import About
 from convmixer.backends.model_file import Chooser, ModelFile
 from convmixer.backends.probabilities import Undo, random_image, undo_for
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.metadata import ModelMetadata, decode
 
 SUFFIX = ".mindir"
 
@@ -112,11 +111,11 @@ def _shapes(path: Path) -> tuple[int | None, int, int | None, int]:
     return (batch if batch > 0 else None), channels, (size if size > 0 else None), outputs[0][1]
 
 
-def _record(path: Path) -> About | None:
+def _record(path: Path) -> ModelMetadata | None:
     side = side_file(path)
     if not side.is_file():
         return None
     try:
-        return about.decode(side.read_text(encoding="utf-8"))
+        return decode(side.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{side}: cannot be used: {error}") from None

@@ -19,8 +19,8 @@ from convmixer.inputs import overruled, preprocessing_for
 from convmixer.terminal.progress import note
 
 if TYPE_CHECKING:
-    from convmixer.backends.about import About
     from convmixer.exporters.formats import Format
+    from convmixer.metadata import ModelMetadata
     from convmixer.model import ConvMixer
 
 COMMAND = Command("export", "Export the weights of --pretrained, and compare.", ExportConfig, takes_config=True)
@@ -38,12 +38,12 @@ def main(argv: Sequence[str]) -> int:
     from convmixer.exporters.formats import FORMATS
 
     form = FORMATS[config.file_format]
-    model, about = _open(resolved)
-    target = _target(config.output, about.architecture.name, form.suffix)
+    model, metadata = _open(resolved)
+    target = _target(config.output, metadata.architecture.name, form.suffix)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             written = Path(folder, target.name)
-            _write(resolved, form, model, about, written)
+            _write(resolved, form, model, metadata, written)
             _publish(Path(folder), target)
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
@@ -51,9 +51,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
+def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata]:
     """The network on the CPU, and what the exported file will say of itself."""
-    from convmixer.backends.about import About
+    from convmixer.metadata import ModelMetadata
     from convmixer.weights.load import build, complete
     from convmixer.weights.read import read_weights
 
@@ -68,8 +68,15 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, About]:
         note(line)
     with weights.path.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
-    about = About(architecture, weights.classes, preprocessing, source, config.precision, config.embed_preprocess)
-    return model, about
+    metadata = ModelMetadata(
+        architecture,
+        weights.classes,
+        preprocessing,
+        source_sha256=source,
+        precision=config.precision,
+        embed_preprocess=config.embed_preprocess,
+    )
+    return model, metadata
 
 
 def _target(output: str | None, name: str, suffix: str) -> Path:
@@ -84,17 +91,19 @@ def _target(output: str | None, name: str, suffix: str) -> Path:
     return target
 
 
-def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, about: About, path: Path) -> None:
+def _write(
+    resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, metadata: ModelMetadata, path: Path
+) -> None:
     """Write the file and the comparison beside it. Raises UserError (exit 1) where they differ too much."""
     from convmixer.exporters.images import crops, open_images
     from convmixer.exporters.parity import TOLERANCES, table
 
     config = resolved.options
-    threads, inputs = config.num_parallel_workers, about.preprocessing
+    threads, inputs = config.num_parallel_workers, metadata.known_preprocessing
     shown = open_images(resolved, config.parity_images, train=False) if form.runs else None
     form.write(
         model,
-        about,
+        metadata,
         path,
         lambda: crops(open_images(resolved, config.calibration_images, train=True), inputs, threads, config.max_pixels),
         config.opset,
@@ -102,14 +111,18 @@ def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, abo
     if shown is None:
         note(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")
         return
-    tolerance = config.tolerance or TOLERANCES[about.precision]
-    parity = _parity(model, about, path, list(crops(shown, inputs, threads, config.max_pixels)))
+    tolerance = config.tolerance or TOLERANCES[metadata.precision]
+    parity = _parity(model, metadata, path, list(crops(shown, inputs, threads, config.max_pixels)))
     for line in table(path.name, parity, tolerance).splitlines():
         note(line)
-    facts: dict[str, Any] = {"file": path.name, "precision": about.precision, "source_sha256": about.source_sha256}
+    facts: dict[str, Any] = {
+        "file": path.name,
+        "precision": metadata.precision,
+        "source_sha256": metadata.source_sha256,
+    }
     facts |= {"tolerance": tolerance, **parity.to_dict()}
-    if about.embed_preprocess:
-        facts["preprocessing_levels"] = _check_preprocessing(about, shown, config.max_pixels)
+    if metadata.embed_preprocess:
+        facts["preprocessing_levels"] = _check_preprocessing(metadata, shown, config.max_pixels)
     if not parity.within(tolerance):
         raise UserError(
             f"{path.name}: its logits differ from the weights' by {parity.difference:.2g} of the largest, more than "
@@ -119,7 +132,7 @@ def _write(resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, abo
     path.with_name(f"{path.name}.parity.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> Any:
+def _parity(model: ConvMixer, metadata: ModelMetadata, path: Path, batches: list[Any]) -> Any:
     import torch
 
     from convmixer.backends.model_file import DeviceRequest
@@ -128,17 +141,17 @@ def _parity(model: ConvMixer, about: About, path: Path, batches: list[Any]) -> A
     from convmixer.exporters.parity import compare
 
     def same(record: object, channels: int, size: int | None = None) -> Any:
-        return about.preprocessing
+        return metadata.known_preprocessing
 
     exported = open_model(str(path), same, DeviceRequest("CPU"))
-    return compare(TorchRuntime(model, about.preprocessing, torch.device("cpu")), exported.runtime, batches)
+    return compare(TorchRuntime(model, metadata.known_preprocessing, torch.device("cpu")), exported.runtime, batches)
 
 
-def _check_preprocessing(about: About, source: Any, max_pixels: int) -> float:
+def _check_preprocessing(metadata: ModelMetadata, source: Any, max_pixels: int) -> float:
     """Largest difference of the graph's own preprocessing, in levels. Raises UserError (exit 1) above one."""
     from convmixer.exporters.preprocess import largest_difference
 
-    levels = largest_difference(about.preprocessing, source, max_pixels)
+    levels = largest_difference(metadata.known_preprocessing, source, max_pixels)
     note(f"the graph's own preprocessing differs by at most {levels:.3g} of 255 levels")
     if levels > 1.01:
         raise UserError("--embed_preprocess: the graph's crops differ by more than a level", exit_code=RUN_FAILED)

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from convmixer.backends.about import About
 from convmixer.errors import UserError
+from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
 
 # Yields crops uint8 [N, size, size, channels] of images that represent what the network will see.
@@ -20,7 +20,9 @@ Calibration = Callable[[], Iterator[np.ndarray]]
 class Writer(Protocol):
     """Writes an exported file, and what belongs beside it under names that begin with the file's. `opset`: of ONNX."""
 
-    def __call__(self, model: ConvMixer, about: About, path: Path, calibration: Calibration, opset: int) -> None: ...
+    def __call__(
+        self, model: ConvMixer, metadata: ModelMetadata, path: Path, calibration: Calibration, opset: int
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -33,25 +35,25 @@ class Format:
 
 
 # The engines are imported late: each is an extra of its own.
-def _onnx(model: ConvMixer, about: About, path: Path, calibration: Calibration, opset: int) -> None:
+def _onnx(model: ConvMixer, metadata: ModelMetadata, path: Path, calibration: Calibration, opset: int) -> None:
     try:
         from convmixer.exporters.onnx import write_onnx
     except ModuleNotFoundError as error:
         raise UserError(f"--file_format: ONNX needs {error.name}, pip install 'convmixer[onnx]'") from None
 
-    write_onnx(model, about, path, calibration, opset)
+    write_onnx(model, metadata, path, calibration, opset)
 
 
-def _mindir(model: ConvMixer, about: About, path: Path, calibration: Calibration, opset: int) -> None:
+def _mindir(model: ConvMixer, metadata: ModelMetadata, path: Path, calibration: Calibration, opset: int) -> None:
     from convmixer.exporters.mindspore import export_mindspore
 
-    export_mindspore(model, about, path, "MINDIR")
+    export_mindspore(model, metadata, path, "MINDIR")
 
 
-def _air(model: ConvMixer, about: About, path: Path, calibration: Calibration, opset: int) -> None:
+def _air(model: ConvMixer, metadata: ModelMetadata, path: Path, calibration: Calibration, opset: int) -> None:
     from convmixer.exporters.mindspore import export_mindspore
 
-    export_mindspore(model, about, path, "AIR")
+    export_mindspore(model, metadata, path, "AIR")
 
 
 FORMATS = {

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from convmixer.backends.about import About
 from convmixer.backends.mindspore_runtime import import_mindspore, side_file
 from convmixer.errors import UserError
+from convmixer.metadata import ModelMetadata, encode
 from convmixer.model import ConvMixer
 from convmixer.weights.layouts import from_native
 
 
-def export_mindspore(model: ConvMixer, about: About, path: Path, file_format: Literal["MINDIR", "AIR"]) -> None:
-    """Write the network to `path`, and what `about` says of it to `side_file(path)`.
+def export_mindspore(
+    model: ConvMixer, metadata: ModelMetadata, path: Path, file_format: Literal["MINDIR", "AIR"]
+) -> None:
+    """Write the network to `path`, and what `metadata` says of it to `side_file(path)`.
 
     `path` must end in .mindir or .air, as MindSpore names its files. The graph takes float32 [N, in_chans, size, size],
     normalised, of the preprocessing's size: any N in a MINDIR file, 1 in an AIR file. Raises UserError where MindSpore
@@ -21,7 +23,7 @@ def export_mindspore(model: ConvMixer, about: About, path: Path, file_format: Li
     """
     mindspore = import_mindspore()
     cell = build_cell(model)
-    batch, size = None if file_format == "MINDIR" else 1, about.preprocessing.size
+    batch, size = None if file_format == "MINDIR" else 1, metadata.known_preprocessing.size
     shape = [batch, model.arch.in_chans, size, size]
     inputs = mindspore.Tensor(shape=shape, dtype=mindspore.float32, init=None if batch is None else "zeros")
     try:
@@ -30,7 +32,7 @@ def export_mindspore(model: ConvMixer, about: About, path: Path, file_format: Li
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{file_format}: MindSpore refuses the export: {reason}") from None
     record = side_file(path)
-    record.write_text(about.encode() + "\n", encoding="utf-8")
+    record.write_text(encode(metadata) + "\n", encoding="utf-8")
     # MindSpore lets nobody but the owner read its file.
     path.chmod(record.stat().st_mode)
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from convmixer import __version__
-from convmixer.backends.about import KEY, About
 from convmixer.errors import UserError
 from convmixer.exporters.preprocess import NORMALISED, preprocessing_graph
 from convmixer.exporters.quantise import quantise
+from convmixer.metadata import KEY, ModelMetadata, encode
 from convmixer.model import ConvMixer
 
 INPUT, OUTPUT = "input", "logits"
@@ -42,7 +42,7 @@ class _HalfPrecision(nn.Module):
 
 def write_onnx(
     model: ConvMixer,
-    about: About,
+    metadata: ModelMetadata,
     path: Path,
     calibration: Callable[[], Iterator[np.ndarray]] | None = None,
     opset: int = OPSET,
@@ -53,14 +53,14 @@ def write_onnx(
     [batch, height, width, channels]. Output `logits`, float [batch, classes]. `calibration()` yields crops uint8
     [N, size, size, channels] for int8. Raises UserError for what ONNX, or this opset, does not have.
     """
-    front = preprocessing_graph(about.preprocessing, opset) if about.embed_preprocess else None
-    proto = network_graph(model, about, opset)
-    if about.precision == "int8":
+    front = preprocessing_graph(metadata.known_preprocessing, opset) if metadata.embed_preprocess else None
+    proto = network_graph(model, metadata, opset)
+    if metadata.precision == "int8":
         assert calibration is not None
-        proto = quantise(proto, INPUT, calibration(), about.preprocessing)
+        proto = quantise(proto, INPUT, calibration(), metadata.known_preprocessing)
     if front is not None:
         proto = _joined(front, proto)
-    _describe(proto, about)
+    _describe(proto, metadata)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -69,10 +69,10 @@ def write_onnx(
     path.write_bytes(proto.SerializeToString())
 
 
-def network_graph(model: ConvMixer, about: About, opset: int = OPSET) -> onnx.ModelProto:
-    """The network alone, for any batch size, in half precision where `about` says fp16."""
-    size, arch = about.preprocessing.size, model.arch
-    network = _HalfPrecision(model) if about.precision == "fp16" else model
+def network_graph(model: ConvMixer, metadata: ModelMetadata, opset: int = OPSET) -> onnx.ModelProto:
+    """The network alone, for any batch size, in half precision where `metadata` says fp16."""
+    size, arch = metadata.known_preprocessing.size, model.arch
+    network = _HalfPrecision(model) if metadata.precision == "fp16" else model
     # A batch of one would be taken for a constant.
     example = torch.zeros(2, arch.in_chans, size, size)
     program = torch.onnx.export(
@@ -118,16 +118,16 @@ def _joined(front: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProto
     return onnx.compose.merge_models(graph, network, io_map=[(NORMALISED, INPUT)])
 
 
-def _describe(proto: onnx.ModelProto, about: About) -> None:
+def _describe(proto: onnx.ModelProto, metadata: ModelMetadata) -> None:
     """Say what the model is, and leave out the exporter's traces, which name the files of this machine."""
     graph = proto.graph
     for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph):
         del item.metadata_props[:]
         item.doc_string = ""
     del proto.metadata_props[:]
-    proto.metadata_props.add(key=KEY, value=about.encode())
+    proto.metadata_props.add(key=KEY, value=encode(metadata))
     proto.producer_name, proto.producer_version = "convmixer", __version__
-    graph.name = about.architecture.name
+    graph.name = metadata.architecture.name
     # Merging names a domain twice.
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     del proto.opset_import[:]

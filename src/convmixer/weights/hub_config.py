@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convmixer.arch import ACTIVATIONS, Activation
+from convmixer.arch import ACTIVATIONS, Activation, Shape
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.weights.folder import INDEX, read_json
-from convmixer.weights.record import Shape
 
 CONFIG = "config.json"
 _BESIDE = ("model.safetensors", "pytorch_model.bin")

@@ -9,13 +9,12 @@ from typing import cast
 
 import torch
 
-from convmixer.arch import ACTIVATIONS, VARIANTS, Activation, Architecture, parse_arch
+from convmixer.arch import ACTIVATIONS, VARIANTS, Activation, Architecture, Shape, parse_arch
 from convmixer.data.classes import ClassMap
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 from convmixer.weights.head import head_for
 from convmixer.weights.read import WeightFile, read_weights
-from convmixer.weights.record import Shape
 
 _log = logging.getLogger(__name__)
 _NAMES_SHOWN = 6

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from convmixer.arch import Activation, Architecture
+from convmixer.arch import Activation, Architecture, Shape
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.metadata import KEY, decode
 from convmixer.terminal.progress import note
-from convmixer.weights import record
 from convmixer.weights.entries import TENSORS_MAX, choose
 from convmixer.weights.folder import INDEX, file_of_folder, read_shards
 from convmixer.weights.hub_config import read_hub_config
 from convmixer.weights.layouts import COUNTER, Layout
 from convmixer.weights.mindspore_ckpt import looks_like_checkpoint, read_checkpoint
 from convmixer.weights.published import Published, fetch, nearest, published
-from convmixer.weights.record import Shape
+from convmixer.weights.seal import seal_with
 from convmixer.weights.structure import shape_of
 from convmixer.weights.torch_file import read_torch_file
 
@@ -106,11 +106,11 @@ def _read(path: Path, entry: str | None) -> WeightFile:
     state, source = choice.state, choice.layout
     _add_counters(state)
     shape = shape_of(path, state)
-    own = metadata.get(record.KEY) if source in ("ours", "timm") else None
+    own = metadata.get(KEY) if source in ("ours", "timm") else None
     if own is None:
         return _described_by_config(WeightFile(state, shape, None, None, None, source, path, metadata))
     try:
-        said = record.decode(str(own), content)
+        said = decode(str(own), seal_with(content))
     except ValueError as error:
         raise UserError(f"{path}: a damaged weight file: {error}.") from None
     if Shape.of(said.architecture) != shape:

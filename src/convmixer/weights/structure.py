@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from convmixer.arch import Shape
 from convmixer.errors import UserError
-from convmixer.weights.record import Shape
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _OURS = re.compile(r"(?:stem\.(?:conv|norm)|blocks\.\d+\.(?:depth|point)wise(?:_norm)?|head)\.")

@@ -15,11 +15,11 @@ from convmixer.arch import Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.metadata import KEY, ModelMetadata, encode
 from convmixer.runs.durable import write_file
-from convmixer.weights import record
 from convmixer.weights.layouts import Layout, from_native
 from convmixer.weights.mindspore_ckpt import encode_checkpoint
-from convmixer.weights.record import Record
+from convmixer.weights.seal import seal_with
 
 
 def write_weights(
@@ -38,7 +38,9 @@ def write_weights(
     code 1) where the disk refuses; the file that stood there before is then untouched.
     """
     tensors = _renamed(_on_cpu(state), layout, architecture)
-    metadata = record.encode(Record(architecture, classes, preprocessing, extra or {}), tensors)
+    record = ModelMetadata(architecture, classes, preprocessing, extra or {})
+    # A single key: safetensors writes several in an order of its own, which would make equal files differ.
+    metadata = {KEY: encode(record, seal_with(tensors))}
     if layout == "timm":
         metadata["format"] = "pt"  # transformers, which loads timm's files too, asks for it
     _replace(Path(path), safetensors.torch.save(tensors, metadata))

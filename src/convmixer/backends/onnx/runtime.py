@@ -13,7 +13,6 @@ from threading import Timer
 import numpy as np
 import onnxruntime
 
-from convmixer.backends.about import KEY, About, decode
 from convmixer.backends.memory_limit import memory_growth
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.onnx.input import form_of
@@ -29,18 +28,21 @@ from convmixer.backends.onnx.session import (
 from convmixer.backends.probabilities import Undo, random_image, undo_for
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.metadata import KEY, ModelMetadata, decode
 from convmixer.terminal.progress import note
 
 
 class OnnxRuntime:
     """Runs a session whose only input is a batch of images; `output` names the one that holds the logits.
 
-    A file of ours with its preprocessing in the graph takes whole images, uint8, as `about` says.
+    A file of ours with its preprocessing in the graph takes whole images, uint8, as `metadata` says.
     """
 
-    def __init__(self, path: str, session: onnxruntime.InferenceSession, about: About | None, output: str) -> None:
-        self.path, self.session, self.about, self.output = path, session, about, output
-        self.embedded = about is not None and about.embed_preprocess
+    def __init__(
+        self, path: str, session: onnxruntime.InferenceSession, metadata: ModelMetadata | None, output: str
+    ) -> None:
+        self.path, self.session, self.metadata, self.output = path, session, metadata, output
+        self.embedded = metadata is not None and metadata.embed_preprocess
         self.form = form_of(path, session.get_inputs())
         if self.embedded and not (self.form.takes_pixels and self.form.channels_last):
             raise UserError(f"{path}: a damaged ONNX file: its input is not the one that its record names")
@@ -48,7 +50,7 @@ class OnnxRuntime:
         self.undo: Undo | None = None
         self.num_classes: int | None = None
         # Until `open_onnx` has chosen, what the file says.
-        self.preprocessing = about.preprocessing if about is not None else Preprocessing()
+        self.preprocessing = (None if metadata is None else metadata.preprocessing) or Preprocessing()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, size, size, channels] -> float32 [N, classes]."""
@@ -88,8 +90,8 @@ class OnnxRuntime:
 
     def _canvases(self, images: np.ndarray) -> np.ndarray:
         size = images.shape[1]
-        assert self.about is not None
-        side = self.about.preprocessing.resize
+        assert self.metadata is not None
+        side = self.metadata.known_preprocessing.resize
         first = round((side - size) / 2)
         out = np.zeros((len(images), side, side, images.shape[3]), np.uint8)
         out[:, first : first + size, first : first + size] = images
@@ -128,32 +130,32 @@ def open_onnx(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
     file = OnnxFile.checked(path)
     cautious = file.graph.computes_constants() or providers != [CPU]
     session = file.session([CPU], fold=not cautious)
-    about = _about(path, session)
-    runtime = OnnxRuntime(path, session, about, _output(path, session, request.output))
+    metadata = _metadata(path, session)
+    runtime = OnnxRuntime(path, session, metadata, _output(path, session, request.output))
     chosen = _choose(runtime, choose)
     runtime.preprocessing = chosen
     answers = runtime.prove(*file.bounds(chosen, runtime.form.batch or 1))
     runtime.undo = undo_for(path, answers, file.graph.last_operator(runtime.output))
     runtime.num_classes = count = answers.shape[1]
-    classes = None if about is None else about.classes
+    classes = None if metadata is None else metadata.classes
     if count < 1:
         raise UserError(f"{path}: answers in {count} classes")
     if classes is not None and len(classes) != count:
         raise UserError(f"{path}: names {len(classes)} classes, but answers in {count}")
     if other_engine:
         index = [entry.name for entry in session.get_outputs()].index(runtime.output)
-        runtime.answer = _openvino(path, about, index)
+        runtime.answer = _openvino(path, metadata, index)
     elif cautious:
         runtime.session = file.session(providers)
         if request.is_explicit and request.target == "GPU" and runtime.session.get_providers()[0] == CPU:
             raise UserError("GPU: ONNX Runtime could not start on it; leave the option out to run on the CPU")
-    return ModelFile(runtime, chosen, classes, count, None if about is None else about.architecture)
+    return ModelFile(runtime, chosen, classes, count, None if metadata is None else metadata.architecture)
 
 
 def _choose(runtime: OnnxRuntime, choose: Chooser) -> Preprocessing:
     """The preprocessing, as far as the file leaves a choice."""
-    path, form, about = runtime.path, runtime.form, runtime.about
-    record = None if about is None else about.preprocessing
+    path, form, metadata = runtime.path, runtime.form, runtime.metadata
+    record = None if metadata is None else metadata.preprocessing
     size = record.size if runtime.embedded and record is not None else form.side
     chosen = choose(record, form.channels or (3 if record is None else record.channels), size)
     if size is not None and chosen.size != size:
@@ -184,7 +186,7 @@ def _output(path: str, session: onnxruntime.InferenceSession, wanted: str | None
     return chosen
 
 
-def _openvino(path: str, about: About | None, output: int) -> Callable[[np.ndarray], object]:
+def _openvino(path: str, metadata: ModelMetadata | None, output: int) -> Callable[[np.ndarray], object]:
     """The file in OpenVINO; what it leaves in fp32 stays so, but for the rest of an int8 or fp16 one."""
     try:
         import openvino
@@ -198,13 +200,13 @@ def _openvino(path: str, about: About | None, output: int) -> Callable[[np.ndarr
         graph = core().read_model(path)
     except RuntimeError as error:
         raise UserError(f"{path}: OpenVINO does not know it: {first_line(error)}") from None
-    lower = is_quantised(graph) or (about is not None and about.precision != "fp32")
+    lower = is_quantised(graph) or (metadata is not None and metadata.precision != "fp32")
     precision = "bf16" if lower and has_bf16() else "f32"
     note(f"OpenVINO {openvino.__version__.partition('-')[0]}, {'int8 and ' if is_quantised(graph) else ''}{precision}")
     return OpenVinoEngine(graph, precision, output)
 
 
-def _about(path: str, session: onnxruntime.InferenceSession) -> About | None:
+def _metadata(path: str, session: onnxruntime.InferenceSession) -> ModelMetadata | None:
     try:
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         return None if text is None else decode(text)
