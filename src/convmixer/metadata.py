@@ -1,4 +1,4 @@
-"""What a model file says of itself: one JSON record, in safetensors, in ONNX, or beside a file that has no place for it.
+"""What a model file says of itself: one JSON record, in safetensors, in ONNX, or beside a file without a place for it.
 
 Format 2 is the same in all of them. Format 1 had two forms, one of weight files and one of exported files; both are
 still read.

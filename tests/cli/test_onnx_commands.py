@@ -198,14 +198,12 @@ def named(here: Path, colours: Path) -> Path:
     from convmixer.arch import architecture
     from convmixer.data.classes import ClassMap
     from convmixer.data.preprocessing import Preprocessing
-    from convmixer.metadata import KEY, ModelMetadata
+    from convmixer.metadata import KEY, ModelMetadata, encode
 
     model = onnx.load(str(foreign_model(here / "named.onnx", "float[1, 3, 10, 10] pixels")))
     names = ClassMap(("a red", "b green", "c blue"))
-    about = ModelMetadata(
-        architecture("convmixer_8_1", num_classes=3), names, Preprocessing(size=10, crop_pct=1.0), "0" * 64
-    )
-    model.metadata_props.add(key=KEY, value=about.encode())
+    metadata = ModelMetadata(architecture("convmixer_8_1", num_classes=3), names, Preprocessing(size=10, crop_pct=1.0))
+    model.metadata_props.add(key=KEY, value=encode(metadata))
     onnx.save_model(model, here / "named.onnx")
     return here / "named.onnx"
 
@@ -229,7 +227,7 @@ def test_other_class_names_are_refused_with_both_lists(convmixer: Command, colou
 def test_a_damaged_record_is_refused(convmixer: Command, colours: Path, named: Path) -> None:
     named.write_bytes(named.read_bytes().replace(b"b green", b"b grown"))
     done = convmixer("eval-onnx", colours, "--onnx_path", named)
-    assert (done.code, "class names do not fit" in done.error) == (2, True)
+    assert (done.code, "its SHA-256 does not fit its content" in done.error) == (2, True)
 
 
 @pytest.mark.parametrize("door", ["eval_onnx.py", "infer_onnx.py"])

@@ -33,8 +33,8 @@ def lively_model(arch: str, **options: object) -> ConvMixer:
     return model
 
 
-def about_of(model: ConvMixer, **changes: Any) -> ModelMetadata:
-    """The record of a network, its input as the changes say: `size`, `crop_pct`, `interpolation` and ModelMetadata's own."""
+def metadata_of(model: ConvMixer, **changes: Any) -> ModelMetadata:
+    """The record of a network, its input as the changes say: `size`, `crop_pct`, `interpolation` and the record's own."""
     shape = {name: changes.pop(name) for name in ("size", "crop_pct", "interpolation") if name in changes}
     channels = model.arch.in_chans
     inputs = Preprocessing(**{"size": 16, "mean": (0.45,) * channels, "std": (0.22,) * channels, **shape})

@@ -22,7 +22,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import UserError
 from convmixer.exporters.mindspore import build_cell, export_mindspore
-from convmixer.metadata import ModelMetadata, decode
+from convmixer.metadata import ModelMetadata, decode, encode
 from convmixer.model import ConvMixer
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_layout
@@ -49,7 +49,7 @@ def random_model(arch: str, **options: object) -> ConvMixer:
     return model
 
 
-def about(model: ConvMixer, size: int = 16, **changes: Any) -> ModelMetadata:
+def metadata(model: ConvMixer, size: int = 16, **changes: Any) -> ModelMetadata:
     inputs = Preprocessing(size=size, mean=(0.5,) * model.arch.in_chans, std=(0.25,) * model.arch.in_chans)
     return ModelMetadata(
         model.arch, **{"classes": CLASSES, "preprocessing": inputs, "source_sha256": "0" * 64, **changes}
@@ -68,7 +68,7 @@ def as_it_says(record: Preprocessing | None, channels: int, size: int | None = N
 def difference(model: ConvMixer, path: Path, images: np.ndarray) -> float:
     """Largest difference of MindSpore's logits from torch's, as a share of the largest logit."""
     opened = open_mindspore(str(path), as_it_says)
-    wanted = TorchRuntime(model, opened.preprocessing, torch.device("cpu")).logits(images)
+    wanted = TorchRuntime(model, opened.known_preprocessing, torch.device("cpu")).logits(images)
     found = opened.runtime.logits(images)
     assert found.dtype == np.float32
     assert found.shape == wanted.shape
@@ -83,7 +83,7 @@ def tiny() -> ConvMixer:
 @pytest.fixture
 def exported(tiny: ConvMixer, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.mindir"
-    export_mindspore(tiny, about(tiny), path, "MINDIR")
+    export_mindspore(tiny, metadata(tiny), path, "MINDIR")
     return path
 
 
@@ -101,7 +101,7 @@ def exported(tiny: ConvMixer, tmp_path: Path) -> Path:
 )
 def test_mindspore_answers_as_torch_does(options: dict[str, Any], tmp_path: Path) -> None:
     model = random_model("convmixer_8_2", **{"kernel_size": 3, "patch_size": 2, "num_classes": 5, **options})
-    export_mindspore(model, about(model), tmp_path / "a.mindir", "MINDIR")
+    export_mindspore(model, metadata(model), tmp_path / "a.mindir", "MINDIR")
     assert difference(model, tmp_path / "a.mindir", images_of(model, 3)) < 1e-6
 
 
@@ -112,7 +112,7 @@ def test_the_variants_answer_as_torch_does_on_a_photo(arch: str, tmp_path: Path)
     """At 224 pixels; 1e-5 is the tolerance of an export in single precision."""
     model = random_model(arch)
     inputs = Preprocessing()
-    export_mindspore(model, about(model, classes=None, preprocessing=inputs), tmp_path / "a.mindir", "MINDIR")
+    export_mindspore(model, metadata(model, classes=None, preprocessing=inputs), tmp_path / "a.mindir", "MINDIR")
     (batch,) = read_batches(Files([PHOTOS / "n01440764_tench.JPEG"]), inputs, 1, threads=0)
     assert difference(model, tmp_path / "a.mindir", batch.images) < 1e-5
 
@@ -129,10 +129,10 @@ def test_a_file_takes_any_number_of_images(tiny: ConvMixer, exported: Path) -> N
 def test_names_and_preprocessing_stand_beside_the_file(tiny: ConvMixer, exported: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.mindir", "tiny.mindir.json"]
     assert exported.stat().st_mode == side_file(exported).stat().st_mode
-    assert decode(side_file(exported).read_text()) == about(tiny)
+    assert decode(side_file(exported).read_text()) == metadata(tiny)
     opened = open_mindspore(str(exported), as_it_says)
     assert (opened.classes, opened.num_classes, opened.architecture) == (CLASSES, 5, tiny.arch)
-    assert opened.preprocessing == about(tiny).preprocessing
+    assert opened.preprocessing == metadata(tiny).preprocessing
 
 
 @needs_mindspore
@@ -150,11 +150,11 @@ def test_a_softmax_of_others_is_undone(tiny: ConvMixer, tmp_path: Path, capsys: 
     inputs = mindspore.Tensor(shape=[None, 3, 16, 16], dtype=mindspore.float32)
     cell = mindspore.nn.SequentialCell([build_cell(tiny), mindspore.nn.Softmax(axis=1)]).set_train(False)
     mindspore.export(cell, inputs, file_name=str(tmp_path / "soft"), file_format="MINDIR")
-    opened = open_mindspore(str(tmp_path / "soft.mindir"), lambda *_: about(tiny).preprocessing)
+    opened = open_mindspore(str(tmp_path / "soft.mindir"), lambda *_: metadata(tiny).preprocessing)
     assert "soft.mindir: answers with probabilities, as of a Softmax" in capsys.readouterr().err
     images = images_of(tiny, 3)
     found = opened.runtime.logits(images)
-    expected = TorchRuntime(tiny, about(tiny).preprocessing, torch.device("cpu")).logits(images)
+    expected = TorchRuntime(tiny, metadata(tiny).known_preprocessing, torch.device("cpu")).logits(images)
     shift = found - expected
     np.testing.assert_allclose(shift, shift[:, :1].repeat(5, axis=1), atol=1e-4)
 
@@ -165,7 +165,7 @@ def test_a_fixed_batch_of_others_is_filled_up(tiny: ConvMixer, tmp_path: Path) -
 
     inputs = mindspore.Tensor(np.zeros((2, 3, 16, 16), np.float32))
     mindspore.export(build_cell(tiny), inputs, file_name=str(tmp_path / "two"), file_format="MINDIR")
-    (tmp_path / "two.mindir.json").write_text(about(tiny).encode())
+    (tmp_path / "two.mindir.json").write_text(encode(metadata(tiny)))
     assert difference(tiny, tmp_path / "two.mindir", images_of(tiny, 3)) < 1e-6
 
 
@@ -190,7 +190,7 @@ def test_our_checkpoint_in_mindspore_and_back(tiny: ConvMixer, tmp_path: Path) -
 @needs_mindspore
 def test_air_passes_on_why_mindspore_refuses(tiny: ConvMixer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"AIR: MindSpore refuses the export: .*Ascend") as caught:
-        export_mindspore(tiny, about(tiny), tmp_path / "tiny.air", "AIR")
+        export_mindspore(tiny, metadata(tiny), tmp_path / "tiny.air", "AIR")
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -244,7 +244,7 @@ def test_another_size_than_the_files_is_refused(exported: Path) -> None:
 def test_without_mindspore_the_extra_is_named(tiny: ConvMixer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mindspore", None)
     with pytest.raises(UserError) as caught:
-        export_mindspore(tiny, about(tiny), tmp_path / "tiny.mindir", "MINDIR")
+        export_mindspore(tiny, metadata(tiny), tmp_path / "tiny.mindir", "MINDIR")
     assert str(caught.value) == "MINDIR and AIR need MindSpore, pip install 'convmixer[mindspore]'"
     assert caught.value.exit_code == 2
 

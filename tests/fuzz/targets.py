@@ -27,11 +27,12 @@ from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode
 from convmixer.data.inspection.probe import probe
+from convmixer.metadata import KEY
 from convmixer.policy_spec import AugMix, parse_policy
 from convmixer.training.checkpointing.checkpoint import fault_of, load_checkpoint
-from convmixer.weights import record
 from convmixer.weights.load import check, complete
 from convmixer.weights.read import read_weights
+from convmixer.weights.seal import seal_with
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,19 @@ def _safetensors(whole: bytes) -> st.SearchStrategy[bytes]:
     """A header of safetensors that is other JSON, or our record changed and hashed as if it were right."""
     size = struct.unpack("<Q", whole[:8])[0]
     header = json.loads(whole[8 : 8 + size])
-    said = json.loads(header["__metadata__"][record.KEY])
+    said = json.loads(header["__metadata__"][KEY])
     tensors = safetensors.torch.load(whole)
 
     def with_record(values: Any) -> bytes:
         if isinstance(values, dict):
             values.pop("sha256", None)
-            values["sha256"] = record._digest(values, tensors)
-        return safetensors.torch.save(tensors, {record.KEY: json.dumps(values)})
+            values["sha256"] = seal_with(tensors)(values)
+        return safetensors.torch.save(tensors, {KEY: json.dumps(values)})
 
     def with_header(text: bytes) -> bytes:
         return struct.pack("<Q", len(text)) + text + whole[8 + size :]
 
-    deep = st.just(safetensors.torch.save(tensors, {record.KEY: "[" * 100_000}))
+    deep = st.just(safetensors.torch.save(tensors, {KEY: "[" * 100_000}))
     return json_texts(header).map(with_header) | changed_json(said).map(with_record) | deep
 
 

@@ -314,8 +314,8 @@ def test_a_record_that_does_not_fit_its_tensors(tmp_path: Path, tiny) -> None:
     model, path = tiny(), tmp_path / "w"
     write_weights(path, model.state_dict(), architecture=Architecture(8, 2, 5, 2, num_classes=10))
     assert "its record says convmixer_8_2 (kernel 5, patch 2)" in refusal(path)
-    safetensors.torch.save_file(model.state_dict(), path, {"convmixer": '{"format": 2}'})
-    assert "not of format 1" in refusal(path)
+    safetensors.torch.save_file(model.state_dict(), path, {"convmixer": '{"format": 3}'})
+    assert "not of format 2" in refusal(path)
     safetensors.torch.save_file(model.state_dict(), path, {"convmixer": "{"})
     assert refusal(path).startswith("a damaged weight file")
 

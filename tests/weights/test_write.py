@@ -25,8 +25,9 @@ def test_the_record_is_plain_json_for_other_programs(tmp_path: Path, tiny) -> No
     write_weights(tmp_path / "a", model.state_dict(), architecture=model.arch, **options)
     with safe_open(tmp_path / "a", framework="np") as file:
         record = json.loads(file.metadata()["convmixer"])
-    assert record["format"] == 1
-    assert record["arch"] == {
+    assert record["format"] == 2
+    assert record["arch"] == "convmixer_8_2"
+    assert record["architecture"] == {
         "dim": 8,
         "depth": 2,
         "kernel_size": 3,

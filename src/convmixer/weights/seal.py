@@ -1,4 +1,4 @@
-"""The seal of a weight file: neither safetensors nor torch notices a flipped bit; this does, wherever the file moves."""
+"""The seal of a weight file, which notices a flipped bit; neither safetensors nor torch does."""
 
 from __future__ import annotations
 
