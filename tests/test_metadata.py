@@ -1,4 +1,4 @@
-"""The record of a model file: what goes in comes out, what older versions wrote is read, and nothing else is believed."""
+"""The record of a model file: what goes in comes out, what older versions wrote is read, and nothing else."""
 
 from __future__ import annotations
 

@@ -22,5 +22,11 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of an error's text, or its type where it has none; at most so many letters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__
+
+
 def _shortened(line: str) -> str:
     return line if len(line) <= _HEAD + _TAIL else f"{line[:_HEAD]} ... {line[-_TAIL:]}"

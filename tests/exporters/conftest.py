@@ -34,7 +34,7 @@ def lively_model(arch: str, **options: object) -> ConvMixer:
 
 
 def metadata_of(model: ConvMixer, **changes: Any) -> ModelMetadata:
-    """The record of a network, its input as the changes say: `size`, `crop_pct`, `interpolation` and the record's own."""
+    """The record of a network, changed: `size`, `crop_pct`, `interpolation` and the record's own."""
     shape = {name: changes.pop(name) for name in ("size", "crop_pct", "interpolation") if name in changes}
     channels = model.arch.in_chans
     inputs = Preprocessing(**{"size": 16, "mean": (0.45,) * channels, "std": (0.22,) * channels, **shape})

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.exporters.conftest import lively_model, metadata_of
 
 from convmixer.backends.model_file import DeviceRequest, ModelFile
-from convmixer.backends.onnx.runtime import open_onnx
+from convmixer.backends.onnx.opening import open_onnx
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.data.crops import eval_crop
 from convmixer.data.folders import Files

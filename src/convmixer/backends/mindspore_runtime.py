@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convmixer.backends.model_file import Chooser, ModelFile
+from convmixer.backends.padding import arrays_in_batches
 from convmixer.backends.probabilities import Undo, random_image, undo_for
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
@@ -38,24 +40,22 @@ def side_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+@dataclass(frozen=True)
 class MindSporeRuntime:
-    """Runs a loaded graph, float32 [N, channels, size, size] -> logits; `batch` is its fixed N, None for any."""
+    """Runs a loaded graph, float32 [N, channels, size, size] -> logits; `batch` is its fixed N, None for any.
 
-    def __init__(self, graph: Callable[[Any], Any], preprocessing: Preprocessing, batch: int | None) -> None:
-        self.graph = graph
-        self.preprocessing = preprocessing
-        self.batch = batch
-        self.undo: Undo | None = None
+    `undo`: makes logits of the answers of a file that ends in a softmax.
+    """
+
+    graph: Callable[[Any], Any]
+    preprocessing: Preprocessing
+    batch: int | None
+    undo: Undo | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, size, size, channels] -> float32 [N, classes]."""
         inputs = self.preprocessing.normalise(images)
-        step = self.batch or len(inputs)
-        # A graph of fixed batch gets its last images with zeros behind them.
-        missing = -len(inputs) % step
-        inputs = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), np.float32)])
-        parts = [self._run(inputs[first : first + step]) for first in range(0, len(inputs), step)]
-        answers = np.concatenate(parts)[: len(images)].astype(np.float32, copy=False)
+        answers = arrays_in_batches(self._run, inputs, self.batch or max(len(inputs), 1)).astype(np.float32, copy=False)
         return answers if self.undo is None else self.undo(answers)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def open_mindspore(path: str, choose: Chooser) -> ModelFile:
     graph = mindspore.nn.GraphCell(mindspore.load(str(file)))
     runtime = MindSporeRuntime(graph, chosen, batch)
     if record is None:  # ours answer with logits
-        runtime.undo = undo_for(path, runtime.logits(random_image(chosen)))
+        runtime = replace(runtime, undo=undo_for(path, runtime.logits(random_image(chosen))))
     return ModelFile(runtime, chosen, classes, count, record.architecture if record else None)
 
 

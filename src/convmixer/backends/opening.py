@@ -69,7 +69,7 @@ def open_model(
         raise UserError(f"--entry: names a network of a weight file; {path} is none")
     if kind == "onnx":
         try:
-            from convmixer.backends.onnx.runtime import open_onnx
+            from convmixer.backends.onnx.opening import open_onnx
         except ModuleNotFoundError as error:
             raise UserError(f"{path}: ONNX files need {error.name}, pip install 'convmixer[onnx]'") from None
         except ImportError as error:

@@ -13,7 +13,7 @@ from convmixer.config.convert import PushOptions
 from convmixer.config.loading import Command, parse
 from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.errors import RUN_FAILED, UserError, first_line
 from convmixer.terminal.progress import note
 
 COMMAND = Command("push", "Publish weights on the Hugging Face hub, for timm too.", PushOptions, positional="weights")
@@ -79,8 +79,8 @@ def _upload(hub: Any, options: PushOptions, folder: Path) -> str:
         return str(hub.upload_folder(repo_id=options.repo, folder_path=folder, commit_message="Add model"))
     except Exception as error:
         # Not logged in, not allowed, no connection: there is no one class for these.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = first_line(error)
         raise UserError(
-            f"{options.repo}: cannot be uploaded: {reason[0].rstrip('.')}.\n`hf auth login` logs in.",
+            f"{options.repo}: cannot be uploaded: {reason.rstrip('.')}.\n`hf auth login` logs in.",
             exit_code=RUN_FAILED,
         ) from None

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from convmixer.distributed.leaving import end_with_the_agent
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.errors import RUN_FAILED, UserError, first_line
 from convmixer.signals import has_agent
 
 _Result = TypeVar("_Result")
@@ -188,7 +188,7 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
         dist.init_process_group(backend, store=_store, rank=processes.rank, world_size=processes.count, timeout=timeout)
     except RuntimeError as error:
         raise UserError(
-            f"the processes of the run cannot reach each other: {_reason(error)}", exit_code=RUN_FAILED
+            f"the processes of the run cannot reach each other: {first_line(error, 160)}", exit_code=RUN_FAILED
         ) from error
     end_with_the_agent(processes.local_rank, timeout_seconds)
     try:
@@ -206,8 +206,4 @@ def lost_peer(error: RuntimeError) -> UserError | None:
     """The UserError (exit 1) that a collective's error stands for, None for another error."""
     if not _LOST_PEER.search(str(error)):
         return None
-    return UserError(f"another process of the run is gone or silent: {_reason(error)}", exit_code=RUN_FAILED)
-
-
-def _reason(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[0][:160]
+    return UserError(f"another process of the run is gone or silent: {first_line(error, 160)}", exit_code=RUN_FAILED)

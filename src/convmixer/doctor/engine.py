@@ -18,6 +18,7 @@ from convmixer.arch import architecture
 from convmixer.doctor.check_result import CheckResult
 from convmixer.doctor.largest_batch import largest_batch
 from convmixer.doctor.machine import GIB
+from convmixer.errors import first_line
 
 _OLDEST_TORCH = (2, 11)
 _ARCH, _BATCH, _SIZE = "convmixer_256_8_ks7_p14", 4, 224
@@ -30,7 +31,7 @@ def engine() -> Iterator[CheckResult]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a missing library of CUDA is an OSError or an ImportError, a broken build anything
-        yield CheckResult("torch", "broken", f"cannot be imported: {_first_line(error)}", _INSTALL)
+        yield CheckResult("torch", "broken", f"cannot be imported: {first_line(error)}", _INSTALL)
         return
     yield _build(torch)
     yield from _gpus(torch)
@@ -86,7 +87,7 @@ def _gpu(torch: Any, index: int, driver: str | None) -> CheckResult:
     except RuntimeError as error:
         built = " ".join(torch.cuda.get_arch_list())
         fix = f"restart the machine or its driver, or install a torch built for it (this one: {built})"
-        return CheckResult(name, "broken", f"{found}: {_first_line(error)}", fix)
+        return CheckResult(name, "broken", f"{found}: {first_line(error)}", fix)
     found += f", {free / GIB:.1f} of {total / GIB:.1f} GiB free, bf16 {'yes' if about.major >= 8 else 'slow or none'}"
     if free < total / 2:
         return CheckResult(name, "weak", found, "another program holds its memory (nvidia-smi names it); end that one")
@@ -133,7 +134,7 @@ def compiler() -> CheckResult:
                 [*command, "-o", f"{folder}/trial.so"], input=source, capture_output=True, text=True, timeout=60
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return CheckResult(name, "weak", f"{path}: {_first_line(error)}", fix)
+            return CheckResult(name, "weak", f"{path}: {first_line(error)}", fix)
     if done.returncode != 0:
         reason = next((line for line in done.stderr.splitlines() if "error" in line), "it failed")
         return CheckResult(name, "weak", f"{path}: {reason.strip()}", fix)
@@ -156,12 +157,7 @@ def forward_pass(torch: Any) -> CheckResult:
             finite = bool(model(images).isfinite().all().item())
             seconds = time.perf_counter() - start
     except Exception as error:  # whatever torch or a driver raises is what the user is to be told
-        return CheckResult("forward pass", "broken", f"{what}: {_first_line(error)}", f"install torch anew: {_INSTALL}")
+        return CheckResult("forward pass", "broken", f"{what}: {first_line(error)}", f"install torch anew: {_INSTALL}")
     if not finite:
         return CheckResult("forward pass", "broken", f"{what}: not finite", f"install torch anew: {_INSTALL}")
     return CheckResult("forward pass", "ok", f"{seconds * 1000:.0f} ms ({what})")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

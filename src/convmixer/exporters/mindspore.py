@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convmixer.backends.mindspore_runtime import import_mindspore, side_file
-from convmixer.errors import UserError
+from convmixer.errors import UserError, first_line
 from convmixer.metadata import ModelMetadata, encode
 from convmixer.model import ConvMixer
 from convmixer.weights.layouts import from_native
@@ -29,7 +29,7 @@ def export_mindspore(
     try:
         mindspore.export(cell, inputs, file_name=str(path.with_suffix("")), file_format=file_format)
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{file_format}: MindSpore refuses the export: {reason}") from None
     record = side_file(path)
     record.write_text(encode(metadata) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from convmixer import __version__
-from convmixer.errors import UserError
+from convmixer.errors import UserError, first_line
 from convmixer.exporters.preprocess import NORMALISED, preprocessing_graph
 from convmixer.exporters.quantise import quantise
 from convmixer.metadata import KEY, ModelMetadata, encode
@@ -64,7 +64,7 @@ def write_onnx(
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"--opset: {opset} cannot hold this network ({reason}); {OPSET} can") from None
     path.write_bytes(proto.SerializeToString())
 

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from convmixer.arch import Architecture
+from convmixer.errors import first_line
 from convmixer.kernels.plan import Plan
 from convmixer.kernels.timing import Call, milliseconds
 from convmixer.kernels.tuning_passes import Maps, Pass, Tensors
@@ -89,7 +90,7 @@ class _Tuner:
                 expected = part.run(Plan(keep=plan.keep)) if expected is None else expected
                 reason = _fault(part.run(one), expected, self.dtype)
             except Exception as error:  # whatever a compiler or a driver raises, there are other forms
-                reason = _reason(error)
+                reason = first_line(error)
             if reason is None:
                 right.append(one)
             else:
@@ -100,7 +101,7 @@ class _Tuner:
         try:
             times = dict(zip(right, self.timer([partial(part.run, one) for one in right]), strict=True))
         except Exception as error:  # out of memory, most likely; what was chosen before holds
-            self.say(f"kernels: {part.name} is not timed: {_reason(error)}")
+            self.say(f"kernels: {part.name} is not timed: {first_line(error)}")
             return plan
         best = min(right, key=times.__getitem__)
         if now in times and times[best] > _GAIN * times[now]:
@@ -121,10 +122,6 @@ def _fault(found: Tensors, expected: Tensors, dtype: torch.dtype) -> str | None:
         if not error <= TOLERANCE[dtype]:  # NaN too
             return f"result {index} is off by {error:.1e} of its largest value"
     return None
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _difference(plan: Plan, base: Plan) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.errors import RUN_FAILED, UserError, first_line
 
 if TYPE_CHECKING:
     from convmixer.training.loading.batch_loader import TrainBatch
@@ -142,7 +142,7 @@ def trace(model: nn.Module, run: Callable[[], torch.Tensor]) -> str | None:
                 return "forward: the loss itself, with finite logits"
             loss.backward()
         except RuntimeError as error:
-            return f"backward: {str(error).splitlines()[0]}"
+            return f"backward: {first_line(error)}"
     bad = first_non_finite({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     return None if bad is None else f"backward: gradient of {bad}"
 

@@ -16,7 +16,7 @@ from convmixer.arch import VARIANTS, Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.errors import RUN_FAILED, UserError, first_line
 
 FILE = "model.safetensors"
 _HUB = "https://huggingface.co"
@@ -107,10 +107,10 @@ def fetch(item: Published) -> Path:
             cached = hf_hub_download(item.repo, FILE, endpoint=endpoint())
         except Exception as error:
             # Offline, refused, not found, cut off: there is no one class for these.
-            reason = str(error).strip().splitlines() or [type(error).__name__]
+            reason = first_line(error)
             raise UserError(
                 f"{item.name}: cannot be fetched from {item.url.rpartition('/' + item.repo)[0]}: "
-                f"{reason[0].rstrip('.')}.\nWithout a connection, {by_hand}.",
+                f"{reason.rstrip('.')}.\nWithout a connection, {by_hand}.",
                 exit_code=RUN_FAILED,
             ) from None
     path = Path(cached)

@@ -18,7 +18,7 @@ from convmixer.backends.memory_limit import memory_growth
 from convmixer.backends.model_file import DeviceRequest, ModelFile
 from convmixer.backends.onnx import session
 from convmixer.backends.onnx.graph import read_graph
-from convmixer.backends.onnx.runtime import open_onnx
+from convmixer.backends.onnx.opening import open_onnx
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 

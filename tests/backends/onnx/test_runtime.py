@@ -12,7 +12,7 @@ import pytest
 from tests.backends.onnx.conftest import Write
 
 from convmixer.backends.model_file import DeviceRequest, ModelFile
-from convmixer.backends.onnx.runtime import open_onnx
+from convmixer.backends.onnx.opening import open_onnx
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.metrics import Score, softmax

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from convmixer.backends.autotune.trial import random_batch, release, wait
 from convmixer.backends.registry import Backend
 from convmixer.backends.workload import Workload
+from convmixer.errors import first_line
 from convmixer.model import ConvMixer
 
 # Relative distance to eager fp32 that logits, and a parameter's gradient, may have in any case. Beyond, a way may be
@@ -204,5 +205,5 @@ def exact_fp32(workload: Workload) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """An error in one short line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:120]}".rstrip(": ")
+    name, line = type(error).__name__, first_line(error, 120)
+    return name if line == name else f"{name}: {line}"

@@ -15,7 +15,7 @@ from convmixer.backends.model_file import DeviceRequest
 from convmixer.backends.onnx.external_data import external_bytes
 from convmixer.backends.onnx.graph import OnnxGraph, read_graph
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.errors import UserError
+from convmixer.errors import UserError, first_line
 from convmixer.terminal.progress import note
 
 CPU = "CPUExecutionProvider"
@@ -72,7 +72,7 @@ class OnnxFile:
             if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
                 raise too_large(self.path, growth) from None
             raise UserError(
-                f"{self.path}: a broken ONNX file, or one that ONNX Runtime does not know: {first_line(error)}"
+                f"{self.path}: a broken ONNX file, or one that ONNX Runtime does not know: {reason(error)}"
             ) from None
 
     def bounds(self, chosen: Preprocessing, batch: int) -> tuple[int, float]:
@@ -105,10 +105,9 @@ def too_large(path: str, growth: int) -> UserError:
     return UserError(f"{path}: needs more than {growth / 2**30:.2g} GiB of memory for an image; this is refused")
 
 
-def first_line(error: Exception) -> str:
-    """The reason, without what ONNX Runtime puts before it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return _PREFIX.sub("", lines[0])
+def reason(error: Exception) -> str:
+    """The first line of an error, without what ONNX Runtime puts before it."""
+    return _PREFIX.sub("", first_line(error))
 
 
 def _processors() -> int:

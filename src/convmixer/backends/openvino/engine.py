@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import openvino
 
+from convmixer.backends.padding import filled_up
+
 # Pixels of a request: one image at 224 px, so that its activations stay in a core's cache, and many small ones.
 REQUEST_PIXELS = 128 * 128
 MOST_IMAGES = 32
@@ -56,9 +58,7 @@ class OpenVinoEngine:
 
         queue.set_callback(keep)
         for number, part in enumerate(parts):
-            missing = step - len(part)
-            filled = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
-            queue.start_async({0: np.ascontiguousarray(filled)}, number)
+            queue.start_async({0: np.ascontiguousarray(filled_up(part, step))}, number)
         queue.wait_all()
         return np.concatenate(answers)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.errors import RUN_FAILED, UserError, first_line
 from convmixer.runs.durable import sync
 from convmixer.weights.read import read_weights
 from convmixer.weights.torch_file import load_plain
@@ -71,7 +71,7 @@ def save_checkpoint(
                 continue  # somebody deleted the run's folder in the middle of it
             if isinstance(error, UserError):
                 raise
-            reason = cause.strerror if cause is not None else (str(error).splitlines() or [type(error).__name__])[0]
+            reason = cause.strerror if cause is not None else first_line(error)
             raise UserError(f"{final}: the checkpoint could not be written: {reason}", exit_code=RUN_FAILED) from error
     return final
 
