@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from convmixer.cli.main import main
+from convmixer.terminal import logs
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 70), "red": (200, 50, 50)}
 # One more in the last class, so that no number of processes or batch size divides the split.
@@ -40,6 +41,13 @@ def benchmark_script() -> Iterator[Callable[[str], ModuleType]]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
     yield importlib.import_module
     sys.path[:] = before
+
+
+@pytest.fixture(autouse=True)
+def _shown_log() -> Iterator[None]:
+    """What the library logs is on stderr, as a command shows it."""
+    with logs.shown():
+        yield
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def test_training_takes_the_options_of_its_step(session: ModuleType, tmp_path: P
     pytest.importorskip("pydantic")
     from session_steps import Session, cifar10
 
-    from convmixer.cli.train_command import COMMAND
+    from convmixer.config.commands import TRAIN as COMMAND
     from convmixer.config.loading import parse
 
     assert cifar10(Session(tmp_path, tmp_path)) == "it needs --cifar10 FOLDER, which holds cifar-10-batches-py"

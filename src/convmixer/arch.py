@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from convmixer.errors import UserError
 
@@ -56,6 +56,26 @@ class Shape:
         return f"convmixer_{self.dim}_{self.depth} (kernel {self.kernel_size}, patch {self.patch_size})"
 
 
+@dataclass(frozen=True)
+class ArchitectureHints:
+    """What a user says of a network: `arch` is its name, the others are fields of Architecture; None: not said."""
+
+    arch: str | None = None
+    kernel_size: int | None = None
+    patch_size: int | None = None
+    activation: Activation | None = None
+    num_classes: int | None = None
+    in_chans: int | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields of Architecture that are said."""
+        return {name: value for name, value in asdict(self).items() if value is not None and name != "arch"}
+
+    def applied_to(self, arch: Architecture) -> Architecture:
+        return replace(arch, **self.given)
+
+
 VARIANTS = {
     "convmixer_768_32": Architecture(768, 32, kernel_size=7, patch_size=7, activation="relu"),
     "convmixer_1024_20": Architecture(1024, 20, kernel_size=9, patch_size=14),
@@ -93,7 +113,21 @@ def check_image_size(arch: Architecture, size: int) -> None:
         )
 
 
-def architecture(arch: str, **options: object) -> Architecture:
-    """`parse_arch`, with those of `options` (fields of Architecture) that are not None in place of the variant's."""
-    given = {name: value for name, value in options.items() if value is not None}
-    return replace(parse_arch(arch), **given)  # type: ignore[arg-type]
+def architecture(
+    arch: str,
+    *,
+    kernel_size: int | None = None,
+    patch_size: int | None = None,
+    activation: Activation | None = None,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+) -> Architecture:
+    """`parse_arch`, with what is not None in place of the variant's. Raises UserError as it does."""
+    return ArchitectureHints(arch, kernel_size, patch_size, activation, num_classes, in_chans).applied_to(
+        parse_arch(arch)
+    )
+
+
+def list_models() -> list[str]:
+    """Names of the published networks; any `convmixer_<dim>_<depth>` is a network too."""
+    return list(VARIANTS)

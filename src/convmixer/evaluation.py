@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +14,8 @@ from convmixer.data.reader import read_batches
 from convmixer.data.sources import Source
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metrics import Score
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -62,8 +64,10 @@ def check_any_readable(score: Score, source: Source) -> None:
 def name_unreadable(bad: Sequence[tuple[int, str]], score: Score, source: Source, most: int | None = None) -> None:
     """Name the images `bad` of a score, or the first `most` of them, and say how many of all are not in the score."""
     for index, reason in sorted(bad)[:most]:
-        note(f"not evaluated: {source.name(index)}: {reason}")
+        logger.warning(f"not evaluated: {source.name(index)}: {reason}")
     if most is not None and len(bad) > most:
-        note(f"not evaluated: {len(bad) - most} more; convmixer check-data names all")
+        logger.warning(f"not evaluated: {len(bad) - most} more; convmixer check-data names all")
     if bad:
-        note(f"{len(score.bad)} of {len(score.bad) + score.count} images could not be read and are not in the results")
+        logger.warning(
+            f"{len(score.bad)} of {len(score.bad) + score.count} images could not be read and are not in the results"
+        )

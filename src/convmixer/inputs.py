@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from convmixer.arch import Architecture, parse_arch
 from convmixer.config.loading import Resolved
@@ -28,28 +28,20 @@ _FIELDS = {
 _OF_EVALUATION = {"interpolation": "interpolation of evaluation"}
 
 
-class InputOptions(Protocol):
-    """The options that describe the network's input."""
-
-    image_size: Any
-    crop_pct: Any
-    interpolation: Any
-    mean: Any
-    std: Any
-    exif: Any
+def default_preprocessing(channels: int) -> Preprocessing:
+    """ImageNet's, for 1 or 3 channels. Raises UserError for another number, which cannot be read from images."""
+    _check_channels(channels)
+    if channels == 1:
+        return Preprocessing(mean=(sum(IMAGENET_MEAN) / 3,), std=(sum(IMAGENET_STD) / 3,))
+    return Preprocessing()
 
 
-def preprocessing_of(options: InputOptions, channels: int) -> Preprocessing:
+def preprocessing_of(options: Any, channels: int) -> Preprocessing:
     """The evaluation's preprocessing that the options describe, what is None by ImageNet's values.
 
     Raises UserError where `mean` and `std` do not fit `channels`, or these cannot be read from images.
     """
-    _check_channels(channels)
-    if channels == 1:
-        base = Preprocessing(mean=(sum(IMAGENET_MEAN) / 3,), std=(sum(IMAGENET_STD) / 3,))
-    else:
-        base = Preprocessing()
-    return _changed(base, {name: getattr(options, name) for name in _FIELDS})
+    return _changed(default_preprocessing(channels), {name: getattr(options, name) for name in _FIELDS})
 
 
 def preprocessing_for(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from convmixer.arch import Architecture, architecture
+from convmixer.arch import Activation, Architecture, architecture
 from convmixer.recompute import recomputed
 
 
@@ -78,11 +78,26 @@ class ConvMixer(nn.Module):
         return logits
 
 
-def create_model(arch: str, **options: object) -> ConvMixer:
+def create_model(
+    arch: str,
+    *,
+    kernel_size: int | None = None,
+    patch_size: int | None = None,
+    activation: Activation | None = None,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+) -> ConvMixer:
     """A ConvMixer with torch's default initialisation (as the authors'), in eval mode.
 
-    `arch`: `convmixer_768_32`, `convmixer_1024_20`, `convmixer_1536_20` or any `convmixer_<dim>_<depth>`. `options`:
-    kernel_size, patch_size, activation (relu, gelu, gelu_tanh), num_classes, in_chans; None keeps the variant's value.
-    Raises UserError for a name of another form.
+    `arch`: `convmixer_768_32`, `convmixer_1024_20`, `convmixer_1536_20` or any `convmixer_<dim>_<depth>`; None keeps
+    the variant's value. `activation`: relu, gelu or gelu_tanh. Raises UserError for a name of another form.
     """
-    return ConvMixer(architecture(arch, **options)).eval()
+    shape = architecture(
+        arch,
+        kernel_size=kernel_size,
+        patch_size=patch_size,
+        activation=activation,
+        num_classes=num_classes,
+        in_chans=in_chans,
+    )
+    return ConvMixer(shape).eval()

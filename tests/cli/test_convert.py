@@ -42,7 +42,7 @@ def source(model: ConvMixer, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("layout", "name"),
     [
-        ("ours", "convmixer_8_2.safetensors"),
+        ("native", "convmixer_8_2.safetensors"),
         ("authors", "convmixer_8_2.pth.tar"),
         ("timm", "convmixer_8_2_timm.safetensors"),
         ("mindspore", "convmixer_8_2.ckpt"),
@@ -59,7 +59,7 @@ def test_every_layout_is_written_here_and_holds_the_same_weights(
     assert all(torch.equal(found.state[key], tensor) for key, tensor in floats.items())
 
 
-@pytest.mark.parametrize("layout", ["ours", "timm"])
+@pytest.mark.parametrize("layout", ["native", "timm"])
 def test_safetensors_keep_all_that_the_file_said(convmixer: Command, source: Path, layout: str) -> None:
     done = convmixer("convert", source, "--to", layout, "--output", "new.safetensors")
     assert done.err == ""
@@ -80,7 +80,7 @@ def test_what_is_lost_is_said(convmixer: Command, source: Path) -> None:
 
 def test_there_and_back_changes_nothing(convmixer: Command, source: Path, model: ConvMixer) -> None:
     """All layouts in turn; the counters of BatchNorm, which MindSpore does not have, are nought in a new model too."""
-    steps = (("authors", "a.pth"), ("mindspore", "b.ckpt"), ("timm", "c.pth"), ("ours", "d.safetensors"))
+    steps = (("authors", "a.pth"), ("mindspore", "b.ckpt"), ("timm", "c.pth"), ("native", "d.safetensors"))
     before: Path | str = source
     for layout, after in steps:
         done = convmixer("convert", before, "--to", layout, "--output", after, "--activation", "gelu")
@@ -107,14 +107,14 @@ def test_a_checkpoint_folder_gives_its_averaged_weights(convmixer: Command, toy_
 
 def test_the_input_is_not_overwritten(convmixer: Command, source: Path) -> None:
     before = source.read_bytes()
-    done = convmixer("convert", source, "--to", "ours", "--output", source.parent / "." / source.name)
+    done = convmixer("convert", source, "--to", "native", "--output", source.parent / "." / source.name)
     assert (done.code, done.error) == (2, f"--output: {source} is what is converted; name another file")
     assert source.read_bytes() == before
 
 
 def test_nothing_is_written_into_the_checkpoint_that_is_read(convmixer: Command, toy_run: Any) -> None:
     folder = max(toy_run.checkpoints.iterdir())
-    done = convmixer("convert", folder, "--to", "ours", "--output", folder / "model.safetensors")
+    done = convmixer("convert", folder, "--to", "native", "--output", folder / "model.safetensors")
     assert done.code == 2
     assert "is what is converted" in done.error
 
@@ -130,10 +130,10 @@ def test_a_file_that_nobody_named_is_not_replaced(convmixer: Command, source: Pa
     ("words", "message"),
     [
         ((), "--to: the new file's layout is needed: ours, authors, timm, mindspore"),
-        (("--to", "keras"), "--to: should be 'ours', 'authors', 'timm' or 'mindspore', not 'keras'"),
+        (("--to", "keras"), "--to: should be 'native', 'authors', 'timm' or 'mindspore', not 'keras'"),
         (("--to", "mindspore", "--output", "a.pth"), "--output: a.pth must end in .ckpt for --to mindspore"),
-        (("--to", "ours", "--output", "no/a.safetensors"), "--output: there is no folder no"),
-        (("--to", "ours", "--activation", "relu"), "was trained with activation gelu, not relu"),
+        (("--to", "native", "--output", "no/a.safetensors"), "--output: there is no folder no"),
+        (("--to", "native", "--activation", "relu"), "was trained with activation gelu, not relu"),
     ],
 )
 def test_wrong_use_is_one_line(convmixer: Command, source: Path, words: tuple[str, ...], message: str) -> None:
@@ -144,7 +144,7 @@ def test_wrong_use_is_one_line(convmixer: Command, source: Path, words: tuple[st
 
 
 def test_without_weights(convmixer: Command) -> None:
-    done = convmixer("convert", "--to", "ours")
+    done = convmixer("convert", "--to", "native")
     assert done.code == 2
     assert done.error.startswith("WEIGHTS: ")
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.conftest import Command, Run, ToyOptions, Train
 
-from convmixer.cli.train_command import COMMAND
+from convmixer.config.commands import TRAIN as COMMAND
 from convmixer.config.loading import parse
 
 

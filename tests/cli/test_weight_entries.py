@@ -42,7 +42,7 @@ def two(here: Path) -> Path:
     [
         lambda path, toy: ("eval", "--pretrained", path, "--data_url", toy, *SIZE),
         lambda path, toy: ("infer", toy / "val/red", "--checkpoint", path, *SIZE),
-        lambda path, toy: ("convert", path, "--to", "ours", "--activation", "gelu"),
+        lambda path, toy: ("convert", path, "--to", "native", "--activation", "gelu"),
         lambda path, toy: ("push", path, "--repo", "a/b", "--dry_run", "--activation", "gelu"),
         lambda path, toy: ("export", "--pretrained", path, "--data_url", toy, "--parity_images", 2, *SIZE),
     ],
@@ -85,7 +85,7 @@ def test_weights_without_a_head_are_for_training_only(
         ("eval", "--pretrained", "w.pth", "--data_url", toy, *SIZE),
         ("infer", toy / "val/red", "--checkpoint", "w.pth", *SIZE),
         ("export", "--pretrained", "w.pth", *SIZE),
-        ("convert", "w.pth", "--to", "ours", "--activation", "gelu"),
+        ("convert", "w.pth", "--to", "native", "--activation", "gelu"),
     ):
         done = convmixer(*words)
         assert done.code == 2

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from convmixer.cli.train_command import COMMAND, default_recipe
 from convmixer.config.checks import CheckDataOptions, DoctorOptions
+from convmixer.config.commands import TRAIN as COMMAND
+from convmixer.config.commands import default_recipe
 from convmixer.config.convert import ConvertOptions, PushOptions
 from convmixer.config.inference import InferOptions
 from convmixer.config.loading import COMMAND_LINE, DEFAULT, Resolved, parse

@@ -10,7 +10,7 @@ import pytest
 from tests.config.test_recipes import MODEL_ZOO
 from tests.conftest import Command, Run, ToyOptions
 
-from convmixer.cli.train_command import COMMAND
+from convmixer.config.commands import TRAIN as COMMAND
 from convmixer.config.loading import COMMAND_LINE, Resolved, parse
 from convmixer.config.model_zoo import DEFAULTS, ORIGIN, difference
 from convmixer.config.options import options_of

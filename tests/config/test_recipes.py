@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convmixer.cli.train_command import COMMAND
+from convmixer.config.commands import TRAIN as COMMAND
 from convmixer.config.loading import parse
 from convmixer.config.options import options_of
 from convmixer.config.recipes import find_recipe, read_recipe, shipped_recipes

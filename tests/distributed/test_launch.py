@@ -126,12 +126,12 @@ def test_a_failed_run_is_started_again(codes: list[int], starts: int, code: int,
 # A run whose second process fails while the first one waits for it, and whose teardown would wait too, as NCCL's may.
 FAILS = """
 import torch
-from convmixer import distributed
+from convmixer.distributed.processes import process_group
 from convmixer.cli import main, train_command
 from convmixer.errors import UserError
 
 def run(resolved, processes):
-    with distributed.process_group(processes, torch.device("cpu"), 60):
+    with process_group(processes, torch.device("cpu"), 60):
         processes.sum([1.0])
         if rank == 1:
             raise {error}

@@ -89,7 +89,7 @@ def weight_files(folder: Path) -> dict[str, bytes]:
         write_layout(path, state, layout, architecture=ARCHITECTURE)
         found[layout] = path.read_bytes()
     write_weights(path, state, **ABOUT)
-    found["ours"] = path.read_bytes()
+    found["native"] = path.read_bytes()
     torch.save({"state_dict": state, "epoch": 3}, path, _use_new_zipfile_serialization=False)
     found["legacy"] = path.read_bytes()
     found["pickle"] = pickle.dumps({"state_dict": {"stem": [1.0]}, "epoch": 3})

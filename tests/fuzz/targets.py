@@ -17,6 +17,7 @@ from damage import PICKLES, changed_json, command_lines, damaged, damaged_images
 from hypothesis import strategies as st
 from PIL import Image
 
+from convmixer.arch import ArchitectureHints
 from convmixer.augment.draws import draw_chain, draw_layers, draw_mixture
 from convmixer.cli import check_data_command, eval_command, infer_command, train_command
 from convmixer.config.loading import parse
@@ -79,18 +80,20 @@ def weights(folder: Path) -> Target:
     newer = seeds.members(whole["protocol 5"])
     newest = next(name for name in newer if name.endswith("data.pkl"))
     repacked |= damaged([newer[newest], *PICKLES]).map(lambda content: seeds.packed({**newer, newest: content}))
-    everything = damaged([*whole.values(), *PICKLES]) | repacked | _safetensors(whole["ours"]) | st.binary(max_size=64)
+    everything = (
+        damaged([*whole.values(), *PICKLES]) | repacked | _safetensors(whole["native"]) | st.binary(max_size=64)
+    )
 
     path, picture = folder / "weights", Image.new("RGB", (23, 17))
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
         found = read_weights(path)
-        check(found, complete(found, "convmixer_8_2")[0])
+        check(found, complete(found, ArchitectureHints("convmixer_8_2"))[0])
         if found.preprocessing is not None:
             eval_crop(picture.convert("L" if found.preprocessing.channels == 1 else "RGB"), found.preprocessing)
 
-    return Target(everything, whole["ours"], read)
+    return Target(everything, whole["native"], read)
 
 
 def _safetensors(whole: bytes) -> st.SearchStrategy[bytes]:

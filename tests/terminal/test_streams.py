@@ -16,9 +16,10 @@ from tests.conftest import Train
 from tqdm import tqdm
 
 from convmixer.errors import UserError
-from convmixer.terminal.progress import Progress, note
+from convmixer.terminal.progress import Progress
 from convmixer.terminal.streams import standard_streams
 
+LOGGER = logging.getLogger("convmixer.test")
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\rnothing\u202egpj.\udcff"
 HARMLESS = r"\x1b]0;owned\x07\x1b[2J\rnothing\u202egpj.\udcff"
@@ -42,7 +43,7 @@ def test_progress_that_nobody_reads_is_no_error(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(sys, "stderr", stream)
         with standard_streams(), Progress(10, "train") as progress:
             for _ in range(3):
-                note("a line")
+                LOGGER.info("a line")
                 progress.line("another")
                 log("a warning")
                 sys.stderr.flush()
@@ -62,7 +63,7 @@ def test_a_bar_on_a_terminal_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> No
             for _ in range(5):
                 progress.add(1)
                 progress.label("gone")
-                note("a line")
+                LOGGER.info("a line")
 
 
 def test_results_that_nobody_reads_end_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +95,7 @@ def test_hostile_text_is_shown_escaped_whoever_writes_it(monkeypatch: pytest.Mon
     err = io.StringIO()
     monkeypatch.setattr(sys, "stderr", err)
     with standard_streams():
-        note(f"skipped {HOSTILE}\nconvmixer: forged")
+        LOGGER.info(f"skipped {HOSTILE}\nconvmixer: forged")
         log(HOSTILE)
         sys.stderr.write(warnings.formatwarning(HOSTILE, UserWarning, "file.py", 1, ""))
     first, logged, warned = err.getvalue().splitlines()[:3]

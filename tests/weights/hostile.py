@@ -153,12 +153,12 @@ def main(folder: Path) -> None:
     import torch
     from tests.fuzz.guard import peak
 
-    from convmixer.cli.train_command import COMMAND
+    from convmixer.api.classifier import load_model
+    from convmixer.config.commands import TRAIN as COMMAND
     from convmixer.config.loading import parse
     from convmixer.distributed.processes import Processes
     from convmixer.errors import UserError
     from convmixer.training.resolve import resolve_run
-    from convmixer.weights.load import load_model
 
     now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (now + GROWTH, resource.RLIM_INFINITY))

@@ -16,9 +16,10 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from convmixer.api.classifier import load_model
 from convmixer.errors import UserError
 from convmixer.weights.layouts import from_native
-from convmixer.weights.load import load_into, load_model
+from convmixer.weights.load import load_into
 from convmixer.weights.read import WeightFile, read_weights
 
 State = Mapping[str, torch.Tensor]

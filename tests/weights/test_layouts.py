@@ -66,8 +66,8 @@ def test_mindspore_layout_leaves_the_trainers_entries_out(prefix: str) -> None:
 def test_our_own_layout(prefix: str) -> None:
     names = parameters(OURS, TORCH_NORM)
     (found,) = networks([prefix + name for name in names])
-    assert (found.layout, found.names) == ("ours", {prefix + name: name for name in names})
-    assert from_native(names, "ours", 2) == {name: name for name in names}
+    assert (found.layout, found.names) == ("native", {prefix + name: name for name in names})
+    assert from_native(names, "native", 2) == {name: name for name in names}
 
 
 @pytest.mark.parametrize("stem", ["stem", "patch_embed"])

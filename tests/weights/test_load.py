@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from convmixer.arch import VARIANTS, Activation, Architecture, Shape
+from convmixer.api.classifier import load_model
+from convmixer.arch import VARIANTS, Activation, Architecture, ArchitectureHints, Shape
 from convmixer.errors import UserError
 from convmixer.weights.layouts import Layout
-from convmixer.weights.load import complete, load_into, load_model
+from convmixer.weights.load import complete, load_into
 from convmixer.weights.read import WeightFile, read_weights
 from convmixer.weights.write import write_layout, write_weights
 
@@ -64,16 +65,19 @@ def test_where_the_activation_comes_from() -> None:
     other = Architecture(768, 32, kernel_size=9, patch_size=7)
     with pytest.raises(UserError, match=r"kernel 9, patch 7\) does not say its activation; give --activation \(relu"):
         complete(weight_file(other))
-    assert complete(weight_file(other), activation="relu")[0].activation == "relu"
+    assert complete(weight_file(other), ArchitectureHints(activation="relu"))[0].activation == "relu"
     assert complete(weight_file(other, "gelu_tanh"))[0].activation == "gelu_tanh"
     # The file knows better than a name, but an option that contradicts it is a mistake.
-    assert complete(weight_file(VARIANTS["convmixer_768_32"], "gelu"), "convmixer_768_32")[0].activation == "gelu"
+    assert (
+        complete(weight_file(VARIANTS["convmixer_768_32"], "gelu"), ArchitectureHints("convmixer_768_32"))[0].activation
+        == "gelu"
+    )
     with pytest.raises(UserError, match="trained with activation gelu, not relu"):
-        complete(weight_file(other, "gelu"), activation="relu")
+        complete(weight_file(other, "gelu"), ArchitectureHints(activation="relu"))
     with pytest.raises(UserError, match="'swish' is none of relu, gelu, gelu_tanh"):
-        complete(weight_file(other), activation="swish")
+        complete(weight_file(other), ArchitectureHints(activation="swish"))
     small = Architecture(256, 8, kernel_size=5, patch_size=2)
-    assert complete(weight_file(small), "convmixer_256_8")[0] == small
+    assert complete(weight_file(small), ArchitectureHints("convmixer_256_8"))[0] == small
 
 
 def test_gelu_of_mindspore_is_the_tanh_form() -> None:
@@ -81,8 +85,13 @@ def test_gelu_of_mindspore_is_the_tanh_form() -> None:
     arch, notes = complete(weight_file(large, source="mindspore"))
     assert arch.activation == "gelu_tanh"
     assert "tanh" in notes[-1]
-    assert complete(weight_file(large, source="mindspore"), "convmixer_1536_20")[0].activation == "gelu_tanh"
-    assert complete(weight_file(large, source="mindspore"), activation="gelu")[0].activation == "gelu"
+    assert (
+        complete(weight_file(large, source="mindspore"), ArchitectureHints("convmixer_1536_20"))[0].activation
+        == "gelu_tanh"
+    )
+    assert (
+        complete(weight_file(large, source="mindspore"), ArchitectureHints(activation="gelu"))[0].activation == "gelu"
+    )
     assert complete(weight_file(relu, source="mindspore"))[0].activation == "relu"
     assert complete(weight_file(large))[0].activation == "gelu"
 
@@ -100,14 +109,14 @@ def test_gelu_of_mindspore_is_the_tanh_form() -> None:
 )
 def test_contradictions_name_both_sides(arch: str | None, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        complete(weight_file(Architecture(768, 32, kernel_size=9, patch_size=7)), arch, **options)
+        complete(weight_file(Architecture(768, 32, kernel_size=9, patch_size=7)), ArchitectureHints(arch, **options))
 
 
 def test_agreement_is_no_contradiction() -> None:
     weights = weight_file(Architecture(768, 32, kernel_size=9, patch_size=7))
-    complete(weights, "convmixer_768_32_ks9_p7", num_classes=1000)
-    complete(weights, "convmixer_768_32", kernel_size=9, in_chans=None)
-    complete(weight_file(Architecture(768, 32, kernel_size=9), "relu"), "convmixer_768_32")
+    complete(weights, ArchitectureHints("convmixer_768_32_ks9_p7", num_classes=1000))
+    complete(weights, ArchitectureHints("convmixer_768_32", kernel_size=9, in_chans=None))
+    complete(weight_file(Architecture(768, 32, kernel_size=9), "relu"), ArchitectureHints("convmixer_768_32"))
 
 
 def read_back(tmp_path: Path, state: dict[str, torch.Tensor]) -> WeightFile:
@@ -158,7 +167,7 @@ def test_a_refused_file_leaves_the_model_as_it_was(tmp_path: Path, tiny) -> None
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("layout", ["ours", "authors", "timm", "mindspore"])
+@pytest.mark.parametrize("layout", ["native", "authors", "timm", "mindspore"])
 def test_a_head_of_another_size(tmp_path: Path, tiny, layout: Layout) -> None:
     pretrained, model = tiny(seed=1, num_classes=1000), tiny(seed=2, num_classes=10)
     write_layout(tmp_path / "w", pretrained.state_dict(), layout, architecture=pretrained.arch)

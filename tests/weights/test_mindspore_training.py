@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from convmixer.api.classifier import load_model
 from convmixer.arch import architecture
-from convmixer.weights.load import load_model
 from convmixer.weights.mindspore_ckpt import read_checkpoint
 from convmixer.weights.read import read_weights
 
@@ -178,7 +178,7 @@ def test_converted_and_read_back_by_mindspore(
     from convmixer.exporters.mindspore_cell import Network
 
     run = training(kind)
-    for layout, name in (("timm", "a.safetensors"), ("mindspore", "a.ckpt"), ("ours", "b.safetensors")):
+    for layout, name in (("timm", "a.safetensors"), ("mindspore", "a.ckpt"), ("native", "b.safetensors")):
         done = convmixer("convert", run.path, "--to", layout, "--output", name, "--activation", "gelu")
         assert done.code == 0, done.err
     expected = run.logits if run.averaged is None else run.averaged

@@ -53,7 +53,7 @@ def assert_same_state(state, expected, *, counters: bool = True) -> None:
             assert torch.equal(state[name], tensor), name
 
 
-@pytest.mark.parametrize("layout", ["ours", "authors", "timm", "mindspore"])
+@pytest.mark.parametrize("layout", ["native", "authors", "timm", "mindspore"])
 @pytest.mark.parametrize("in_chans", [1, 3, 4])
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
 def test_every_layout_comes_back_equal(tmp_path: Path, tiny, layout, in_chans: int, num_classes: int) -> None:
@@ -252,7 +252,7 @@ def test_archives_of_other_programs(tmp_path: Path, tiny) -> None:
     assert refusal(path).startswith("a TorchScript program, which is not run")
 
 
-@pytest.mark.parametrize("kind", ["ours", "authors", "legacy", "mindspore", "safetensors"])
+@pytest.mark.parametrize("kind", ["native", "authors", "legacy", "mindspore", "safetensors"])
 def test_truncated_files(tmp_path: Path, tiny, kind: str) -> None:
     model, whole, cut = tiny(), tmp_path / "whole", tmp_path / "cut"
     if kind == "legacy":

@@ -79,7 +79,7 @@ def test_tensors_that_share_memory_or_lie_otherwise_in_it(tmp_path: Path, tiny) 
     state = model.state_dict()
     both = torch.rand(2, 8)
     state |= {"stem.norm.weight": both[0], "stem.norm.bias": both[1], "head.weight": torch.rand(8, 10).T}
-    for layout in ("ours", "authors", "mindspore"):
+    for layout in ("native", "authors", "mindspore"):
         write_layout(tmp_path / "w", state, layout, architecture=model.arch)
         back = read_weights(tmp_path / "w").state
         assert all(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from convmixer.arch import parse_arch
+from convmixer.arch import ArchitectureHints, parse_arch
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.errors import UserError
 
@@ -46,16 +46,15 @@ def open_model(
     path: str,
     choose: Chooser,
     device: DeviceRequest,
+    hints: ArchitectureHints = ArchitectureHints(),  # noqa: B008  (frozen)
     *,
-    arch: str | None = None,
     autocast: Callable[[torch.device], Any] | None = None,
     entry: str | None = None,
-    **options: object,
 ) -> ModelFile:
     """Open a weight file of any layout, a checkpoint folder, an ONNX or a MINDIR file.
 
-    `arch`, and for weights `options` (as `weights.load.complete` takes them) say what the file does not; `entry` which
-    network of a weight file that holds several. `autocast`: for weights, device -> a maker of the context that they run
+    `hints` say what the file does not (all of them for weights, `arch` for the others); `entry` which network of a
+    weight file that holds several. `autocast`: for weights, device -> a maker of the context that they run
     in. Raises UserError for a file that cannot be used.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
@@ -64,7 +63,7 @@ def open_model(
     if kind == "weights":
         from convmixer.backends.torch_runtime import open_weights
 
-        return open_weights(path, arch, choose, device, autocast, entry, **options)
+        return open_weights(path, hints, choose, device, autocast, entry)
     if entry is not None:
         raise UserError(f"--entry: names a network of a weight file; {path} is none")
     if kind == "onnx":
@@ -80,6 +79,7 @@ def open_model(
         from convmixer.backends.mindspore_runtime import open_mindspore
 
         model = open_mindspore(path, choose)
+    arch = hints.arch
     if arch is not None and model.architecture is not None and parse_arch(arch).name != model.architecture.name:
         raise UserError(f"{path}: holds {model.architecture.name}, not {arch} as asked for")
     return model

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 # The sum of a thousand probabilities in half precision may be off by as much.
 _SUM_TOLERANCE = 1e-2
@@ -29,10 +31,10 @@ def undo_for(path: str, answers: np.ndarray, last_operator: str | None = None) -
     `last_operator`: the one that they come from, where that is known. What is undone is said.
     """
     if last_operator == "Sigmoid":
-        note(f"{path}: ends in a Sigmoid, which is undone: log(p / (1 - p)) of its answers are the logits")
+        logger.info(f"{path}: ends in a Sigmoid, which is undone: log(p / (1 - p)) of its answers are the logits")
         return from_sigmoid
     if answers.shape[1] > 1 and are_probabilities(answers):
-        note(f"{path}: answers with probabilities, as of a Softmax; their logarithms are the logits")
+        logger.info(f"{path}: answers with probabilities, as of a Softmax; their logarithms are the logits")
         return from_softmax
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from convmixer.arch import check_image_size
+from convmixer.arch import ArchitectureHints, check_image_size
 from convmixer.backends.autotune.choose import Execution, choose_network
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.workload import Workload
@@ -17,9 +18,10 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.devices import choose_device, memory_format
 from convmixer.model import ConvMixer
 from convmixer.normalisation import normalise
-from convmixer.terminal.progress import note
 from convmixer.weights.load import build, complete
 from convmixer.weights.read import read_weights
+
+logger = logging.getLogger(__name__)
 
 
 class TorchRuntime:
@@ -65,24 +67,23 @@ class TorchRuntime:
 
 def open_weights(
     path: str,
-    arch: str | None,
+    hints: ArchitectureHints,
     choose: Chooser,
     request: DeviceRequest,
     autocast: Callable[[torch.device], Callable[[], AbstractContextManager[object]]] | None = None,
     entry: str | None = None,
-    **options: object,
 ) -> ModelFile:
     """Open weights of any layout on a device; see `opening.open_model`."""
     device, remark = choose_device(request.target, request.index, is_explicit=request.is_explicit)
     if remark is not None:
-        note(remark)
+        logger.info(remark)
     weights = read_weights(path, entry)
-    architecture, notes = complete(weights, arch, **options)
+    architecture, notes = complete(weights, hints)
     chosen = choose(weights.preprocessing, architecture.in_chans)
     check_image_size(architecture, chosen.size)
-    model = build(weights, architecture)
+    model = build(weights, architecture, ConvMixer)
     for line in notes:
-        note(line)
+        logger.info(line)
     model.to(device).to(memory_format=memory_format(architecture.kernel_size, device))
     runtime = TorchRuntime(model, chosen, device, nullcontext if autocast is None else autocast(device))
     return ModelFile(runtime, chosen, weights.classes, architecture.num_classes, architecture)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from convmixer.config.checks import CheckDataOptions
-from convmixer.config.loading import Command, parse
+from convmixer.config.loading import Command, Resolved
 from convmixer.data.cifar10 import FOLDER as CIFAR10_FOLDER
 from convmixer.data.folders import refuse_nested
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import Report, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.terminal.progress import Progress, note
+from convmixer.terminal.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 COMMAND = Command(
     "check-data",
@@ -26,8 +29,8 @@ COMMAND = Command(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    options: CheckDataOptions = parse(COMMAND, argv).options
+def run(resolved: Resolved[CheckDataOptions]) -> int:
+    options = resolved.options
     data, splits = _open(options)
     outputs = [
         _output(path, f"--{name}", [data, *(split.folder for split in splits)])
@@ -45,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
             max_pixels=options.max_pixels,
         )
         rate = progress.rate
-    note(f"{report.images} images, {rate:.1f} img/s")
+    logger.info(f"{report.images} images, {rate:.1f} img/s")
     print(to_text(report))
     _write(report, *outputs)
     return RUN_FAILED if report.findings else 0
@@ -95,7 +98,7 @@ def _write_text(path: Path, content: str) -> None:
         path.write_text(content, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
-    note(f"report: {path}")
+    logger.info(f"report: {path}")
 
 
 def _cores() -> int:

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convmixer.arch import Architecture
-from convmixer.config.convert import ConvertOptions, SourceOptions
-from convmixer.config.loading import Command, parse
+from convmixer.cli.weight_source import open_checked
+from convmixer.config.convert import ConvertOptions
+from convmixer.config.loading import Command, Resolved
 from convmixer.errors import UserError
-from convmixer.terminal.progress import note
 
 if TYPE_CHECKING:
     from convmixer.weights.read import WeightFile
+
+logger = logging.getLogger(__name__)
 
 COMMAND = Command("convert", "Write weights of any layout in another one.", ConvertOptions, positional="weights")
 
 # Endings that the programs of each layout go by; the first is the one of a file that the user has not named.
 SUFFIXES = {
-    "ours": (".safetensors",),
+    "native": (".safetensors",),
     "authors": (".pth.tar", ".pth", ".pt"),
     "timm": (".safetensors", ".pth", ".bin"),
     "mindspore": (".ckpt",),
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    options = parse(COMMAND, argv).options
+def run(resolved: Resolved[ConvertOptions]) -> int:
+    options = resolved.options
     if options.to is None:
         raise UserError(f"--to: the new file's layout is needed: {', '.join(SUFFIXES)}")
     weights, architecture = open_checked(options)
     from convmixer.weights.write import write_layout, write_weights
 
-    output = output_path(options, options.to, architecture, weights.path)
-    if output.suffix == ".safetensors":
+    output, layout = output_path(options, options.to, architecture, weights.path), options.to
+    if output.suffix == ".safetensors" and (layout == "native" or layout == "timm"):
         write_weights(
             output,
             weights.state,
@@ -42,30 +44,14 @@ def main(argv: Sequence[str]) -> int:
             classes=weights.classes,
             preprocessing=weights.preprocessing,
             extra=weights.metadata,
-            layout=options.to,
+            layout=layout,
         )
     else:
-        write_layout(output, weights.state, options.to, architecture=architecture)
-        for line in _lost(weights, architecture, options.to):
-            note(f"{output}: {line}")
+        write_layout(output, weights.state, layout, architecture=architecture)
+        for line in _lost(weights, architecture, layout):
+            logger.info(f"{output}: {line}")
     print(output)
     return 0
-
-
-def open_checked(options: SourceOptions) -> tuple[WeightFile, Architecture]:
-    """The weights of the command line and their architecture. Raises UserError where they are not a whole ConvMixer."""
-    if options.weights is None:
-        raise UserError("WEIGHTS: a weight file, a checkpoint folder or the name of published weights is needed")
-    # torch is imported only now, so that --help and wrong options answer at once.
-    from convmixer.weights.load import build, complete
-    from convmixer.weights.read import read_weights
-
-    weights = read_weights(options.weights, options.entry)
-    architecture, notes = complete(weights, options.arch, activation=options.activation)
-    build(weights, architecture)
-    for line in notes:
-        note(line)
-    return weights, architecture
 
 
 def output_path(options: ConvertOptions, layout: str, architecture: Architecture, source: Path) -> Path:

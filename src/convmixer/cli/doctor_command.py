@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from convmixer.config.checks import DoctorOptions
-from convmixer.config.loading import Command, parse
+from convmixer.config.loading import Command, Resolved
 from convmixer.doctor.check_result import CheckResult, healthy, to_record, to_text
 from convmixer.doctor.engine import engine
 from convmixer.doctor.machine import disks, extras, memory, packages, processor, python, shared_memory
@@ -21,8 +20,8 @@ COMMAND = Command(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    options: DoctorOptions = parse(COMMAND, argv).options
+def run(resolved: Resolved[DoctorOptions]) -> int:
+    options = resolved.options
     answers = examine(options)
     print(to_text(answers))
     if options.json_file is not None:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from convmixer.backends.model_file import DeviceRequest, ModelFile
-from convmixer.backends.opening import detect_format, open_model
-from convmixer.cli.eval_command import name_bad_images, score_of
-from convmixer.config.loading import Command, Resolved, parse
+from convmixer.cli.onnx_file import open_named_model
+from convmixer.cli.unreadable import name_unreadable_images
+from convmixer.config.loading import Command, Resolved
 from convmixer.config.onnx import EvalOnnxOptions
 from convmixer.data.folders import open_folder
 from convmixer.data.sources import open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.inputs import preprocessing_for
-from convmixer.terminal.progress import note
+from convmixer.inference import score_of
+
+logger = logging.getLogger(__name__)
 
 COMMAND = Command("eval-onnx", "Evaluate an ONNX model on labelled images.", EvalOnnxOptions, positional="dataset")
 
 
-def main(argv: Sequence[str]) -> int:
-    resolved = parse(COMMAND, argv)
+def run(resolved: Resolved[EvalOnnxOptions]) -> int:
     options = resolved.options
     if options.dataset is None:
-        raise UserError("DATASET: a folder of images with one folder a class is needed")
+        raise UserError("DATASET: a folder of images with one folder per class is needed")
     model = open_named_model(resolved)
     opener = partial(open_folder, Path(options.dataset), "DATASET")
-    source = opener(model.classes) if model.classes else open_unnamed(model.num_classes, opener, note)
+    source = opener(model.classes) if model.classes else open_unnamed(model.num_classes, opener, logger.info)
     if len(source.classes) != model.num_classes:
         raise UserError(
             f"the model answers in {model.num_classes} classes and does not name them, "
@@ -44,23 +42,4 @@ def main(argv: Sequence[str]) -> int:
         max_pixels=options.max_pixels,
     )
     print(f"eval results: { {name: value for name, value in score.results().items() if name != 'Loss'} }")
-    return name_bad_images(score, source)
-
-
-def open_named_model(resolved: Resolved[Any]) -> ModelFile:
-    """The model of --onnx_path, else the only one in the current folder. Raises UserError where there is none."""
-    options = resolved.options
-    path = options.onnx_path or _only_onnx_file()
-    if Path(path).exists() and detect_format(path) != "onnx":
-        raise UserError(f"--onnx_path: {path} is not an ONNX file")
-    is_explicit = resolved.is_explicit("device_target")
-    request = DeviceRequest(options.device_target, options.device_id, is_explicit, options.engine, options.onnx_output)
-    return open_model(path, partial(preprocessing_for, resolved), request)
-
-
-def _only_onnx_file() -> str:
-    found = sorted(str(path) for path in Path().glob("*.onnx"))
-    if len(found) != 1:
-        among = f"there are {len(found)} ({', '.join(found[:3])} ...)" if found else "there is none"
-        raise UserError(f"--onnx_path: left out, it means the only .onnx file in the current folder, but {among}")
-    return found[0]
+    return name_unreadable_images(score, source)

@@ -11,8 +11,10 @@ from importlib import import_module
 
 from convmixer import __version__
 from convmixer.cli.explained import explained
+from convmixer.config.loading import parse
 from convmixer.errors import WRONG_USE, UserError
 from convmixer.signals import has_agent
+from convmixer.terminal import logs
 from convmixer.terminal.streams import standard_streams
 
 COMMANDS = {
@@ -49,18 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     0, 1 or 2; 128 + n where signal n ended it: 129, 130, 138, 143 of a stopped run, 141 where nobody reads the results.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    with standard_streams():
+    with standard_streams(), logs.shown():
         try:
             code = _explained(words)
             sys.stdout.flush()
             return code
         except UserError as error:
             if _speaks():
-                print(f"convmixer: {error}", file=sys.stderr)
+                logs.tell_error(str(error))
             return error.exit_code
         except KeyboardInterrupt:
             if _speaks():
-                print("convmixer: interrupted", file=sys.stderr)
+                logs.tell_error("interrupted")
             return 128 + signal.SIGINT
         except BrokenPipeError:
             # The reader of stdout has gone: `convmixer infer ... | head`.
@@ -103,7 +105,9 @@ def _run(words: list[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else "commands: " + ", ".join(COMMANDS)
         raise UserError(f"unknown command {words[0]!r}; {hint}")
     module = import_module(f"convmixer.cli.{words[0].replace('-', '_')}_command")
-    code: int = module.main(words[1:])
+    resolved = parse(module.COMMAND, words[1:])
+    logs.configure(resolved.options)
+    code: int = module.run(resolved)
     return code
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convmixer.cli.convert_command import open_checked
+from convmixer.cli.weight_source import open_checked
 from convmixer.config.convert import PushOptions
-from convmixer.config.loading import Command, parse
+from convmixer.config.loading import Command, Resolved
 from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError, first_line
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 COMMAND = Command("push", "Publish weights on the Hugging Face hub, for timm too.", PushOptions, positional="weights")
 
 
-def main(argv: Sequence[str]) -> int:
-    options = parse(COMMAND, argv).options
+def run(resolved: Resolved[PushOptions]) -> int:
+    options = resolved.options
     if options.repo is None or not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repo):
         raise UserError(f"--repo: a repository is named user/name{f', not {options.repo}' if options.repo else ''}")
     folder = _output_folder(options)
@@ -34,10 +35,12 @@ def main(argv: Sequence[str]) -> int:
         if architecture.in_chans != 3:
             raise UserError(f"{weights.path}: says no preprocessing, and there is no default for its channels")
         preprocessing = Preprocessing()
-        note(f"{weights.path}: says no preprocessing; ImageNet's at {preprocessing.size} pixels is published with it")
+        logger.info(
+            f"{weights.path}: says no preprocessing; ImageNet's at {preprocessing.size} pixels is published with it"
+        )
     item = Publication(options.repo, weights, architecture, preprocessing, recipe, options.license)
     if timm_name(architecture) is None:
-        note(f"timm cannot build {architecture.name} of this shape; the repository serves convmixer only")
+        logger.info(f"timm cannot build {architecture.name} of this shape; the repository serves convmixer only")
     with tempfile.TemporaryDirectory() as temporary:
         target = folder or Path(temporary)
         try:
@@ -48,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         if hub is not None:
             print(_upload(hub, options, target))
     if folder is not None:
-        note(f"written to {folder}")
+        logger.info(f"written to {folder}")
     return 0
 
 

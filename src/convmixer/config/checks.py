@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convmixer.config.data import DecodingOptions
+from convmixer.config.log import LogOptions
 from convmixer.config.options import Options, option
 from convmixer.config.run import FolderOptions
 
@@ -37,11 +38,11 @@ class ReportOptions(Options):
     html_file: str | None = option(None, "a page to look at; not below DATA", also="html", path=True)
 
 
-class CheckDataOptions(ReportOptions, LimitOptions, DecodingOptions, ImageFolderOptions):
+class CheckDataOptions(LogOptions, ReportOptions, LimitOptions, DecodingOptions, ImageFolderOptions):
     """Options of `check-data`."""
 
 
-class DoctorOptions(FolderOptions):
+class DoctorOptions(LogOptions, FolderOptions):
     """Machine"""
 
     json_file: str | None = option(None, "the answers as JSON", also="json", path=True)

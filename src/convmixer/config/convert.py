@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import field_validator
+
+from convmixer.config.log import LogOptions
 from convmixer.config.model import WeightArchOptions
 from convmixer.config.options import option
 
@@ -19,16 +22,21 @@ class SourceOptions(WeightArchOptions):
     )
 
 
-class ConvertOptions(SourceOptions):
+class ConvertOptions(LogOptions, SourceOptions):
     """Layout"""
 
-    to: Literal["ours", "authors", "timm", "mindspore"] | None = option(
+    to: Literal["native", "authors", "timm", "mindspore"] | None = option(
         None, "layout of the new file", other_names="format layout target"
     )
     output: str | None = option(None, "the new file; left out: named after the network", flags=("-o",), path=True)
 
+    @field_validator("to", mode="before")
+    @classmethod
+    def _under_its_old_name(cls, value: object) -> object:
+        return "native" if value == "ours" else value
 
-class PushOptions(SourceOptions):
+
+class PushOptions(LogOptions, SourceOptions):
     """Repository"""
 
     repo: str | None = option(None, "repository on the hub, as user/name")

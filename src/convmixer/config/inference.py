@@ -7,6 +7,7 @@ from typing import Literal
 from convmixer.config import preprocessing
 from convmixer.config.data import DecodingOptions
 from convmixer.config.execution import DeviceOptions, ExecutionOptions, PrecisionOptions
+from convmixer.config.log import LogOptions
 from convmixer.config.model import WeightArchOptions
 from convmixer.config.options import Options, option
 from convmixer.config.preprocessing import Interpolation
@@ -60,6 +61,7 @@ class WeightOptions(WeightArchOptions):
 
 
 class InferOptions(
+    LogOptions,
     DeviceOptions,
     ExecutionOptions,
     PrecisionOptions,

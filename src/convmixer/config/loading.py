@@ -6,7 +6,7 @@ The defaults are ours, or with `--defaults model_zoo` the model zoo's where it h
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
@@ -20,6 +20,7 @@ from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.errors import UserError
 
 COMMAND_LINE = "command line"
+ARGUMENT = "argument"  # of a function in Python
 DEFAULT = "default"
 
 T = TypeVar("T", bound=Options)
@@ -42,8 +43,8 @@ class Resolved(Generic[T]):
     recipe_named: bool = False
 
     def is_explicit(self, name: str) -> bool:
-        """True where the user gave this option on the command line."""
-        return self.origins[name] == COMMAND_LINE
+        """True where the user gave this option on the command line, or as an argument in Python."""
+        return self.origins[name] in (COMMAND_LINE, ARGUMENT)
 
     def is_default(self, name: str) -> bool:
         """True where neither command line nor YAML file has this option."""
@@ -68,6 +69,8 @@ class Command:
     model: type[Options]
     positional: str | None = None
     takes_config: bool = False
+    # Names the recipe that is used where `--config` is left out, by what else was given.
+    default_recipe: Callable[[Mapping[str, Any]], str | None] = lambda given: None
 
     def shows(self, option: Option) -> bool:
         """Whether the help lists the option."""
@@ -133,8 +136,8 @@ def _text(value: Any) -> str:
     return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
 
 
-def parse(command: Command, argv: Sequence[str], *, default_recipe: Any = None) -> Resolved[Any]:
-    """Options of a command line. `default_recipe(given)` names the recipe to use where `--config` is left out.
+def parse(command: Command, argv: Sequence[str]) -> Resolved[Any]:
+    """Options of a command line.
 
     Raises UserError for an unknown or misspelt option, a value out of bounds, or a YAML file that cannot be used.
     """
@@ -145,22 +148,39 @@ def parse(command: Command, argv: Sequence[str], *, default_recipe: Any = None) 
     if rest:
         meant.refuse(rest[0])
     given = vars(namespace)
-    named = recipe = given.pop("config", None)
-    from_line = {name: _from_text(options[name], value, command) for name, value in given.items()}
-    if recipe is None and default_recipe is not None:
-        recipe = default_recipe(from_line)
+    recipe = given.pop("config", None)
+    given = {name: _from_text(options[name], value, command) for name, value in given.items()}
+    return resolve(command, given, recipe, COMMAND_LINE, argv)
+
+
+def resolve(
+    command: Command, given: Mapping[str, Any], recipe: str | None, origin: str, argv: Sequence[str] = ()
+) -> Resolved[Any]:
+    """Options of a command from those that were `given`, by `origin`, over a recipe's and the defaults.
+
+    Raises UserError as `parse`.
+    """
+    meant = Meant(command)
+    options = {name: option for option in options_of(command.model) for name in option.names}
+    for name in given:
+        if name not in options:
+            raise UserError(f"unknown option {name}; {meant.hint(name)}")
+    explicit = {options[name].name: value for name, value in given.items()}
+    named = recipe is not None
+    if recipe is None:
+        recipe = command.default_recipe(explicit)
     path = _recipe_path(recipe) if recipe is not None else None
     from_file = _from_yaml(read_recipe(path), options, str(path), meant) if path is not None else {}
-    given = from_file | from_line
-    lowest = model_zoo.defaults_for(given) if command.takes_config else {}
+    together = from_file | explicit
+    lowest = model_zoo.defaults_for(together) if command.takes_config else {}
     origins = {option.name: DEFAULT for option in options.values()} | dict.fromkeys(lowest, model_zoo.ORIGIN)
-    origins |= dict.fromkeys(from_file, str(path)) | dict.fromkeys(from_line, COMMAND_LINE)
+    origins |= dict.fromkeys(from_file, str(path)) | dict.fromkeys(explicit, origin)
     return Resolved(
-        _checked(command.model, lowest | given, origins),
+        _checked(command.model, lowest | together, origins),
         origins,
         str(path) if path is not None else None,
         tuple(argv),
-        recipe_named=named is not None,
+        recipe_named=named,
     )
 
 
@@ -174,6 +194,7 @@ def _recipe_path(recipe: str) -> Path:
 def _spelled_out(argv: Sequence[str], options: Mapping[str, Option], meant: Meant) -> list[str]:
     """`--base-lr` to `--base_lr`, and a switch alone to `--switch=true`, so that it never swallows what follows."""
     words, out = list(argv), list[str]()
+    switches = {flag: option.name for option in options.values() if option.is_switch for flag in option.flags}
     while words:
         word = words.pop(0)
         if word == "--":
@@ -186,6 +207,8 @@ def _spelled_out(argv: Sequence[str], options: Mapping[str, Option], meant: Mean
                 if options[name].is_switch and not sign:
                     sign, value = "=", words.pop(0) if words and words[0].lower() in _BOOLEANS else "true"
                 word = f"--{name}{sign}{value}"
+        elif word in switches:
+            word = f"--{switches[word]}=true"
         out.append(word)
     return out
 
@@ -214,7 +237,7 @@ def _checked(model: type[T], values: Mapping[str, Any], origins: Mapping[str, st
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        where = f"--{name}" if origins.get(name) == COMMAND_LINE else f"{origins.get(name)}: {name}"
+        where = {COMMAND_LINE: f"--{name}", ARGUMENT: name}.get(origins[name], f"{origins[name]}: {name}")
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise UserError(f"{where}: {_words(first)}{more}") from None
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from convmixer.config.data import DecodingOptions
 from convmixer.config.inference import AnswerOptions, ImageOptions, InputOptions
+from convmixer.config.log import LogOptions
 from convmixer.config.options import Options, option
 
 
@@ -46,9 +47,9 @@ class LabelledOptions(Options):
     )
 
 
-class EvalOnnxOptions(DecodingOptions, InputOptions, OnnxOptions, LabelledOptions):
+class EvalOnnxOptions(LogOptions, DecodingOptions, InputOptions, OnnxOptions, LabelledOptions):
     """Options of `eval-onnx`."""
 
 
-class InferOnnxOptions(DecodingOptions, InputOptions, AnswerOptions, OnnxOptions, ImageOptions):
+class InferOnnxOptions(LogOptions, DecodingOptions, InputOptions, AnswerOptions, OnnxOptions, ImageOptions):
     """Options of `infer-onnx`."""

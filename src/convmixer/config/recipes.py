@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import yaml
 
 from convmixer.errors import UserError
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".yaml", ".yml")
 _MAX_BYTES = 1 << 16  # PyYAML needs seconds for each MiB, and with some nestings the square of that
@@ -75,7 +77,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path}: not valid YAML: {reason}") from None
     if content is None:
-        note(f"{path}: says nothing, so that every option keeps its default")
+        logger.warning(f"{path}: says nothing, so that every option keeps its default")
         return {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected lines of 'option: value', found a {type(content).__name__}")

@@ -6,13 +6,16 @@ from convmixer.config.augment import AugmentOptions
 from convmixer.config.data import DataOptions, DecodingOptions
 from convmixer.config.execution import DeviceOptions, ExecutionOptions, LossScaleOptions, PrecisionOptions
 from convmixer.config.export import ExportOptions, FormatOptions
+from convmixer.config.log import LogOptions
 from convmixer.config.model import ModelOptions
 from convmixer.config.optimizer import OptimizerOptions, ScheduleOptions
 from convmixer.config.preprocessing import InputOptions
 from convmixer.config.run import OutputOptions, RunOptions, SafetyOptions
+from convmixer.errors import UserError
 
 
 class Config(
+    LogOptions,
     FormatOptions,
     OutputOptions,
     DeviceOptions,
@@ -30,6 +33,14 @@ class Config(
     ModelOptions,
 ):
     """All groups in one flat name space. A component takes its group: a Config is each of them."""
+
+
+def refuse_contradictions(config: Config) -> None:
+    """Raises UserError for options of training that contradict each other."""
+    if config.recompute and (config.compile or config.execution == "compile"):
+        raise UserError(
+            "--recompute: torch.compile decides by itself what it keeps and what it computes again; leave one out"
+        )
 
 
 class ExportConfig(ExportOptions, Config):

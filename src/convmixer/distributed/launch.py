@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -18,9 +19,10 @@ from convmixer.distributed.processes import RUN_TIME
 from convmixer.errors import RUN_FAILED, WRONG_USE, UserError
 from convmixer.runs.folders import COMMAND, TIME_FORMAT, typed_command
 from convmixer.signals import LAUNCHER, STOP_SIGNALS, heeded
-from convmixer.terminal.progress import note
 
-PACKAGE_PARENT = Path(__file__).resolve().parents[1]
+logger = logging.getLogger(__name__)
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 ADDRESS = "127.0.0.1"
 POLL_SECONDS = 0.1
 # What the others have once one process has failed, or has ended since the run is saved. Before that nobody is pressed:
@@ -49,7 +51,7 @@ def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> 
             if sent or group.code in {0, WRONG_USE, *_STOPPED}:
                 break
             if attempt < max_restarts:
-                note(f"{group.fault}; start {attempt + 2} of {max_restarts + 1}")
+                logger.warning(f"{group.fault}; start {attempt + 2} of {max_restarts + 1}")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,8 @@ from typing import NoReturn
 
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.signals import LAUNCHER, has_agent
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.5
 
@@ -31,7 +33,7 @@ def end_with_the_agent(local_rank: int, seconds: float) -> None:
         while os.getppid() == agent:
             time.sleep(_WATCH_SECONDS)
         if local_rank == 0:
-            note("what started the processes of the run is gone; they stop")
+            logger.warning("what started the processes of the run is gone; they stop")
         else:
             time.sleep(2 * _WATCH_SECONDS)  # so that the first has said so before the run ends
         os.kill(os.getpid(), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from convmixer.data.reader import read_batches
 from convmixer.data.sources import Source, Subset, open_split
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.randomness import Stream, hashes
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 BATCH = 8
 
@@ -41,7 +43,9 @@ def _open(resolved: Resolved[Any], train: bool) -> Source:
     folder = None if config.data_url is None else Path(config.data_url)
     if folder is None or not (folder.exists() or resolved.is_explicit("data_url")):
         if config.set != "digits":
-            note(f"{'calibrated' if train else 'compared'} on the built-in digits; --data_url names images of your own")
+            logger.info(
+                f"{'calibrated' if train else 'compared'} on the built-in digits; --data_url names images of your own"
+            )
         return open_digits(train=train)
     if config.set != "ImageNet":
         return open_split(config.set, config.data_url, split, train=train)
@@ -51,7 +55,7 @@ def _open(resolved: Resolved[Any], train: bool) -> Source:
     # Of a split the labels are of no concern here, and so neither are its folders.
     files = open_files(inner if inner.is_dir() else folder, recursive=True)
     if files.ignored:
-        note(ignored_line(files.ignored, "the images"))
+        logger.info(ignored_line(files.ignored, "the images"))
     return files
 
 
@@ -62,7 +66,7 @@ def crops(
     found = False
     for batch in read_batches(source, preprocessing, BATCH, threads=threads, max_pixels=max_pixels):
         for index, reason in batch.bad:
-            note(f"left out: {source.name(index)}: {reason}")
+            logger.warning(f"left out: {source.name(index)}: {reason}")
         if len(batch.images):
             found = True
             yield batch.images

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 
 import torch
 
-from convmixer.terminal.progress import note
+logger = logging.getLogger(__name__)
 
 KERNEL_SIZES = (3, 5, 7, 9)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -58,4 +59,4 @@ def say_once(text: str) -> None:
     """A note on stderr, but none for what was said before, and none while torch traces a graph."""
     if not torch.compiler.is_compiling() and text not in _said:
         _said.add(text)
-        note(text)
+        logger.info(text)

@@ -5,6 +5,7 @@ Imported only where Triton is.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from convmixer.errors import first_line
 from convmixer.kernels.plan import Plan
 from convmixer.kernels.timing import Call, milliseconds
 from convmixer.kernels.tuning_passes import Maps, Pass, Tensors
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float32: 1e-4}
 """Of the largest value of a result: two forms round a 16-bit value once or twice each, and sum in another order."""
@@ -39,7 +41,7 @@ def tuned_plan(
     training: bool,
     recompute: bool = False,
     seconds: float = 120.0,
-    say: Callable[[str], None] = note,
+    say: Callable[[str], None] = logger.info,
     timer: Timer | None = None,
 ) -> Plan:
     """The plan for batches of so many images, [in_chans, image_size, image_size] each, whose maps are of `dtype`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import platform
@@ -22,7 +23,8 @@ from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runs.durable import remove_leftovers, write_file
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 TIME_FORMAT = "%y-%m-%d_%H%M%S"
 PACKAGES = ("convmixer", "torch", "numpy", "pillow", "pydantic", "safetensors", "triton")
@@ -95,7 +97,7 @@ def keep_record(path: Path, content: str | bytes) -> bool:
     try:
         write_file(path, content if isinstance(content, bytes) else content.encode())
     except OSError as error:
-        note(f"{path}: could not be written: {error.strerror}; the run goes on")
+        logger.warning(f"{path}: could not be written: {error.strerror}; the run goes on")
         return False
     return True
 

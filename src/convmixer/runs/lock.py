@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -19,7 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 NAME = "run.lock"
 BEAT, STALE = 10.0, 60.0
@@ -122,7 +124,7 @@ class RunLock:
         if lives and not (other is not None and self._is_own(other)):
             raise self._refusal(other)
         if other is not None and not lives:
-            note(f"{self.path.parent}: {other} is gone; its run is taken over")
+            logger.warning(f"{self.path.parent}: {other} is gone; its run is taken over")
         temporary = self.path.with_name(f".{NAME}.{self.holder.token}.tmp")
         temporary.write_text(self._content(), encoding="utf-8")
         temporary.replace(self.path)
@@ -150,7 +152,9 @@ class RunLock:
         patience = min(STALE, STALE - (self._clock() - first))
         if patience > 0:
             who = other or "another process"
-            note(f"{self.path.parent}: waiting up to {patience:.0f} s to see whether {who} is at work on this run")
+            logger.info(
+                f"{self.path.parent}: waiting up to {patience:.0f} s to see whether {who} is at work on this run"
+            )
         while time.monotonic() - start < patience:
             time.sleep(min(1.0, BEAT / 2))
             now = _modified(self.path)

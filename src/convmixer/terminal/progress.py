@@ -1,14 +1,18 @@
-"""Progress on stderr: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, lines of the log elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
 
 from tqdm import tqdm
 
+from convmixer.terminal.logs import shows_progress
 from convmixer.terminal.printable import printable
+
+logger = logging.getLogger(__name__)
 
 PLAIN_LINE_SECONDS = 30.0
 
@@ -26,7 +30,7 @@ class Progress:
         label = printable(label)
         self._label, self._enabled, self._plain_lines = label, enabled, enabled and plain_lines
         self._start = self._last = time.monotonic()
-        on_terminal = enabled and sys.stderr.isatty()
+        on_terminal = enabled and shows_progress() and sys.stderr.isatty()
         self._bar = tqdm(total=total, desc=label, unit=unit, leave=False, dynamic_ncols=True) if on_terminal else None
 
     def add(self, count: int) -> None:
@@ -36,7 +40,7 @@ class Progress:
             self._bar.update(count)
         elif self._plain_lines and time.monotonic() - self._last > PLAIN_LINE_SECONDS:
             self._last = time.monotonic()
-            note(f"{self._label}: {self.done}/{self.total} {self.unit}, {self.rate:.1f} {self.unit}/s")
+            logger.info(f"{self._label}: {self.done}/{self.total} {self.unit}, {self.rate:.1f} {self.unit}/s")
 
     def label(self, text: str) -> None:
         """Put another text before the bar."""
@@ -46,7 +50,7 @@ class Progress:
     def line(self, text: str) -> None:
         """A line that takes the bar's place where there is no terminal."""
         if self._enabled and self._bar is None:
-            note(text)
+            logger.info(text)
 
     @property
     def rate(self) -> float:
@@ -63,11 +67,6 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def note(text: str) -> None:
-    """One line to stderr, above a bar that may be showing; whatever names it quotes, it is one line of plain text."""
-    tqdm.write(printable(text), file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +19,13 @@ from convmixer.backends.workload import Workload
 from convmixer.distributed.processes import Processes
 from convmixer.distributed.waiting import from_first_in_time
 from convmixer.model import ConvMixer
-from convmixer.terminal.progress import note
 from convmixer.training.network import training_mode
 
 if TYPE_CHECKING:
     from convmixer.config.execution import Execution
     from convmixer.training.resolve import ResolvedRun
+
+logger = logging.getLogger(__name__)
 
 # Seconds that the others wait for the first process's measurements. No backend is begun after a bound that is far
 # shorter (backends.autotune.choose), but one may compile for minutes, and the forms of the kernels are timed before.
@@ -52,7 +54,7 @@ def run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.M
     processes, workload, execution = run.processes, training_workload(run), _execution(run)
     requested_backends(workload, execution)
     names = from_first_in_time(processes, "ways", lambda: _choose(model, run, before), LONGEST_TUNING)
-    say = note if processes.is_first else lambda _: None
+    say = logger.info if processes.is_first else lambda _: None
     tried = attempts(names[0], workload, execution, say)
     set_mode = partial(training_mode, model=model, frozen=run.config.freeze)
     network = build_tried(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from convmixer.augment.pipeline import Augmentation
 from convmixer.data.folders import ignored_line
 from convmixer.model import ConvMixer
 from convmixer.runs.lock import RunLock
-from convmixer.terminal.progress import note
 from convmixer.training.backend_choice import Backends, run_with
 from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.resume import Resumed, find_resumable, run_fingerprint
@@ -32,8 +32,10 @@ from convmixer.training.run_folders import check_room, open_run
 from convmixer.training.step import TrainStep
 from convmixer.training.trainer import Trainer
 
+logger = logging.getLogger(__name__)
 
-def build_trainer(run: ResolvedRun, say: Callable[[str], None] = note) -> Trainer:
+
+def build_trainer(run: ResolvedRun, say: Callable[[str], None] = logger.info) -> Trainer:
     """The run, ready to start or to go on; `say` is told what it is made of.
 
     Raises UserError for all that does not fit; the run's lock is then given up.
@@ -156,15 +158,21 @@ def _announce(run: ResolvedRun, model: ConvMixer, loader: BatchLoader, resumed: 
     data, sampler, arch = run.data, run.sampler, run.architecture
     count = sum(parameter.numel() for parameter in model.parameters())
     scaling = LossScaler.of(run.config, run.precision).description
-    note(f"{arch.name}: {count:,} parameters, {arch.activation}, {run.device}, {run.precision.description}; {scaling}")
-    note(f"{len(data.train)} training and {len(data.val)} evaluation images of {len(data.classes)} classes")
+    logger.info(
+        f"{arch.name}: {count:,} parameters, {arch.activation}, {run.device}, {run.precision.description}; {scaling}"
+    )
+    logger.info(f"{len(data.train)} training and {len(data.val)} evaluation images of {len(data.classes)} classes")
     if isinstance(loader, DeviceLoader):
-        note(f"the training images, {loader.images.nbytes / 1e6:.3g} MB, are kept on {run.device}")
+        logger.info(f"the training images, {loader.images.nbytes / 1e6:.3g} MB, are kept on {run.device}")
     for split, source in (("training", data.train), ("evaluation", data.val)):
         if ignored := getattr(source, "ignored", None):
-            note(ignored_line(ignored, f"the {split} images"))
+            logger.info(ignored_line(ignored, f"the {split} images"))
     peak = run.schedule.peak
-    note(f"global batch {sampler.global_batch}, {sampler.steps_per_epoch} steps per epoch, peak learning rate {peak:g}")
+    logger.info(
+        f"global batch {sampler.global_batch}, {sampler.steps_per_epoch} steps per epoch, peak learning rate {peak:g}"
+    )
     if sampler.count < sampler.global_batch:
-        note(f"the {sampler.count} training images are fewer than a global batch: each is used several times per step")
+        logger.warning(
+            f"the {sampler.count} training images are fewer than a global batch: each is used several times per step"
+        )
     check_room(run.config, resumed, model)

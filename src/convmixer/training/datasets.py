@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +20,9 @@ from convmixer.data.reader import TrainReader
 from convmixer.data.sources import Source, open_split, open_unnamed
 from convmixer.errors import UserError
 from convmixer.inputs import overruled, preprocessing_for, preprocessing_of
-from convmixer.terminal.progress import note
 from convmixer.weights.read import WeightFile
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class TrainingData:
 
 
 def open_training_data(
-    resolved: Resolved[Config], weights: WeightFile | None = None, say: Callable[[str], None] = note
+    resolved: Resolved[Config], weights: WeightFile | None = None, say: Callable[[str], None] = logger.info
 ) -> TrainingData:
     """Open both splits; `weights`: those that the run starts from. `say` is told what these decide.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 
@@ -11,11 +12,13 @@ from convmixer.backends.registry import AS_TRAINED
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.evaluation import check_any_readable, evaluate, name_unreadable
 from convmixer.metrics import Score
-from convmixer.terminal.progress import Progress, note
+from convmixer.terminal.progress import Progress
 from convmixer.training.backend_choice import evaluation_workload
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.resolve import ResolvedRun
 from convmixer.training.signals import Interrupted
+
+logger = logging.getLogger(__name__)
 
 MOST_NAMED = 5  # of the images that cannot be read
 
@@ -26,7 +29,7 @@ class Evaluator:
     def __init__(self, run: ResolvedRun, state: TrainState) -> None:
         self.run, self.state, self.workload = run, state, evaluation_workload(run)
         self._named: set[int] = set()
-        self._say = note if run.processes.is_first else lambda _: None
+        self._say = logger.info if run.processes.is_first else lambda _: None
 
     def __call__(self, interrupted: Callable[[], bool]) -> Score:
         """The score over all processes. Raises Interrupted, on all, soon after `interrupted()` is true on one.

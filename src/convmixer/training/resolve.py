@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from convmixer.arch import Architecture, architecture, check_image_size
+from convmixer.arch import Architecture, ArchitectureHints, architecture, check_image_size
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.batch_sampler import BatchSampler
@@ -104,8 +104,8 @@ def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_cl
         given = {name: getattr(config, name) for name in _OF_THE_NETWORK}
         return architecture(config.arch, **given, num_classes=num_classes, in_chans=config.in_chans)
     # What the weights say holds, unless the user said otherwise; a recipe that stood in for one says nothing.
-    explicit = {name: resolved.explicit(name) for name in _OF_THE_NETWORK}
-    found, notes = complete(weights, resolved.explicit("arch"), **explicit)
+    explicit = {name: resolved.explicit(name) for name in ("arch", *_OF_THE_NETWORK)}
+    found, notes = complete(weights, ArchitectureHints(**explicit))
     for line in notes:
         say(line)
     return replace(found, num_classes=num_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from datetime import datetime
@@ -13,12 +14,13 @@ from convmixer.config.schema import Config
 from convmixer.distributed.processes import run_time
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runs.folders import TIME_FORMAT, RunFolders, create_run, keep_record, reopen_run, write_provenance
-from convmixer.terminal.progress import note
 from convmixer.training.checkpointing.resume import Resumed
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.logging.image_grid import graph_text
 from convmixer.training.logging.metric_logger import MetricLogger
 from convmixer.training.resolve import ResolvedRun
+
+logger = logging.getLogger(__name__)
 
 
 def open_run(
@@ -41,7 +43,7 @@ def open_run(
     write_provenance(folders.summary, run.resolved, run.command, data.classes.names, facts)
     if config.dump_graph:
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
-    note(f"run {folders.name}: {folders.summary}")
+    logger.info(f"run {folders.name}: {folders.summary}")
     return folders, metric_logger
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,14 @@ STOP = "stop"
 
 
 class Stopped(Exception):
-    """The run was stopped by a signal and has been saved; `exit_code` is 128 plus the signal's number."""
+    """The run was stopped by a signal and saved at `step`, in the folder `checkpoint` (known to the first process).
 
-    def __init__(self, number: int) -> None:
+    `exit_code` is 128 plus the signal's number.
+    """
+
+    def __init__(self, number: int, step: int = 0, checkpoint: Path | None = None) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
+        self.exit_code, self.step, self.checkpoint = 128 + number, step, checkpoint
 
 
 class Interrupted(Exception):

@@ -155,4 +155,5 @@ class Trainer:
 
     def _stop(self, signals: StopSignals) -> None:
         self.checkpoint_manager.end()
-        raise Stopped(max(number or 0 for number in self.processes.gather(signals.received)))
+        number = max(number or 0 for number in self.processes.gather(signals.received))
+        raise Stopped(number, self.state.step, self.checkpoint_manager.latest)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from convmixer.errors import UserError
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 # The averaged weights come first: with EMA, evaluation and export use them. The last three are the hub's, in the order
 # in which transformers looks for them.
@@ -26,7 +28,7 @@ def file_of_folder(folder: Path, accepted: str) -> Path:
             return folder / name
     runs = sorted(child for child in folder.glob("*/best.safetensors"))
     if runs:
-        note(f"{folder}: the newest of {len(runs)} run(s), {runs[-1]}")
+        logger.info(f"{folder}: the newest of {len(runs)} run(s), {runs[-1]}")
         return runs[-1]
     steps = sorted(child.name for child in folder.glob("step_*") if child.is_dir())
     hint = f"; did you mean {folder / steps[-1]}?" if steps else f"; {accepted}."

@@ -1,6 +1,6 @@
 """The names of the parameters in each layout, and the maps between them; no torch.
 
-`ours`: see `convmixer.model`. `authors`: the nn.Sequential of locuslab/convmixer. `timm`: timm.models.convmixer.
+`native`: see `convmixer.model`. `authors`: the nn.Sequential of locuslab/convmixer. `timm`: timm.models.convmixer.
 `mindspore`: the model zoo's, which is the authors' under `network.` with MindSpore's names for BatchNorm.
 `mmpretrain`: mmpretrain.models.backbones.convmixer with its linear head; read only.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Layout = Literal["ours", "authors", "timm", "mindspore", "mmpretrain"]
+Layout = Literal["native", "authors", "timm", "mindspore", "mmpretrain"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 COUNTER = "num_batches_tracked"
@@ -26,14 +26,14 @@ _BLOCK_PARTS = {"depthwise": "0.fn.0", "depthwise_norm": "0.fn.2", "pointwise": 
 # whatever wrapped the network (DistributedDataParallel, torch.compile, Lightning, a loss cell, at times in each other).
 _DEPTHWISE = re.compile(r"((?:.*?\.)??)(?:(blocks|stages)\.)?\d+\.(0\.fn\.0|depthwise)\.weight")
 _BLOCKS: dict[Layout, re.Pattern[str]] = {
-    "ours": re.compile(r"blocks\.(\d+)\.(?:depth|point)wise"),
+    "native": re.compile(r"blocks\.(\d+)\.(?:depth|point)wise"),
     "timm": re.compile(r"blocks\.(\d+)\.(?:0\.fn\.[02]|[13])\."),
     "authors": re.compile(r"(\d+)\.(?:0\.fn\.[02]|[13])\."),
     "mmpretrain": re.compile(r"(?:backbone\.)?stages\.(\d+)\.(?:0\.fn\.[02]|[13])\."),
 }
 # First parts of the names in a network that nothing wraps; what else lies beside it is not the network's.
 _ROOTS: dict[Layout, re.Pattern[str]] = {
-    "ours": re.compile(r"(?:stem|blocks|head)\."),
+    "native": re.compile(r"(?:stem|blocks|head)\."),
     "timm": re.compile(r"(?:stem|blocks|head)\."),
     "authors": re.compile(r"\d+\."),
     "mmpretrain": re.compile(r"(?:backbone|stem|patch_embed|stages|head)\."),
@@ -61,7 +61,7 @@ class Network:
 
 def _modules(layout: Layout, depth: int) -> dict[str, str]:
     """{our module: the module of that layout}, for a network of `depth` blocks."""
-    if layout == "ours":
+    if layout == "native":
         modules = {name: name for name in ("stem.conv", "stem.norm", "head")}
         return modules | {f"blocks.{i}.{part}": f"blocks.{i}.{part}" for i in range(depth) for part in _BLOCK_PARTS}
     if layout == "timm":
@@ -94,7 +94,7 @@ def networks(names: Iterable[str]) -> list[Network]:
         if kind == "depthwise":
             if listed != "blocks":
                 continue
-            layout = "ours"
+            layout = "native"
         elif listed is None:
             layout = "authors"
         elif listed == "stages":
@@ -166,7 +166,7 @@ def _first_of_each(mapped: dict[str, str]) -> dict[str, str]:
 
 def from_native(names: Iterable[str], layout: Layout, depth: int) -> dict[str, str]:
     """{our name: its name in `layout`}; MindSpore has no `num_batches_tracked`, which is left out for it."""
-    if layout == "ours":
+    if layout == "native":
         return {name: name for name in names}
     modules = _modules(layout, depth)
     result = {}

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from os import PathLike
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import TypeVar, cast
 
 import torch
 
-from convmixer.arch import ACTIVATIONS, VARIANTS, Activation, Architecture, Shape, parse_arch
+from convmixer.arch import (
+    ACTIVATIONS,
+    VARIANTS,
+    Activation,
+    Architecture,
+    ArchitectureHints,
+    Shape,
+    parse_arch,
+)
 from convmixer.data.classes import ClassMap
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 from convmixer.weights.head import head_for
-from convmixer.weights.read import WeightFile, read_weights
+from convmixer.weights.read import WeightFile
 
-_log = logging.getLogger(__name__)
+_Model = TypeVar("_Model", bound=ConvMixer)
 _NAMES_SHOWN = 6
 
 
@@ -65,66 +71,51 @@ def _no_head(weights: WeightFile) -> UserError:
     return UserError(f"{weights.path}: has no head, so it answers in no classes; train one: train --pretrained.")
 
 
-def load_model(
-    path: str | PathLike[str], arch: str | None = None, entry: str | None = None, **options: object
-) -> ConvMixer:
-    """The ConvMixer in a weight file or checkpoint folder of any layout, on the CPU in eval mode.
-
-    `arch` and `options` (kernel_size, patch_size, activation, num_classes, in_chans; None is not given) say what the
-    file does not, as `complete` has it; `entry` which of several networks in it. Raises UserError where they contradict
-    the file, or where something is missing.
-    """
-    weights = read_weights(path, entry)
-    architecture, notes = complete(weights, arch, **options)
-    model = build(weights, architecture)
-    for note in notes:
-        _log.info(note)
-    return model
-
-
-def build(weights: WeightFile, architecture: Architecture) -> ConvMixer:
-    """The network with these weights, on the CPU in eval mode. Raises UserError as `load_into`.
+def build(weights: WeightFile, architecture: Architecture, make: Callable[[Architecture], _Model]) -> _Model:
+    """The network that `make` makes, with these weights, on the CPU in eval mode. Raises UserError as `load_into`.
 
     No random numbers are drawn for values that the file replaces, and no memory is taken before it is seen to fit.
     """
-    model, state = _checked(weights, architecture, replace_head=False)
+    model, state = _checked(weights, architecture, make, replace_head=False)
     model.to_empty(device="cpu").load_state_dict(state)
     return model.eval()
 
 
 def check(weights: WeightFile, architecture: Architecture) -> None:
     """Refuse weights that `load_into` with `replace_head` would refuse, before a network takes memory."""
-    _checked(weights, architecture, replace_head=True)
+    _checked(weights, architecture, ConvMixer, replace_head=True)
 
 
 def _checked(
-    weights: WeightFile, architecture: Architecture, *, replace_head: bool
-) -> tuple[ConvMixer, dict[str, torch.Tensor]]:
+    weights: WeightFile, architecture: Architecture, make: Callable[[Architecture], _Model], *, replace_head: bool
+) -> tuple[_Model, dict[str, torch.Tensor]]:
     """The network without memory, and the state dict that fits it."""
     if weights.headless and not replace_head:
         raise _no_head(weights)
     with torch.device("meta"):
-        model = ConvMixer(architecture)
+        model = make(architecture)
     state, _ = _fitting(model, weights, replace_head)
     return model, state
 
 
-def complete(weights: WeightFile, arch: str | None = None, **options: object) -> tuple[Architecture, list[str]]:
+def complete(
+    weights: WeightFile,
+    hints: ArchitectureHints = ArchitectureHints(),  # noqa: B008  (frozen)
+) -> tuple[Architecture, list[str]]:
     """The whole architecture of a weight file, and notes on what was taken from elsewhere.
 
-    All but the activation is read from the shapes; `arch` and `options` must agree with them. The activation is the
-    option's, else the file's, else that of `arch`, else that of the one named variant whose shapes these are. In
-    MindSpore `gelu` is the tanh form, so it becomes `gelu_tanh` unless the option says otherwise. Raises UserError.
+    All but the activation is read from the shapes, with which the hints must agree. The activation is the hints', else
+    the file's, else that of their `arch`, else that of the one named variant whose shapes these are. In MindSpore
+    `gelu` is the tanh form, so it becomes `gelu_tanh` unless the hints say otherwise. Raises UserError.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    is_explicit = given.pop("activation", None)
-    _check_agreement(weights, arch, given)
-    if is_explicit is not None and is_explicit not in ACTIVATIONS:
-        raise UserError(f"activation: {is_explicit!r} is none of {', '.join(ACTIVATIONS)}.")
-    if is_explicit and weights.activation and is_explicit != weights.activation:
-        raise UserError(f"{weights.path}: was trained with activation {weights.activation}, not {is_explicit}.")
-    if is_explicit or weights.activation:
-        return weights.shape.with_activation(cast(Activation, is_explicit or weights.activation)), []
+    arch, hinted = hints.arch, hints.activation
+    _check_agreement(weights, hints)
+    if hinted is not None and hinted not in ACTIVATIONS:
+        raise UserError(f"activation: {hinted!r} is none of {', '.join(ACTIVATIONS)}.")
+    if hinted and weights.activation and hinted != weights.activation:
+        raise UserError(f"{weights.path}: was trained with activation {weights.activation}, not {hinted}.")
+    if hinted or weights.activation:
+        return weights.shape.with_activation(cast(Activation, hinted or weights.activation)), []
 
     named = [parse_arch(arch)] if arch else [v for v in VARIANTS.values() if _same_network(v, weights.shape)]
     if len(named) != 1:
@@ -140,19 +131,18 @@ def complete(weights: WeightFile, arch: str | None = None, **options: object) ->
     return weights.shape.with_activation(activation), notes
 
 
-def _check_agreement(weights: WeightFile, arch: str | None, given: dict[str, object]) -> None:
-    found = weights.shape
+def _check_agreement(weights: WeightFile, hints: ArchitectureHints) -> None:
+    found, arch = weights.shape, hints.arch
+    given = {name: value for name, value in hints.given.items() if name != "activation"}
     for name, value in given.items():
-        if name not in Shape.__dataclass_fields__:
-            raise TypeError(f"{name!r} is no option of a ConvMixer")
         if value != getattr(found, name):
             raise UserError(f"{weights.path}: its {name} is {getattr(found, name)}, not {value} as asked for.")
     if arch is None:
         return
     named = parse_arch(arch)
     # A bare convmixer_<dim>_<depth> names no kernel; a variant's may have been changed by an option, as the file tells.
-    is_explicit = given.keys() & {"kernel_size", "patch_size"}
-    says_all = "_ks" in arch or (arch in VARIANTS and weights.activation is None and not is_explicit)
+    changed = given.keys() & {"kernel_size", "patch_size"}
+    says_all = "_ks" in arch or (arch in VARIANTS and weights.activation is None and not changed)
     same = _same_network(named, found) if says_all else (named.dim, named.depth) == (found.dim, found.depth)
     if not same:
         raise UserError(f"{weights.path}: its shapes are those of {found}, not of {arch} as asked for.")

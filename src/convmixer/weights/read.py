@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,6 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metadata import KEY, decode
-from convmixer.terminal.progress import note
 from convmixer.weights.entries import TENSORS_MAX, choose
 from convmixer.weights.folder import INDEX, file_of_folder, read_shards
 from convmixer.weights.hub_config import read_hub_config
@@ -27,6 +27,8 @@ from convmixer.weights.published import Published, fetch, nearest, published
 from convmixer.weights.seal import seal_with
 from convmixer.weights.structure import shape_of
 from convmixer.weights.torch_file import read_torch_file
+
+logger = logging.getLogger(__name__)
 
 _ACCEPTED = "a checkpoint folder, .safetensors, a PyTorch state_dict (.pth, .pth.tar) or a MindSpore .ckpt is read"
 _HEAD_BYTES = 512
@@ -100,13 +102,13 @@ def _read(path: Path, entry: str | None) -> WeightFile:
     content, metadata = _read_content(path)
     choice = choose(path, content, entry)
     for line in choice.notes:
-        note(line)
+        logger.info(line)
     if choice.place:
         metadata = {**metadata, "entry": choice.place}
     state, source = choice.state, choice.layout
     _add_counters(state)
     shape = shape_of(path, state)
-    own = metadata.get(KEY) if source in ("ours", "timm") else None
+    own = metadata.get(KEY) if source in ("native", "timm") else None
     if own is None:
         return _described_by_config(WeightFile(state, shape, None, None, None, source, path, metadata))
     try:
@@ -124,7 +126,7 @@ def _described_by_config(weights: WeightFile) -> WeightFile:
     """The weights with what a config.json of the hub beside them says."""
     config = read_hub_config(weights.path, weights.shape)
     for line in config.notes:
-        note(line)
+        logger.info(line)
     return replace(weights, activation=config.activation, classes=config.classes, preprocessing=config.preprocessing)
 
 

@@ -30,7 +30,7 @@ def write_weights(
     classes: ClassMap | None = None,
     preprocessing: Preprocessing | None = None,
     extra: Mapping[str, Any] | None = None,
-    layout: Literal["ours", "timm"] = "ours",
+    layout: Literal["native", "timm"] = "native",
 ) -> None:
     """Weights under our names, or timm's, as safetensors, with all that is needed to use them and a SHA-256 of both.
 
@@ -52,9 +52,9 @@ def write_layout(
     """Weights (under our names) in the layout of another program, which has no place for classes or preprocessing.
 
     `authors`: torch.save of {'state_dict': ...}. `timm`: torch.save of the state dict. `mindspore`: a `.ckpt`, in
-    which bfloat16 becomes float32. Raises UserError as `write_weights`, which is what `ours` does.
+    which bfloat16 becomes float32. Raises UserError as `write_weights`, which is what `native` does.
     """
-    if layout == "ours":
+    if layout == "native":
         return write_weights(path, state, architecture=architecture)
     renamed = _renamed(_on_cpu(state), layout, architecture)
     if layout == "mindspore":

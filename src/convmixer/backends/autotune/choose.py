@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -17,7 +18,8 @@ from convmixer.backends.registry import Backend, Kind, backends_for, evaluation_
 from convmixer.backends.workload import Workload
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.model import ConvMixer
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 Execution = Literal["auto", "eager", "compile", "fused", "openvino"]
 Say = Callable[[str], None]
@@ -42,7 +44,7 @@ _NEEDS: dict[Kind, str] = {
 
 
 def choose_network(
-    model: ConvMixer, workload: Workload, images: int, execution: Execution = "auto", say: Say = note
+    model: ConvMixer, workload: Workload, images: int, execution: Execution = "auto", say: Say = logger.info
 ) -> nn.Module:
     """The network that runs `model` on a job of so many images, and a line that says which way it is.
 
@@ -54,7 +56,7 @@ def choose_network(
 
 
 def build_network(
-    name: str, model: ConvMixer, workload: Workload, execution: Execution = "auto", say: Say = note
+    name: str, model: ConvMixer, workload: Workload, execution: Execution = "auto", say: Say = logger.info
 ) -> nn.Module:
     """The network of the way that `choose_backend` named.
 
@@ -64,7 +66,7 @@ def build_network(
     return network.network if network.backend.kind == "eager" else network
 
 
-def attempts(name: str, workload: Workload, execution: Execution = "auto", say: Say = note) -> Attempts:
+def attempts(name: str, workload: Workload, execution: Execution = "auto", say: Say = logger.info) -> Attempts:
     """The way that `choose_backend` named, and what is tried where it fails."""
     backends = backends_for(workload)
     backend = find_backend(name, backends, workload)
@@ -89,7 +91,7 @@ def requested_backends(workload: Workload, execution: Execution) -> list[Backend
 
 
 def choose_backend(
-    model: ConvMixer, workload: Workload, images: int, execution: Execution = "auto", say: Say = note
+    model: ConvMixer, workload: Workload, images: int, execution: Execution = "auto", say: Say = logger.info
 ) -> str:
     """Full name of the way to take. `images` 0: without any measurement. Raises UserError as `ways_asked_for`."""
     default = backends_for(workload)[0]
@@ -119,7 +121,7 @@ def choose_backend(
 
 
 def choose_evaluation_backend(
-    model: ConvMixer, workload: Workload, images: int, times: int, execution: Execution = "auto", say: Say = note
+    model: ConvMixer, workload: Workload, images: int, times: int, execution: Execution = "auto", say: Say = logger.info
 ) -> str:
     """Full name of the way in which a training run evaluates `images` images, `times` times, each with other weights.
 
@@ -141,7 +143,7 @@ def choose_evaluation_backend(
     return best
 
 
-def evaluation_network(name: str, model: ConvMixer, workload: Workload, say: Say = note) -> WithFallback:
+def evaluation_network(name: str, model: ConvMixer, workload: Workload, say: Say = logger.info) -> WithFallback:
     """A network of the model with the weights that it has now, for one evaluation of a training run.
 
     Where the way fails, out of memory included, the evaluation runs eager: the training is not to end by it.

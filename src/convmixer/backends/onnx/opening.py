@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from threading import Timer
@@ -26,7 +27,8 @@ from convmixer.backends.probabilities import random_image, undo_for
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.metadata import KEY, ModelMetadata, decode
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 
 def open_onnx(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
@@ -130,7 +132,7 @@ def _choose(path: str, form: InputForm, metadata: ModelMetadata | None, choose: 
     if embedded is None:
         if form.channels != 1 and given != (Preprocessing.mean, Preprocessing.std):
             raise UserError(f"{path}: takes uint8 pixels as they are; --mean and --std are for float input")
-        note(f"{path}: takes uint8 pixels, 0 to 255, as they are; normalising them is left to the file")
+        logger.info(f"{path}: takes uint8 pixels, 0 to 255, as they are; normalising them is left to the file")
     return chosen
 
 
@@ -144,7 +146,7 @@ def _output(path: str, session: onnxruntime.InferenceSession, wanted: str | None
     flat = [entry.name for entry in session.get_outputs() if len(entry.shape) in (0, 2)]
     chosen: str = (flat or names)[0]
     if len(names) > 1:
-        note(f"{path}: has the outputs {', '.join(names)}; {chosen} is taken, see --onnx_output")
+        logger.info(f"{path}: has the outputs {', '.join(names)}; {chosen} is taken, see --onnx_output")
     return chosen
 
 

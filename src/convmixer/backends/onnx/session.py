@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from convmixer.backends.onnx.external_data import external_bytes
 from convmixer.backends.onnx.graph import OnnxGraph, read_graph
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError, first_line
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 CPU = "CPUExecutionProvider"
 SILENT = 4  # ONNX Runtime's log level: fatal errors only, the others are raised
@@ -91,7 +93,7 @@ def providers_for(request: DeviceRequest) -> list[Provider]:
             return [("CUDAExecutionProvider", {"device_id": request.index}), CPU]
         if request.target == "GPU" and request.is_explicit:
             raise UserError("GPU: this ONNX Runtime has none; install onnxruntime-gpu, or leave the option out")
-        note("ONNX Runtime finds no GPU, running on the CPU")
+        logger.info("ONNX Runtime finds no GPU, running on the CPU")
     return [CPU]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
 from convmixer.errors import UserError, first_line
 from convmixer.metadata import ModelMetadata
-from convmixer.terminal.progress import note
+
+logger = logging.getLogger(__name__)
 
 
 def openvino_engine(path: str, metadata: ModelMetadata | None, output: int) -> Callable[[np.ndarray], object]:
@@ -31,5 +33,7 @@ def openvino_engine(path: str, metadata: ModelMetadata | None, output: int) -> C
         raise UserError(f"{path}: OpenVINO does not know it: {first_line(error)}") from None
     lower = is_quantised(graph) or (metadata is not None and metadata.precision != "fp32")
     precision = "bf16" if lower and has_bf16() else "f32"
-    note(f"OpenVINO {openvino.__version__.partition('-')[0]}, {'int8 and ' if is_quantised(graph) else ''}{precision}")
+    logger.info(
+        f"OpenVINO {openvino.__version__.partition('-')[0]}, {'int8 and ' if is_quantised(graph) else ''}{precision}"
+    )
     return OpenVinoEngine(graph, precision, output)

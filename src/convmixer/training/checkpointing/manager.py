@@ -6,6 +6,7 @@ The training loop waits only while the state is copied to the host's memory; a t
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ import torch
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runs.folders import RunFolders
 from convmixer.runs.lock import RunLock
-from convmixer.terminal.progress import note
 from convmixer.training.checkpointing.checkpoint import EMA, MODEL, keep_newest, save_checkpoint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.logging.metric_logger import MetricLogger
 from convmixer.training.non_finite import first_non_finite
 from convmixer.weights.write import write_weights
+
+logger = logging.getLogger(__name__)
 
 BEST = "best.safetensors"
 
@@ -116,7 +118,7 @@ class CheckpointManager:
             write_weights(path, best.weights, **self.about, extra=best.extra)
         except UserError as error:
             if not self._told:
-                note(f"{error} They are tried again with each checkpoint.")
+                logger.warning(f"{error} They are tried again with each checkpoint.")
             self._told = True
         else:
             self._best, self._told = None, False
@@ -131,7 +133,7 @@ class CheckpointManager:
             try:
                 save_checkpoint(self.folders.summary / "non_finite", state.step, weights, state.counters(), self.about)
             except UserError as error:  # which must not take the place of what has happened
-                note(str(error))
+                logger.warning(str(error))
 
     def finish(self) -> None:
         """Wait for what is being written. Raises UserError where that failed."""

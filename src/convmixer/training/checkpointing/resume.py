@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,6 @@ from convmixer.distributed.processes import restarted_run
 from convmixer.errors import UserError
 from convmixer.inputs import as_options, preprocessing_of
 from convmixer.runs.folders import RunFolders, run_suffix
-from convmixer.terminal.progress import note
 from convmixer.training.backend_choice import Backends
 from convmixer.training.checkpointing.checkpoint import (
     MANIFEST,
@@ -31,6 +31,8 @@ from convmixer.training.checkpointing.checkpoint import (
 )
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.datasets import TrainingData
+
+logger = logging.getLogger(__name__)
 
 # The options that what is learnt depends on must be the same in a resumed run. The images and classes count by
 # fingerprint, and the three factors of the global batch by their product.
@@ -103,7 +105,7 @@ class Resumed:
                 "give the same options, or --force_resume to go on with these"
             )
         for change in changes:
-            note(f"resumed in spite of {change}")
+            logger.warning(f"resumed in spite of {change}")
         # The first checkpoints of this program have none, and later ones none of the evaluation.
         names = (counters.get("way"), counters.get("evaluation_way"))
         return Backends(*(name if isinstance(name, str) else None for name in names))
@@ -151,7 +153,7 @@ def find_resumable(config: Config, claim: Callable[[Path], None]) -> Resumed | N
         return _newest_whole(config, Path(config.resume), claim)
     runs = [path for path in root.glob(f"*{run_suffix(config)}") if checkpoints(path)] if root.is_dir() else []
     if not runs:
-        note(f"--resume auto: no run *{run_suffix(config)} with a checkpoint in {root}, starting a new one")
+        logger.info(f"--resume auto: no run *{run_suffix(config)} with a checkpoint in {root}, starting a new one")
         return None
     return _newest_whole(config, _newest_run(runs), claim)
 
@@ -162,7 +164,7 @@ def _newest_run(runs: list[Path]) -> Path:
     newest = max(runs, key=lambda run: (written[run], run.name))
     named = max(runs, key=lambda run: run.name)
     if newest != named:
-        note(f"--resume auto: {newest} was written last and is taken, though {named.name} has the later date")
+        logger.info(f"--resume auto: {newest} was written last and is taken, though {named.name} has the later date")
     _warn_of_clock(newest, written[newest])
     return newest
 
@@ -170,7 +172,9 @@ def _newest_run(runs: list[Path]) -> Path:
 def _warn_of_clock(path: Path, written: float) -> None:
     ahead = written - time.time()
     if ahead > _CLOCK_SLACK:
-        note(f"{path}: was written {ahead / 60:.0f} minutes from now: this machine's clock was set back, or is wrong")
+        logger.warning(
+            f"{path}: was written {ahead / 60:.0f} minutes from now: this machine's clock was set back, or is wrong"
+        )
 
 
 _CLOCK_SLACK = 120.0  # seconds by which the clocks of two machines may differ without a word
@@ -188,7 +192,7 @@ def _newest_whole(config: Config, path: Path, claim: Callable[[Path], None]) -> 
         if fault is None:
             _tell_of_later(candidate, candidates)
             return Resumed(candidate, _folders(config, candidate.resolve()))
-        note(f"{candidate}: {fault}; trying the one before")
+        logger.warning(f"{candidate}: {fault}; trying the one before")
     raise UserError(f"--resume: no whole checkpoint in {path.parent if single else path}")
 
 
@@ -196,7 +200,7 @@ def _tell_of_later(taken: Path, candidates: list[Path]) -> None:
     """Say where a checkpoint of an earlier step was written later: the run has gone on from an older one since."""
     last = max(candidates, key=lambda path: (written_at(path), path == taken))
     if last != taken and fault_of(last) is None:
-        note(f"{last}: was written after {taken.name}, which has the later step and is taken")
+        logger.warning(f"{last}: was written after {taken.name}, which has the later step and is taken")
 
 
 def _folders(config: Config, checkpoint: Path) -> RunFolders:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from convmixer.runs.durable import AppendedFile
-from convmixer.terminal.progress import note
 from convmixer.training.logging.tensorboard import EventFile
+
+logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 
@@ -66,7 +68,9 @@ class MetricLogger:
         """Try a last time to write what waits, and say where that fails."""
         self._flush()
         if self._waiting:
-            note(f"{self.folder / METRICS}: the last {len(self._waiting)} lines could not be written and are lost")
+            logger.warning(
+                f"{self.folder / METRICS}: the last {len(self._waiting)} lines could not be written and are lost"
+            )
 
     def _flush(self) -> None:
         if self._waiting:
@@ -82,7 +86,7 @@ class MetricLogger:
         self._events = None
         if not self._warned:
             self._warned = True
-            note(
+            logger.warning(
                 f"{self.folder}: {error.strerror}: no more TensorBoard events, and new lines of "
                 f"{METRICS} wait in memory until they can be written; the run goes on"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 
 import numpy as np
@@ -11,11 +12,13 @@ from PIL import Image
 from convmixer.distributed.processes import Processes
 from convmixer.metrics import Score
 from convmixer.runs.folders import RunFolders, keep_record
-from convmixer.terminal.progress import Progress, duration, note
+from convmixer.terminal.progress import Progress, duration
 from convmixer.training.intervals import Intervals
 from convmixer.training.logging.metric_logger import MetricLogger
 from convmixer.training.non_finite import NonFinite, described
 from convmixer.training.step import StepResult
+
+logger = logging.getLogger(__name__)
 
 
 class ProgressReporter:
@@ -70,7 +73,7 @@ class ProgressReporter:
     def non_finite(self, error: NonFinite, names: list[str], where: str | None) -> None:
         """A step with a loss that is not finite: its images, and the layer where that is known, go to the summary."""
         if where is not None:
-            note(f"step {error.step}: {where}")
+            logger.warning(f"step {error.step}: {where}")
         if self.folders is not None:
             path = self.folders.summary / f"non_finite_step_{error.step:08d}.json"
             keep_record(path, described(error, names, where))
@@ -78,7 +81,7 @@ class ProgressReporter:
     def bad_images(self, names: list[str]) -> None:
         """Images of a batch that could not be read, as `name: reason`."""
         for name in names:
-            note(f"skipped {name}")
+            logger.warning(f"skipped {name}")
 
     def evaluation(self, step: int, score: Score, seconds: float, *, best: bool) -> None:
         """The result of an evaluation, which is not training time."""
@@ -90,7 +93,9 @@ class ProgressReporter:
             values = {"epoch": step / self.intervals.steps_per_epoch, **results, "unreadable": len(score.bad)}
             self.metric_logger.write("eval", step, values)
         mark = "  (best so far)" if best else ""
-        note(f"epoch {step / self.intervals.steps_per_epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
+        logger.info(
+            f"epoch {step / self.intervals.steps_per_epoch:g}: eval results: {results} in {seconds:.1f} s{mark}"
+        )
 
     def picture(self, images: np.ndarray) -> None:
         """A sheet of images, uint8 [H, W, 3], into the summary: `input.png`, and among the events."""

@@ -1,0 +1,46 @@
+"""`convmixer.evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convmixer.api.options import PathLike, resolved_arguments
+
+if TYPE_CHECKING:
+    from convmixer.metrics import Score
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Means over the images that could be read, and those that could not, as (name, reason).
+
+    `loss`: cross-entropy; `top1`, `top5`: accuracy, 0 to 1 (top5 is 1 with fewer than five classes).
+    """
+
+    loss: float
+    top1: float
+    top5: float
+    images: int
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, score: Score, unreadable: tuple[tuple[str, str], ...]) -> EvaluationResult:
+        means = score.results()
+        return cls(means["Loss"], means["Top1-Acc"], means["Top5-Acc"], score.count, unreadable)
+
+
+def evaluate(
+    weights: PathLike, data: PathLike | None = None, *, recipe: PathLike | None = None, **options: Any
+) -> EvaluationResult:
+    """Evaluate weights of any layout, a checkpoint folder, an ONNX or a MINDIR file on labelled images.
+
+    `data`: a folder with a folder per class in its folder `val` (`val_dir`); left out: what the recipe says, else the
+    built-in digits. `options`: any that `convmixer eval --help` lists. Raises UserError for what does not fit.
+    """
+    from convmixer.config.commands import EVAL
+    from convmixer.inference import evaluate_model
+
+    given = {"pretrained": weights, **({} if data is None else {"data_url": data}), **options}
+    score, source = evaluate_model(resolved_arguments(EVAL, given, recipe))
+    return EvaluationResult.of(score, tuple((source.name(index), reason) for index, reason in sorted(score.bad)))

@@ -1,0 +1,32 @@
+"""`convmixer.train`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convmixer.api.options import PathLike, resolved_arguments
+from convmixer.errors import UserError
+from convmixer.runs.result import RunResult
+
+
+def train(data: PathLike | None = None, *, recipe: PathLike | None = None, **options: Any) -> RunResult | None:
+    """Train a network on a folder of images, with a folder per class in its folders `train` and `val`.
+
+    `data`: that folder; left out: the built-in digits. `recipe`: a YAML file or the name of a shipped recipe.
+    `options`: any of `convmixer train`, as `epochs=10`; they win over the recipe. Where torchrun has started several
+    processes they train together, and the result is None in all but the first.
+
+    Raises UserError for what does not fit or fails, and `convmixer.training.signals.Stopped` after a clean save where
+    a signal came.
+    """
+    from convmixer.config.commands import TRAIN
+    from convmixer.distributed.processes import Processes
+    from convmixer.training.run import run_training
+
+    given = options if data is None else {"data_url": data, **options}
+    resolved = resolved_arguments(TRAIN, given, recipe)
+    processes = Processes.from_environment()
+    if processes.count == 1 and resolved.options.device_num > 1:
+        raise UserError("device_num: in Python one process trains; `convmixer train` or torchrun start several")
+    words = " ".join(f"{name}={value!r}" for name, value in {"recipe": recipe, **given}.items() if value is not None)
+    return run_training(resolved, processes, f"convmixer.train({words})")

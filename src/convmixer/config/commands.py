@@ -1,0 +1,41 @@
+"""The commands that functions in Python share with the command line: their options and the recipes they begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convmixer.config.inference import InferOptions
+from convmixer.config.loading import Command
+from convmixer.config.schema import Config, ExportConfig
+
+_FOLDER_RECIPE = "small_folder"
+
+
+def _recipe_of_data(given: Mapping[str, Any]) -> str:
+    kind = str(given.get("set", "imagenet" if "data_url" in given else "digits")).lower()
+    return {"digits": "digits", "cifar10": "cifar10_256_8"}.get(kind, _FOLDER_RECIPE)
+
+
+def _recipe_of_evaluation(given: Mapping[str, Any]) -> str | None:
+    """As for training, but none for image folders: what the weights do not say of their input is then ImageNet's."""
+    recipe = _recipe_of_data(given)
+    return None if recipe == _FOLDER_RECIPE else recipe
+
+
+TRAIN = Command(
+    "train",
+    "Train a ConvMixer. Without --config: on the built-in digits, or with --data_url by the recipe small_folder.",
+    Config,
+    takes_config=True,
+    default_recipe=_recipe_of_data,
+)
+EVAL = Command(
+    "eval",
+    "Evaluate the weights of --pretrained on the evaluation images.",
+    Config,
+    takes_config=True,
+    default_recipe=_recipe_of_evaluation,
+)
+EXPORT = Command("export", "Export the weights of --pretrained, and compare.", ExportConfig, takes_config=True)
+INFER = Command("infer", "Classify an image or a folder of images.", InferOptions, positional="data")

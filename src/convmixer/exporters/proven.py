@@ -1,0 +1,175 @@
+"""An exported file that is proven to answer as the weights do before it is left in its place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from convmixer.arch import ArchitectureHints, check_image_size
+from convmixer.backends.model_file import DeviceRequest
+from convmixer.backends.opening import open_model
+from convmixer.backends.torch_runtime import TorchRuntime
+from convmixer.config.loading import Resolved
+from convmixer.config.schema import ExportConfig
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.sources import Source
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.exporters.formats import FORMATS, Format
+from convmixer.exporters.images import crops, open_images
+from convmixer.exporters.parity import TOLERANCES, Parity, compare, table
+from convmixer.inputs import overruled, preprocessing_for
+from convmixer.metadata import ModelMetadata
+from convmixer.model import ConvMixer
+from convmixer.weights.load import build, complete
+from convmixer.weights.read import read_weights
+
+logger = logging.getLogger(__name__)
+_HINTS = ("arch", "kernel_size", "patch_size", "activation", "num_classes")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The exported file, and how its answers compare with the weights' (None where nothing here runs such files)."""
+
+    path: Path
+    parity: Parity | None
+
+
+def export_weights(resolved: Resolved[ExportConfig]) -> ExportResult:
+    """The weights of `pretrained` as a file of another format.
+
+    Raises UserError for what does not fit, and (exit 1) where its answers differ too much; nothing is left there then.
+    """
+    config = resolved.options
+    if config.pretrained is None:
+        raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
+    for name in ("precision", "embed_preprocess", "opset"):
+        if config.file_format != "ONNX" and getattr(config, name) != ExportConfig.model_fields[name].default:
+            raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
+    form = FORMATS[config.file_format]
+    model, metadata = _open(resolved)
+    target = _target(config.output, metadata.architecture.name, form.suffix)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            parity = _write(resolved, form, model, metadata, Path(folder, target.name))
+            _publish(Path(folder), target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
+    return ExportResult(target, parity)
+
+
+def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata]:
+    """The network on the CPU, and what the exported file will say of itself."""
+    config = resolved.options
+    weights = read_weights(str(config.pretrained), config.entry)
+    hints = ArchitectureHints(**{name: resolved.explicit(name) for name in _HINTS})
+    architecture, notes = complete(weights, hints)
+    preprocessing = preprocessing_for(resolved, weights.preprocessing, architecture.in_chans)
+    check_image_size(architecture, preprocessing.size)
+    model = build(weights, architecture, ConvMixer)
+    for line in notes + overruled(resolved, preprocessing):
+        logger.info(line)
+    with weights.path.open("rb") as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    metadata = ModelMetadata(
+        architecture,
+        weights.classes,
+        preprocessing,
+        source_sha256=source,
+        precision=config.precision,
+        embed_preprocess=config.embed_preprocess,
+    )
+    return model, metadata
+
+
+def _target(output: str | None, name: str, suffix: str) -> Path:
+    """Where the exported file goes: `output` may be a file or a folder."""
+    target = Path(output or "")
+    if target.is_dir():
+        target /= name + suffix
+    if target.suffix != suffix:
+        raise UserError(f"--output: {output} must be a folder, or end in {suffix}")
+    if not target.parent.is_dir():
+        raise UserError(f"--output: there is no folder {target.parent}")
+    return target
+
+
+def _write(
+    resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, metadata: ModelMetadata, path: Path
+) -> Parity | None:
+    """Write the file and the comparison beside it, which is None where nothing here runs such files.
+
+    Raises UserError (exit 1) where they differ too much.
+    """
+    config = resolved.options
+    threads, inputs = config.num_parallel_workers, metadata.known_preprocessing
+    shown = open_images(resolved, config.parity_images, train=False) if form.runs else None
+    form.write(
+        model,
+        metadata,
+        path,
+        lambda: crops(open_images(resolved, config.calibration_images, train=True), inputs, threads, config.max_pixels),
+        config.opset,
+    )
+    if shown is None:
+        logger.info(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")
+        return None
+    tolerance = config.tolerance or TOLERANCES[metadata.precision]
+    parity = _parity(model, metadata, path, list(crops(shown, inputs, threads, config.max_pixels)))
+    for line in table(path.name, parity, tolerance).splitlines():
+        logger.info(line)
+    facts: dict[str, Any] = {
+        "file": path.name,
+        "precision": metadata.precision,
+        "source_sha256": metadata.source_sha256,
+    }
+    facts |= {"tolerance": tolerance, **parity.to_dict()}
+    if metadata.embed_preprocess:
+        facts["preprocessing_levels"] = _check_preprocessing(metadata, shown, config.max_pixels)
+    if not parity.within(tolerance):
+        raise UserError(
+            f"{path.name}: its logits differ from the weights' by {parity.difference:.2g} of the largest, more than "
+            f"--tolerance {tolerance:g}; nothing was written",
+            exit_code=RUN_FAILED,
+        )
+    path.with_name(f"{path.name}.parity.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return parity
+
+
+def _parity(model: ConvMixer, metadata: ModelMetadata, path: Path, batches: list[np.ndarray]) -> Parity:
+    def same(record: object, channels: int, size: int | None = None) -> Preprocessing:
+        return metadata.known_preprocessing
+
+    exported = open_model(str(path), same, DeviceRequest("CPU"))
+    return compare(TorchRuntime(model, metadata.known_preprocessing, torch.device("cpu")), exported.runtime, batches)
+
+
+def _check_preprocessing(metadata: ModelMetadata, source: Source, max_pixels: int) -> float:
+    """Largest difference of the graph's own preprocessing, in levels. Raises UserError (exit 1) above one."""
+    from convmixer.exporters.preprocess import largest_difference
+
+    levels = largest_difference(metadata.known_preprocessing, source, max_pixels)
+    logger.info(f"the graph's own preprocessing differs by at most {levels:.3g} of 255 levels")
+    if levels > 1.01:
+        raise UserError("--embed_preprocess: the graph's crops differ by more than a level", exit_code=RUN_FAILED)
+    return levels
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Move the proven file and what stands beside it to its place, the file itself last."""
+    beside = sorted(entry for entry in folder.iterdir() if entry.name != target.name)
+    for entry in beside:
+        if entry.is_dir():
+            shutil.rmtree(target.with_name(entry.name), ignore_errors=True)
+        os.replace(entry, target.with_name(entry.name))
+    os.replace(folder / target.name, target)

@@ -1,0 +1,166 @@
+"""A model file as the options of a command want it: opened, evaluated on labelled images, applied to others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from convmixer.arch import ArchitectureHints
+from convmixer.config.loading import Resolved
+from convmixer.config.schema import Config
+from convmixer.data.classes import ClassMap
+from convmixer.data.folders import ignored_line
+from convmixer.data.imagenet import imagenet_classes
+from convmixer.data.limits import MAX_PIXELS
+from convmixer.data.sources import Source, open_split, open_unnamed
+from convmixer.errors import UserError
+from convmixer.evaluation import check_any_readable, evaluate
+from convmixer.inputs import overruled, preprocessing_for
+from convmixer.metrics import Score
+from convmixer.prediction import Prediction, predict
+from convmixer.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from convmixer.backends.model_file import ModelFile
+    from convmixer.config.execution import PrecisionOptions
+    from convmixer.config.inference import InferOptions
+
+logger = logging.getLogger(__name__)
+_HINTS = ("arch", "kernel_size", "patch_size", "activation")
+
+
+def evaluate_model(resolved: Resolved[Config]) -> tuple[Score, Source]:
+    """The score of `pretrained` on the evaluation images that the options name, and these.
+
+    Raises UserError where data and model do not fit, and (exit 1) where no image can be read.
+    """
+    config = resolved.options
+    if config.pretrained is None:
+        raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
+    hints = ArchitectureHints(**{name: resolved.explicit(name) for name in _HINTS})
+    model = _open(resolved, config.pretrained, hints)
+    for line in overruled(resolved, model.preprocessing):
+        logger.info(line)
+    source = _evaluation_split(resolved, model.classes, model.num_classes)
+    _tune(resolved, model, len(source))
+    return score_of(model, source, config.batch_size, config.num_parallel_workers, max_pixels=config.max_pixels), source
+
+
+def score_of(
+    model: ModelFile, source: Source, batch_size: int, threads: int, *, ahead: int = 2, max_pixels: int = MAX_PIXELS
+) -> Score:
+    """Evaluate, and tell how fast, and what of the folder is ignored.
+
+    Raises UserError (exit 1) where no image can be read.
+    """
+    if ignored := getattr(source, "ignored", None):
+        logger.info(ignored_line(ignored, "the images"))
+    with Progress(len(source), "evaluate") as progress:
+        score = evaluate(
+            model.runtime,
+            source,
+            model.preprocessing,
+            batch_size=batch_size,
+            threads=threads,
+            ahead=ahead,
+            on_batch=progress.add,
+            max_pixels=max_pixels,
+        )
+        rate = progress.rate
+    check_any_readable(score, source)
+    logger.info(f"{score.count} images, {rate:.1f} img/s")
+    return score
+
+
+def open_for_inference(resolved: Resolved[InferOptions], images: int) -> ModelFile:
+    """The model of `checkpoint`, run as is best for so many images. Raises UserError for what does not fit."""
+    options = resolved.options
+    if options.checkpoint is None:
+        raise UserError("--checkpoint: a weight file or a checkpoint folder is needed")
+    model = _open(resolved, options.checkpoint, ArchitectureHints(options.arch, activation=options.activation))
+    _tune(resolved, model, images)
+    return model
+
+
+def predictions(
+    resolved: Resolved[Any],
+    model: ModelFile,
+    images: Source,
+    *,
+    ahead: int = 2,
+    on_batch: Callable[[int], None] | None = None,
+    named: bool = True,
+) -> Iterator[Prediction]:
+    """A prediction per image, in their order. `named` False: classes without a name in the file keep their numbers."""
+    options, classes = resolved.options, model.classes
+    if named and classes is None and model.num_classes == len(imagenet_classes()):
+        classes = imagenet_classes()
+        logger.info(f"the model names no classes; its {len(classes)} are taken for ImageNet's")
+    return predict(
+        model.runtime,
+        images,
+        model.preprocessing,
+        classes,
+        batch_size=options.batch_size,
+        threads=options.num_parallel_workers,
+        ahead=ahead,
+        topk=options.topk,
+        on_batch=on_batch,
+        max_pixels=options.max_pixels,
+    )
+
+
+def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints) -> ModelFile:
+    # No engine is imported before the file tells which one it needs.
+    from convmixer.backends.model_file import DeviceRequest
+    from convmixer.backends.opening import open_model
+
+    options = resolved.options
+    return open_model(
+        path,
+        partial(preprocessing_for, resolved),
+        DeviceRequest(options.device_target, options.device_id, resolved.is_explicit("device_target")),
+        hints,
+        autocast=partial(_autocast, options),
+        entry=options.entry,
+    )
+
+
+def _tune(resolved: Resolved[Any], model: ModelFile, images: int) -> None:
+    from convmixer.backends.runtime import tune
+
+    options = resolved.options
+    execution = "compile" if options.compile else options.execution
+    is_explicit = resolved.is_explicit("execution") or resolved.is_explicit("compile")
+    size = model.preprocessing.size
+    tune(model.runtime, images, options.batch_size, size, execution, is_explicit=is_explicit)
+
+
+def _autocast(options: PrecisionOptions, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Maker of the context in which weights run in the precision of the options."""
+    from convmixer.precision import Precision
+
+    return Precision.of(options, device).autocast
+
+
+def _evaluation_split(resolved: Resolved[Config], classes: ClassMap | None, num_classes: int) -> Source:
+    """The evaluation images, labelled in the model's classes. Raises UserError where data and model do not fit."""
+    config = resolved.options
+
+    def opener(classes: ClassMap | None) -> Source:
+        limit, seed = config.val_num_samples, config.seed
+        return open_split(
+            config.set, config.data_url, config.val_dir, train=False, classes=classes, limit=limit, seed=seed
+        )
+
+    source = opener(classes) if classes is not None else open_unnamed(num_classes, opener, logger.info)
+    wanted = config.num_classes if resolved.is_explicit("num_classes") else None
+    for number, where in ((wanted, "--num_classes says"), (len(source.classes), "the data has")):
+        if number is not None and number != num_classes:
+            raise UserError(f"{config.pretrained}: answers in {num_classes} classes, {where} {number}")
+    return source

@@ -1,0 +1,55 @@
+"""A training run from options to its result, in this process, alone or as one of several."""
+
+from __future__ import annotations
+
+import logging
+
+from convmixer.config.loading import Resolved
+from convmixer.config.model_zoo import difference
+from convmixer.config.schema import Config, refuse_contradictions
+from convmixer.devices import choose_device
+from convmixer.distributed.processes import Processes, process_group
+from convmixer.runs.result import RunResult
+from convmixer.training.build import build_trainer
+from convmixer.training.resolve import resolve_run
+
+logger = logging.getLogger(__name__)
+
+
+def run_training(resolved: Resolved[Config], processes: Processes, command: str) -> RunResult | None:
+    """Train to the end; the result, None in all processes but the first. `command`: for the run's record.
+
+    Raises UserError for what does not fit or fails, and `signals.Stopped` after a clean save where a signal came.
+    """
+    config = resolved.options
+    refuse_contradictions(config)
+    index = config.device_id if processes.count == 1 else processes.local_rank
+    device, remark = choose_device(config.device_target, index, is_explicit=resolved.is_explicit("device_target"))
+    if processes.is_first:
+        for line in (f"recipe {resolved.recipe}", *_remarks(resolved), *([remark] if remark else [])):
+            logger.info(line)
+    with process_group(processes, device, config.dist_timeout):
+        say = logger.info if processes.is_first else lambda _: None
+        trainer = build_trainer(resolve_run(resolved, device, processes, command, say), say)
+        trainer.run()
+    manager = trainer.checkpoint_manager
+    folders, best = manager.folders, manager.best
+    if folders is None or best is None:
+        return None
+    return RunResult(
+        folders.name,
+        folders.summary,
+        folders.checkpoints,
+        folders.best,
+        best,
+        manager.latest,
+        trainer.state.best_top1,
+    )
+
+
+def _remarks(resolved: Resolved[Config]) -> list[str]:
+    """What a user who comes from the model zoo must know of the defaults."""
+    if resolved.options.defaults == "model_zoo":
+        return ["defaults are the model zoo's where it has others"]
+    line = difference(resolved)
+    return [] if line is None else [line]
