@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ from convmixer.errors import WRONG_USE, UserError
 from convmixer.signals import has_agent
 from convmixer.terminal import logs
 from convmixer.terminal.streams import standard_streams
+
+logger = logging.getLogger(__name__)
 
 COMMANDS = {
     "train": "train a network on a folder of images",
@@ -107,6 +110,8 @@ def _run(words: list[str]) -> int:
     module = import_module(f"convmixer.cli.{words[0].replace('-', '_')}_command")
     resolved = parse(module.COMMAND, words[1:])
     logs.configure(resolved.options)
+    for name, origin in resolved.origins.items():
+        logger.debug(f"option {name}: {getattr(resolved.options, name)} ({origin})")
     code: int = module.run(resolved)
     return code
 
