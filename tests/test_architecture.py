@@ -26,7 +26,7 @@ TORCH_FREE = (
     "inputs",
     "metrics",
     "optimizers",
-    "policy_spec",
+    "policies",
     "prediction",
     "randomness",
     "schedules",

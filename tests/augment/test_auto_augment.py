@@ -16,9 +16,9 @@ from timm.data import auto_augment as timm_policies
 from convmixer.augment.auto_augment import apply_layer, auto_augment, fill_levels
 from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_layers
 from convmixer.augment.geometric import GEOMETRIC
-from convmixer.augment.levels import OPS
 from convmixer.data.preprocessing import IMAGENET_MEAN
-from convmixer.policy_spec import AugMix, parse_policy
+from convmixer.policies.spec import AugMix, parse_policy
+from convmixer.policies.timm_magnitudes import OPS
 
 SAMPLES = 6000
 Draw = tuple[str, float]

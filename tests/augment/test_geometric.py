@@ -14,7 +14,7 @@ from timm.data import auto_augment as timm_ops
 
 from convmixer.augment.draws import RESAMPLES
 from convmixer.augment.geometric import GEOMETRIC, affine, matrices
-from convmixer.augment.levels import LEVELLED, arguments
+from convmixer.policies.timm_magnitudes import LEVELLED, arguments
 
 FILL = (124, 116, 104)
 MOST_LEVELS = 1

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from timm.data import auto_augment as timm_ops
 
-from convmixer.augment.levels import arguments
 from convmixer.augment.photometric import PHOTOMETRIC
+from convmixer.policies.timm_magnitudes import arguments
 
 LEVELS = (0.0, 0.4, 3.3, 5.0, 6.9, 9.0, 10.0)
 WITHOUT_ARGUMENT = ("AutoContrast", "Equalize", "Invert")

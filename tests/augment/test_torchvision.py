@@ -12,10 +12,10 @@ from torchvision.transforms import InterpolationMode, autoaugment
 
 from convmixer.augment.auto_augment import apply_layer, auto_augment
 from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_chain, draw_layers, draw_mixture
-from convmixer.augment.levels import OPS
-from convmixer.augment.magnitudes import AUGMIX, ENHANCEMENTS, RAND_AUGMENT, SIGNED, TRIVIAL_AUGMENT_WIDE
 from convmixer.data.preprocessing import IMAGENET_MEAN
-from convmixer.policy_spec import AugMix, BinnedAugment, parse_policy
+from convmixer.policies.spec import AugMix, BinnedAugment, parse_policy
+from convmixer.policies.timm_magnitudes import OPS
+from convmixer.policies.torchvision_magnitudes import AUGMIX, ENHANCEMENTS, RAND_AUGMENT, SIGNED, TRIVIAL_AUGMENT_WIDE
 
 SAMPLES = 6000
 MODES = dict(

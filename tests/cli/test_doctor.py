@@ -55,7 +55,7 @@ def test_a_broken_answer_is_exit_1_with_its_fix(convmixer, monkeypatch):
     monkeypatch.setattr(engine.importlib, "import_module", no_torch)
     done = convmixer("doctor")
     assert done.code == 1
-    assert "broken  torch" in done.out
+    assert "error   torch" in done.out
     assert "libcudart.so.13: cannot open shared object file" in done.out
     assert "fix: pip install 'torch>=2.11'" in done.out
     # The checks that need no torch were made all the same.
@@ -63,21 +63,21 @@ def test_a_broken_answer_is_exit_1_with_its_fix(convmixer, monkeypatch):
 
 
 def test_only_what_every_run_needs_makes_it_unhealthy():
-    weak = CheckResult("gpu", "weak", "there", "install a driver")
-    assert healthy([weak, CheckResult("python", "ok", "3.11")])
-    assert not healthy([weak, CheckResult("torch", "broken", "none", "install it")])
-    assert to_text([weak]).splitlines() == [
-        "weak    gpu  there",
+    warning = CheckResult("gpu", "warning", "there", "install a driver")
+    assert healthy([warning, CheckResult("python", "ok", "3.11")])
+    assert not healthy([warning, CheckResult("torch", "error", "none", "install it")])
+    assert to_text([warning]).splitlines() == [
+        "warning gpu  there",
         "             fix: install a driver",
         "",
-        "1 checks: 0 broken, 1 weak",
+        "1 checks: 0 errors, 1 warnings",
     ]
 
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(machine, "_NEEDED", ("numpy", "no-such-package"))
     answer = machine.packages()
-    assert answer.status == "broken"
+    assert answer.status == "error"
     assert answer.fix == "pip install no-such-package"
 
 
@@ -85,13 +85,13 @@ def test_small_shared_memory_names_the_container_option(monkeypatch, tmp_path):
     # Docker's default.
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(64 << 20, 0, 64 << 20))
     answer = machine.shared_memory(str(tmp_path))
-    assert answer.status == "weak"
+    assert answer.status == "warning"
     assert "0.06 of 0.06 GiB free" in answer.found
     assert "--shm-size=8g" in answer.fix
-    assert machine.shared_memory(str(tmp_path / "none")).status == "weak"
+    assert machine.shared_memory(str(tmp_path / "none")).status == "warning"
 
 
-@pytest.mark.parametrize(("free", "status"), [(GIB // 8, "broken"), (2 * GIB, "weak"), (50 * GIB, "ok")])
+@pytest.mark.parametrize(("free", "status"), [(GIB // 8, "error"), (2 * GIB, "warning"), (50 * GIB, "ok")])
 def test_free_space_where_runs_are_kept(monkeypatch, tmp_path, free, status):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(100 * GIB, 0, free))
     monkeypatch.setattr(machine, "_TRIAL", 1 << 20)
@@ -111,14 +111,14 @@ def test_a_folder_that_cannot_be_written_is_broken(tmp_path, folder):
         folder = str(tmp_path)
         tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     (answer,) = machine.disks([folder])
-    assert answer.status == "broken"
+    assert answer.status == "error"
     assert answer.found.startswith(folder)
 
 
 def test_a_slow_disk_is_weak(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "_write_speed", lambda folder: 3 * 2**20)
     (answer,) = machine.disks([str(tmp_path)])
-    assert answer.status == "weak"
+    assert answer.status == "warning"
     assert "writes 3 MiB/s" in answer.found
 
 
@@ -128,9 +128,9 @@ def test_the_limit_of_a_control_group_counts_as_the_memory(monkeypatch):
         "/sys/fs/cgroup/memory.max": f"{4 * GIB}\n",
         "/sys/fs/cgroup/memory.current": f"{3 * GIB}\n",
     }
-    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(machine, "text_of", lambda path: files.get(path, ""))
     answer = machine.memory()
-    assert (answer.status, answer.found) == ("weak", "1.0 of 4.0 GiB free")
+    assert (answer.status, answer.found) == ("warning", "1.0 of 4.0 GiB free")
     files["/sys/fs/cgroup/memory.max"] = "max\n"
     answer = machine.memory()
     assert (answer.status, answer.found) == ("ok", "8.0 of 16.0 GiB free")
@@ -138,9 +138,9 @@ def test_the_limit_of_a_control_group_counts_as_the_memory(monkeypatch):
 
 def test_cores_are_those_that_a_control_group_leaves(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(machine, "_read", lambda path: "250000 100000\n" if path.endswith("cpu.max") else "")
+    monkeypatch.setattr("convmixer.machine.text_of", lambda path: "250000 100000\n" if path.endswith("cpu.max") else "")
     assert machine.usable_cores() == 2
-    monkeypatch.setattr(machine, "_read", lambda path: "max 100000\n")
+    monkeypatch.setattr("convmixer.machine.text_of", lambda path: "max 100000\n")
     assert machine.usable_cores() == 8
 
 
@@ -150,7 +150,7 @@ def test_a_missing_or_broken_compiler_is_weak(monkeypatch, tmp_path):
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
     answer = engine.compiler()
-    assert answer.status == "weak"
+    assert answer.status == "warning"
     assert "Python.h" in answer.found
     assert "apt-get install g++" in answer.fix
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
@@ -167,10 +167,10 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     if not Path("/proc/driver/nvidia/version").exists():
         (answer,) = engine._gpus(torch)
-        assert answer.status == "weak"
+        assert answer.status == "warning"
         assert "driver 470.82.01" in answer.found
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert [answer.status for answer in engine._gpus(torch)] in (["ok"], ["weak"])
+    assert [answer.status for answer in engine._gpus(torch)] in (["ok"], ["warning"])
 
 
 class OneGpu:
@@ -230,5 +230,5 @@ def test_a_forward_pass_that_fails_says_why(monkeypatch):
 
     monkeypatch.setattr("convmixer.model.create_model", fail)
     answer = engine.forward_pass(torch)
-    assert answer.status == "broken"
+    assert answer.status == "error"
     assert answer.found.endswith("CUDA error: no kernel image is available")

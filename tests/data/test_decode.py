@@ -10,7 +10,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from convmixer.data.decode import decode
-from convmixer.data.formats import jpeg
 from convmixer.data.formats.kinds import READ
 from convmixer.data.limits import BadImage
 
@@ -32,15 +31,6 @@ def photo(width: int = 61, height: int = 47) -> Image.Image:
     return Image.fromarray(noise(6, 7, 3)).resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.fixture(params=["simplejpeg", "pillow"])
-def jpeg_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "pillow":
-        monkeypatch.setattr(jpeg, "simplejpeg", None)
-    elif jpeg.simplejpeg is None:
-        pytest.skip("simplejpeg is not installed")
-    return str(request.param)
-
-
 @pytest.mark.parametrize("format", ["PNG", "BMP", "WEBP", "GIF", "TIFF"])
 def test_lossless_files_give_their_pixels(format: str) -> None:
     # 200 colours, so that a GIF's palette holds them all.
@@ -56,16 +46,14 @@ def test_lossless_files_give_their_pixels(format: str) -> None:
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_jpeg_is_what_pillow_decodes(jpeg_reader: str, subsampling: str, progressive: bool) -> None:
+def test_jpeg_is_what_pillow_decodes(subsampling: str, progressive: bool) -> None:
     encoded = encode(photo(), "JPEG", subsampling=subsampling, progressive=progressive)
     np.testing.assert_array_equal(np.asarray(decode(encoded)), np.asarray(Image.open(io.BytesIO(encoded))))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize(("channels", "expected"), [(1, "L"), (3, "RGB")])
-def test_jpeg_colour_spaces_are_converted_as_pillow_does(
-    jpeg_reader: str, mode: str, channels: int, expected: str
-) -> None:
+def test_jpeg_colour_spaces_are_converted_as_pillow_does(mode: str, channels: int, expected: str) -> None:
     encoded = encode(photo().convert(mode), "JPEG", **{"keep_rgb": True} if mode == "RGB" else {})
     oracle = Image.open(io.BytesIO(encoded)).convert(expected)
     decoded = decode(encoded, channels=channels)
@@ -74,7 +62,7 @@ def test_jpeg_colour_spaces_are_converted_as_pillow_does(
 
 
 @pytest.mark.parametrize("folder", ["flowers5/val", "imagenet-samples"])
-def test_photos_are_what_pillow_decodes(jpeg_reader: str, folder: str) -> None:
+def test_photos_are_what_pillow_decodes(folder: str) -> None:
     if not (SHARED / folder).is_dir():
         pytest.skip(f"needs shared/data/{folder}")
     for path in sorted((SHARED / folder).rglob("*.[jJ]*"))[::8]:
@@ -143,7 +131,7 @@ def test_damaged_exif_leaves_the_image_as_it_is(exif: bytes) -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", *(["AVIF"] if "AVIF" in READ else [])])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
-def test_truncated_files_are_refused(jpeg_reader: str, format: str, share: float) -> None:
+def test_truncated_files_are_refused(format: str, share: float) -> None:
     encoded = encode(photo(200, 150), format)
     decode(encoded)
     with pytest.raises(BadImage):
@@ -152,14 +140,12 @@ def test_truncated_files_are_refused(jpeg_reader: str, format: str, share: float
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_cut_and_closed_with_an_end_marker_is_found(progressive: bool) -> None:
-    if jpeg.simplejpeg is None:
-        pytest.skip("simplejpeg is not installed")
     encoded = encode(photo(200, 150), "JPEG", progressive=progressive)
     with pytest.raises(BadImage, match="premature end"):
         decode(encoded[: len(encoded) // 2] + b"\xff\xd9")
 
 
-def test_jpeg_with_stray_bytes_is_read(jpeg_reader: str) -> None:
+def test_jpeg_with_stray_bytes_is_read() -> None:
     encoded = encode(photo(), "JPEG")
     at = encoded.index(b"\xff\xdb")  # libjpeg warns of stray bytes before a marker, and goes on
     decoded = decode(encoded[:at] + b"\x00\x01\x02" + encoded[at:] + b"after the end")

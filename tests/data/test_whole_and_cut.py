@@ -13,13 +13,10 @@ import pytest
 from PIL import Image
 
 from convmixer.data.decode import decode
-from convmixer.data.formats import jpeg
 from convmixer.data.limits import BadImage
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 END = b"\xff\xd9"
-
-pytestmark = pytest.mark.skipif(jpeg.simplejpeg is None, reason="simplejpeg is not installed")
 
 
 def photo(width: int = 200, height: int = 150) -> Image.Image:

@@ -29,7 +29,7 @@ from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode
 from convmixer.data.inspection.probe import probe
 from convmixer.metadata import KEY
-from convmixer.policy_spec import AugMix, parse_policy
+from convmixer.policies.spec import AugMix, parse_policy
 from convmixer.training.checkpointing.checkpoint import fault_of, load_checkpoint
 from convmixer.weights.load import check, complete
 from convmixer.weights.read import read_weights

@@ -21,7 +21,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.metadata import KEY
 from convmixer.model import ConvMixer
-from convmixer.policy_spec import parse_policy
+from convmixer.policies.spec import parse_policy
 from convmixer.training.checkpointing.checkpoint import fault_of
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_weights

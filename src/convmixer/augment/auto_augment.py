@@ -13,10 +13,10 @@ from torch import Tensor
 
 from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_chain, draw_layers, draw_mixture
 from convmixer.augment.geometric import GEOMETRIC, ROUNDING, affine, matrices
-from convmixer.augment.levels import OPS
 from convmixer.augment.photometric import PHOTOMETRIC
 from convmixer.devices import to_device
-from convmixer.policy_spec import AugMix, Policy, fills_with_black
+from convmixer.policies.spec import AugMix, Policy, fills_with_black
+from convmixer.policies.timm_magnitudes import OPS
 
 if TYPE_CHECKING:
     from convmixer.config.augment import PolicyInterpolation

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convmixer.augment.levels import OPS, arguments
-from convmixer.augment.magnitudes import ENHANCEMENTS, SIGNED
-from convmixer.policy_spec import AugMix, AutoAugment, BinnedAugment, RandAugment
+from convmixer.policies.spec import AugMix, AutoAugment, BinnedAugment, RandAugment
+from convmixer.policies.timm_magnitudes import OPS, arguments
+from convmixer.policies.torchvision_magnitudes import ENHANCEMENTS, SIGNED
 from convmixer.randomness import Stream, hashes, normals, uniforms
 
 if TYPE_CHECKING:

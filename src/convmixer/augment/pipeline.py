@@ -18,7 +18,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.devices import to_device
 from convmixer.errors import UserError
 from convmixer.normalisation import normalise_levels
-from convmixer.policy_spec import parse_policy
+from convmixer.policies.spec import parse_policy
 from convmixer.randomness import Stream, generator_seed, uniforms
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import Report, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.machine import usable_cores
 from convmixer.terminal.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def run(resolved: Resolved[CheckDataOptions]) -> int:
         _output(path, f"--{name}", [data, *(split.folder for split in splits)])
         for name, path in (("json", options.json_file), ("html", options.html_file))
     ]
-    workers = _cores() if options.num_parallel_workers is None else options.num_parallel_workers
+    workers = usable_cores() if options.num_parallel_workers is None else options.num_parallel_workers
     with Progress(sum(len(split.paths) for split in splits), "check-data") as progress:
         report = inspect(
             data,
@@ -99,7 +100,3 @@ def _write_text(path: Path, content: str) -> None:
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
     logger.info(f"report: {path}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,7 +15,7 @@ from convmixer.errors import RUN_FAILED, UserError
 COMMAND = Command(
     "doctor",
     "Check this machine by doing what training does, and name the fix for each fault. Exit code 1: something that "
-    "every run needs is broken.",
+    "every run needs is not there or fails.",
     DoctorOptions,
 )
 

@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from convmixer.config.options import as_value_error, option
 from convmixer.config.preprocessing import CropOptions
-from convmixer.policy_spec import parse_policy
+from convmixer.policies.spec import parse_policy
 
 PolicyInterpolation = Literal["random", "nearest", "bilinear", "bicubic"]
 ErasingMode = Literal["const", "rand", "pixel"]

@@ -37,7 +37,7 @@ def eval_crop(image: Image.Image, preprocessing: Preprocessing, max_pixels: int 
     Raises BadImage for an image so long that it would have more pixels at that size than `max_pixels` (of a file), or
     than MAX_PIXELS where that is more.
     """
-    size, short = preprocessing.size, preprocessing.resize
+    size, short = preprocessing.size, preprocessing.resize_size
     width, height = image.size
     if width <= height:
         width, height = short, int(short * height / width)

@@ -35,7 +35,7 @@ class Preprocessing:
         return len(self.mean)
 
     @property
-    def resize(self) -> int:
+    def resize_size(self) -> int:
         """Length that the shorter side is resized to, in pixels."""
         return math.floor(self.size / self.crop_pct)
 

@@ -58,7 +58,11 @@ def read_batches(
             return bad
 
     pixels = in_memory_images(source)
-    if pixels is not None and preprocessing.resize == size and pixels.shape[1:] == (size, size, preprocessing.channels):
+    if (
+        pixels is not None
+        and preprocessing.resize_size == size
+        and pixels.shape[1:] == (size, size, preprocessing.channels)
+    ):
         # Every crop is the image itself; Pillow would take a hundred times as long to say so.
         for chunk in chunks:
             yield Batch(chunk, pixels[chunk], [])

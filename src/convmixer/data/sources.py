@@ -88,10 +88,15 @@ def open_split(
     order. Raises UserError for a set or folder that is not there, or that is not as it should be.
     """
     source = _open(set_name, data_url, split_dir, train, classes)
-    if limit is None or limit >= len(source):
+    return source if limit is None else seeded_subset(source, limit, seed)
+
+
+def seeded_subset(source: Source, count: int, seed: int) -> Source:
+    """So many images, drawn by `seed`, in their old order; the source itself where it has no more."""
+    if count >= len(source):
         return source
     draws = hashes(Stream.SUBSET, seed, np.arange(len(source)))
-    return Subset(source, np.sort(np.argsort(draws, kind="stable")[:limit]))
+    return Subset(source, np.sort(np.argsort(draws, kind="stable")[:count]))
 
 
 def open_unnamed(outputs: int, opener: Callable[[ClassMap | None], Source], say: Callable[[str], None]) -> Source:

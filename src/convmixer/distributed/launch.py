@@ -17,6 +17,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from convmixer.distributed.processes import RUN_TIME
 from convmixer.errors import RUN_FAILED, WRONG_USE, UserError
+from convmixer.machine import usable_cores
 from convmixer.runs.folders import COMMAND, TIME_FORMAT, typed_command
 from convmixer.signals import LAUNCHER, STOP_SIGNALS, heeded
 
@@ -61,7 +62,7 @@ def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> 
 def _environment(processes: int, command: Sequence[str]) -> dict[str, str]:
     """What all processes of the run, of the first start and of others, find in their environment."""
     return {
-        "OMP_NUM_THREADS": str(max(1, _cores() // processes)),
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
         # Each process would warn that DDP was told of unused parameters and found none (see train.network.wrap).
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         **os.environ,
@@ -166,7 +167,3 @@ class _Group:
     def _signal(self, number: int) -> None:
         for process in self._running():
             process.send_signal(number)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from convmixer.terminal.printable import printable
 
 FORMAT = 1
-# broken: something that every run needs; weak: something that some runs need, or need more of.
-Status = Literal["ok", "weak", "broken"]
+# error: something that every run needs is not there; warning: something that some runs need, or need more of.
+Status = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CheckResult:
 
 def healthy(answers: Sequence[CheckResult]) -> bool:
     """Whether all that every run needs is there."""
-    return all(answer.status != "broken" for answer in answers)
+    return all(answer.status != "error" for answer in answers)
 
 
 def to_text(answers: Sequence[CheckResult]) -> str:
@@ -36,8 +36,8 @@ def to_text(answers: Sequence[CheckResult]) -> str:
         lines.append(f"{answer.status:<7} {answer.name:<{width}}  {printable(answer.found)}")
         if answer.fix:
             lines.append(f"{'':<7} {'':<{width}}  fix: {printable(answer.fix)}")
-    weak, broken = (sum(answer.status == status for answer in answers) for status in ("weak", "broken"))
-    lines += ["", f"{len(answers)} checks: {broken} broken, {weak} weak"]
+    warnings, errors = (sum(answer.status == status for answer in answers) for status in ("warning", "error"))
+    lines += ["", f"{len(answers)} checks: {errors} errors, {warnings} warnings"]
     return "\n".join(lines)
 
 

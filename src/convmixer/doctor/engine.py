@@ -31,7 +31,7 @@ def engine() -> Iterator[CheckResult]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a missing library of CUDA is an OSError or an ImportError, a broken build anything
-        yield CheckResult("torch", "broken", f"cannot be imported: {first_line(error)}", _INSTALL)
+        yield CheckResult("torch", "error", f"cannot be imported: {first_line(error)}", _INSTALL)
         return
     yield _build(torch)
     yield from _gpus(torch)
@@ -46,7 +46,7 @@ def _build(torch: Any) -> CheckResult:
     found = f"{torch.__version__}, built for {kind}, {torch.get_num_threads()} threads"
     number = re.match(r"(\d+)\.(\d+)", torch.__version__)
     if number is None or (int(number[1]), int(number[2])) < _OLDEST_TORCH:
-        return CheckResult("torch", "broken", found, _INSTALL)
+        return CheckResult("torch", "error", found, _INSTALL)
     return CheckResult("torch", "ok", found)
 
 
@@ -56,22 +56,22 @@ def _gpus(torch: Any) -> Iterator[CheckResult]:
         if driver is None:
             yield CheckResult("gpu", "ok", "none; runs on the CPU")
         elif torch.version.cuda is None:
-            yield CheckResult("gpu", "weak", f"there (driver {driver}), but torch is built without CUDA", _INSTALL)
+            yield CheckResult("gpu", "warning", f"there (driver {driver}), but torch is built without CUDA", _INSTALL)
         else:
             fix = f"install a driver for CUDA {torch.version.cuda}, or see whether CUDA_VISIBLE_DEVICES hides the GPU"
-            yield CheckResult("gpu", "weak", f"there (driver {driver}), but torch cannot use it", fix)
+            yield CheckResult("gpu", "warning", f"there (driver {driver}), but torch cannot use it", fix)
         return
     for index in range(torch.cuda.device_count()):
         gpu = _gpu(torch, index, driver)
         yield gpu
-        if gpu.status != "broken":
+        if gpu.status != "error":
             yield _batch(torch, index)
     count = torch.cuda.device_count()
     if torch.distributed.is_nccl_available():
         number = ".".join(map(str, torch.cuda.nccl.version()))
         yield CheckResult("nccl", "ok", f"{number}, for {count} GPU{'s' if count > 1 else ''}")
     elif count > 1:
-        yield CheckResult("nccl", "weak", "not in this build of torch, so that only one GPU can be used", _INSTALL)
+        yield CheckResult("nccl", "warning", "not in this build of torch, so that only one GPU can be used", _INSTALL)
 
 
 def _gpu(torch: Any, index: int, driver: str | None) -> CheckResult:
@@ -87,10 +87,12 @@ def _gpu(torch: Any, index: int, driver: str | None) -> CheckResult:
     except RuntimeError as error:
         built = " ".join(torch.cuda.get_arch_list())
         fix = f"restart the machine or its driver, or install a torch built for it (this one: {built})"
-        return CheckResult(name, "broken", f"{found}: {first_line(error)}", fix)
+        return CheckResult(name, "error", f"{found}: {first_line(error)}", fix)
     found += f", {free / GIB:.1f} of {total / GIB:.1f} GiB free, bf16 {'yes' if about.major >= 8 else 'slow or none'}"
     if free < total / 2:
-        return CheckResult(name, "weak", found, "another program holds its memory (nvidia-smi names it); end that one")
+        return CheckResult(
+            name, "warning", found, "another program holds its memory (nvidia-smi names it); end that one"
+        )
     return CheckResult(name, "ok", found)
 
 
@@ -125,7 +127,7 @@ def compiler() -> CheckResult:
     wanted = os.environ.get("CXX") or "g++"
     path = shutil.which(wanted) or shutil.which("clang++")
     if path is None:
-        return CheckResult(name, "weak", f"no {wanted} was found; torch.compile needs one", fix)
+        return CheckResult(name, "warning", f"no {wanted} was found; torch.compile needs one", fix)
     source = "#include <Python.h>\n#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
     command = [path, "-x", "c++", "-", "-shared", "-fPIC", "-fopenmp", f"-I{sysconfig.get_path('include')}"]
     with tempfile.TemporaryDirectory() as folder:
@@ -134,10 +136,10 @@ def compiler() -> CheckResult:
                 [*command, "-o", f"{folder}/trial.so"], input=source, capture_output=True, text=True, timeout=60
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return CheckResult(name, "weak", f"{path}: {first_line(error)}", fix)
+            return CheckResult(name, "warning", f"{path}: {first_line(error)}", fix)
     if done.returncode != 0:
         reason = next((line for line in done.stderr.splitlines() if "error" in line), "it failed")
-        return CheckResult(name, "weak", f"{path}: {reason.strip()}", fix)
+        return CheckResult(name, "warning", f"{path}: {reason.strip()}", fix)
     return CheckResult(name, "ok", path)
 
 
@@ -157,7 +159,7 @@ def forward_pass(torch: Any) -> CheckResult:
             finite = bool(model(images).isfinite().all().item())
             seconds = time.perf_counter() - start
     except Exception as error:  # whatever torch or a driver raises is what the user is to be told
-        return CheckResult("forward pass", "broken", f"{what}: {first_line(error)}", f"install torch anew: {_INSTALL}")
+        return CheckResult("forward pass", "error", f"{what}: {first_line(error)}", f"install torch anew: {_INSTALL}")
     if not finite:
-        return CheckResult("forward pass", "broken", f"{what}: not finite", f"install torch anew: {_INSTALL}")
+        return CheckResult("forward pass", "error", f"{what}: not finite", f"install torch anew: {_INSTALL}")
     return CheckResult("forward pass", "ok", f"{seconds * 1000:.0f} ms ({what})")

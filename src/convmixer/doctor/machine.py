@@ -15,6 +15,7 @@ from pathlib import Path
 
 from convmixer import __version__
 from convmixer.doctor.check_result import CheckResult
+from convmixer.machine import text_of, usable_cores
 
 GIB = 1 << 30
 _OLDEST_PYTHON = (3, 11)
@@ -28,9 +29,8 @@ _TRIAL = 64 * 2**20  # bytes written to measure the disk
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 # Package -> what it is for.
-_NEEDED = ("numpy", "pillow", "pydantic", "PyYAML", "safetensors", "tensorboardX", "tqdm")
+_NEEDED = ("numpy", "pillow", "pydantic", "PyYAML", "safetensors", "simplejpeg", "tensorboardX", "tqdm")
 _OPTIONAL = {
-    "simplejpeg": "finding JPEG files that were cut short",
     "onnx": "export to ONNX",
     "onnxruntime": "eval-onnx and infer-onnx on the CPU",
     "onnxruntime-gpu": "eval-onnx and infer-onnx on a GPU",
@@ -44,7 +44,7 @@ def python() -> CheckResult:
     """Its version and build."""
     found = f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
     if sys.version_info[:2] < _OLDEST_PYTHON:
-        return CheckResult("python", "broken", found, "install Python 3.11 or later and convmixer into it")
+        return CheckResult("python", "error", found, "install Python 3.11 or later and convmixer into it")
     return CheckResult("python", "ok", found)
 
 
@@ -57,7 +57,7 @@ def packages() -> CheckResult:
         if number is None:
             missing.append(name)
     if missing:
-        return CheckResult("packages", "broken", ", ".join(found), f"pip install {' '.join(missing)}")
+        return CheckResult("packages", "error", ", ".join(found), f"pip install {' '.join(missing)}")
     return CheckResult("packages", "ok", ", ".join(found))
 
 
@@ -79,7 +79,7 @@ def _version(name: str) -> str | None:
 
 def processor() -> CheckResult:
     """Model, cores that this process may use, and the instructions that speed up training."""
-    text = _read("/proc/cpuinfo")
+    text = text_of("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)", text, re.MULTILINE)
     known = [flag for flag in _CPU_FLAGS if flags and flag in flags[1].split()]
@@ -89,31 +89,24 @@ def processor() -> CheckResult:
     found = f"{name}, {cores}{of} cores, {' '.join(known) or 'no instructions for speed known'}"
     if cores < 2:
         return CheckResult(
-            "processor", "weak", found, "with a single core images are decoded between steps: give it more"
+            "processor", "warning", found, "with a single core images are decoded between steps: give it more"
         )
     return CheckResult("processor", "ok", found)
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on, and that its control group lets it use up."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = re.fullmatch(r"(\d+) (\d+)", _read("/sys/fs/cgroup/cpu.max").strip())
-    return max(1, min(cores, int(share[1]) // int(share[2]))) if share else cores
-
-
 def memory() -> CheckResult:
     """Free memory of the machine, or what its control group leaves."""
-    numbers = {key: int(value) << 10 for key, value in re.findall(r"(\w+):\s+(\d+) kB", _read("/proc/meminfo"))}
+    numbers = {key: int(value) << 10 for key, value in re.findall(r"(\w+):\s+(\d+) kB", text_of("/proc/meminfo"))}
     if "MemAvailable" not in numbers:
         return CheckResult("memory", "ok", "not told by this system")
     total, free = numbers["MemTotal"], numbers["MemAvailable"]
-    limit, used = (_read(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
+    limit, used = (text_of(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
     if limit.isdigit() and used.isdigit() and int(limit) < total:
         total, free = int(limit), min(free, int(limit) - int(used))
     found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < _LEAST_MEMORY:
         return CheckResult(
-            "memory", "weak", found, "end other programs, or take a smaller batch_size and fewer workers (-j)"
+            "memory", "warning", found, "end other programs, or take a smaller batch_size and fewer workers (-j)"
         )
     return CheckResult("memory", "ok", found)
 
@@ -121,12 +114,14 @@ def memory() -> CheckResult:
 def shared_memory(folder: str = "/dev/shm") -> CheckResult:
     """Room of the folder through which loader processes hand over batches."""
     if not Path(folder).is_dir():
-        return CheckResult("shared memory", "weak", f"there is no {folder}", "mount a tmpfs there, or train with -j 0")
+        return CheckResult(
+            "shared memory", "warning", f"there is no {folder}", "mount a tmpfs there, or train with -j 0"
+        )
     usage = shutil.disk_usage(folder)
     found = f"{folder}: {usage.free / GIB:.2f} of {usage.total / GIB:.2f} GiB free"
     if usage.free < _LEAST_SHARED_MEMORY:
         fix = f"start the container with --shm-size=8g, or: mount -o remount,size=8g {folder}, or train with -j 0"
-        return CheckResult("shared memory", "weak", found, fix)
+        return CheckResult("shared memory", "warning", found, fix)
     return CheckResult("shared memory", "ok", found)
 
 
@@ -145,17 +140,17 @@ def _disk(place: Path, named: str) -> CheckResult:
     name, free = "disk", shutil.disk_usage(place).free
     room = f"{place}: {free / GIB:.1f} GiB free"
     if free < _LEAST_DISK:
-        return CheckResult(name, "broken", room, f"make room there, or put {named} elsewhere")
+        return CheckResult(name, "error", room, f"make room there, or put {named} elsewhere")
     try:
         speed = _write_speed(place)
     except OSError as error:
         fix = f"make it a folder that you may write to, or put {named} elsewhere"
-        return CheckResult(name, "broken", f"{place}: cannot be written: {error.strerror}", fix)
+        return CheckResult(name, "error", f"{place}: cannot be written: {error.strerror}", fix)
     found = f"{room}, writes {speed / 2**20:.0f} MiB/s"
     if free < _WANTED_DISK:
-        return CheckResult(name, "weak", found, "make room, or keep fewer checkpoints (ckpt_keep_num)")
+        return CheckResult(name, "warning", found, "make room, or keep fewer checkpoints (ckpt_keep_num)")
     if speed < _LEAST_SPEED:
-        return CheckResult(name, "weak", found, f"put {named} on a faster disk, or save less often")
+        return CheckResult(name, "warning", found, f"put {named} on a faster disk, or save less often")
     return CheckResult(name, "ok", found)
 
 
@@ -170,11 +165,3 @@ def _write_speed(folder: Path) -> float:
         file.flush()
         os.fsync(file.fileno())
         return _TRIAL / (time.perf_counter() - start)
-
-
-def _read(path: str) -> str:
-    """A file of the kernel, empty where there is none."""
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -15,9 +15,8 @@ from convmixer.data.folders import ignored_line, open_files
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
-from convmixer.data.sources import Source, Subset, open_split
+from convmixer.data.sources import Source, open_split, seeded_subset
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.randomness import Stream, hashes
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +28,7 @@ def open_images(resolved: Resolved[Any], count: int, *, train: bool) -> Source:
 
     `--data_url` may also be a plain folder of images. A recipe's folder that is not on this machine is passed over.
     """
-    config = resolved.options
-    source = _open(resolved, train)
-    if count >= len(source):
-        return source
-    draws = hashes(Stream.SUBSET, config.seed, np.arange(len(source)))
-    return Subset(source, np.sort(np.argsort(draws, kind="stable")[:count]))
+    return seeded_subset(_open(resolved, train), count, resolved.options.seed)
 
 
 def _open(resolved: Resolved[Any], train: bool) -> Source:

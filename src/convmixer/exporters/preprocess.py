@@ -43,7 +43,7 @@ def preprocessing_graph(preprocessing: Preprocessing, opset: int = RESIZE_OPSET)
         <ir_version: 8, opset_import: ["": {opset}]>
         preprocess (uint8[batch, height, width, {channels}] {IMAGES})
             => (float[batch, {channels}, {size}, {size}] {NORMALISED})
-        <int64[1] short = {{{preprocessing.resize}}}, int64[2] side = {{{size}, {size}}}, int64[2] axes = {{2, 3}},
+        <int64[1] short = {{{preprocessing.resize_size}}}, int64[2] side = {{{size}, {size}}}, int64[2] axes = {{2, 3}},
          float[1] half = {{0.5}}>
         {{
             planes = Transpose <perm = [0, 3, 1, 2]> ({IMAGES})

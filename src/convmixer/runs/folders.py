@@ -22,6 +22,7 @@ import yaml
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.machine import usable_cores
 from convmixer.runs.durable import remove_leftovers, write_file
 
 logger = logging.getLogger(__name__)
@@ -120,8 +121,7 @@ def hardware() -> dict[str, Any]:
     if cpuinfo.is_file():
         match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8", errors="replace"))
         model = match[1] if match else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": model, "cores": cores, "system": platform.platform()}
+    return {"processor": model, "cores": usable_cores(), "system": platform.platform()}
 
 
 # Names the command of a run to its processes, which are started by another one.

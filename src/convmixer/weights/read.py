@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from convmixer.arch import Activation, Architecture, Shape
 from convmixer.data.classes import ClassMap
+from convmixer.data.formats.kinds import format_at
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metadata import KEY, decode
@@ -35,8 +36,6 @@ _HEAD_BYTES = 512
 _SAFETENSORS_HEADER_MAX = 100_000_000  # the format's own bound
 _HEADER_MAX = 8_000_000  # that of 20,000 tensors and as many names of classes has half of it
 _OTHER_FILES = (
-    (rb"\xff\xd8\xff", "a JPEG image"),
-    (rb"\x89PNG", "a PNG image"),
     (rb"\x1f\x8b", "a gzip archive"),
     (rb"\x08[\x01-\x20]\x12", "an ONNX model"),
     (rb"version https://git-lfs", "a Git LFS pointer and not the file itself"),
@@ -173,6 +172,9 @@ def _read_safetensors(path: Path, header: int) -> tuple[dict[str, torch.Tensor],
 def _kind(head: bytes, size: int) -> str:
     if not size:
         return "an empty file"
+    image, _ = format_at(head)
+    if image:
+        return f"a {image} image"
     for pattern, name in _OTHER_FILES:
         if re.match(pattern, head):
             return name

@@ -18,6 +18,7 @@ from convmixer import __version__
 from convmixer.backends.autotune.benchmark import Timing
 from convmixer.backends.registry import has_compiler
 from convmixer.backends.workload import Workload
+from convmixer.runs.durable import write_file
 
 
 def cache_folder() -> Path:
@@ -71,14 +72,9 @@ def save(workload: Workload, timings: dict[str, Timing], plan: str | None = None
         "ways": {name: _values(timing) for name, timing in timings.items()},
     }
     path = _path(workload)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
+        write_file(path, json.dumps(content, indent=1).encode())
 
 
 def _read(workload: Workload) -> dict[str, Any]:

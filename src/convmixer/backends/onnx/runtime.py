@@ -53,7 +53,7 @@ class OnnxRuntime:
 
     def _canvases(self, images: np.ndarray) -> np.ndarray:
         assert self.metadata is not None
-        size, side = images.shape[1], self.metadata.known_preprocessing.resize
+        size, side = images.shape[1], self.metadata.known_preprocessing.resize_size
         first = round((side - size) / 2)
         out = np.zeros((len(images), side, side, images.shape[3]), np.uint8)
         out[:, first : first + size, first : first + size] = images

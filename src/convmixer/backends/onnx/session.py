@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from convmixer.backends.onnx.external_data import external_bytes
 from convmixer.backends.onnx.graph import OnnxGraph, read_graph
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError, first_line
+from convmixer.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class OnnxFile:
     def session(self, providers: Sequence[Provider], *, fold: bool = True) -> onnxruntime.InferenceSession:
         """A session. `fold` False: nothing is computed while it is opened. Raises UserError for a broken file."""
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = _processors()
+        settings.intra_op_num_threads = usable_cores()
         settings.log_severity_level = SILENT
         left_out = [] if fold else ["ConstantFolding"]
         growth = GROWTH + GROWTH_PER_WEIGHTS * self.weights
@@ -110,8 +110,3 @@ def too_large(path: str, growth: int) -> UserError:
 def reason(error: Exception) -> str:
     """The first line of an error, without what ONNX Runtime puts before it."""
     return _PREFIX.sub("", first_line(error))
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,15 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
 from PIL import Image, JpegImagePlugin
 
 from convmixer.data.formats.orientation import orientation_of
 from convmixer.data.limits import BadImage, check_sides
-
-try:
-    import simplejpeg
-except ImportError:  # optional: it finds damage that Pillow hides, see _strict
-    simplejpeg = None
 
 _MOST_SEGMENTS = 10_000  # 64 kB each: six times the metadata of the most talkative cameras
 _SCANS = 20  # of a progressive image of max_pixels; encoders write about ten
@@ -179,8 +175,6 @@ def _strict(encoded: bytes, header: _Header, mode: str, reduced: bool) -> Image.
 
     Pillow drops libjpeg's warnings, and so shows a file that was cut and closed with an end marker as half grey.
     """
-    if simplejpeg is None:
-        return None
     half = {"min_width": -(-header.width // 2), "min_height": -(-header.height // 2)} if reduced else {}
     try:
         pixels = simplejpeg.decode_jpeg(encoded, _COLOUR_SPACES[mode], fastdct=False, fastupsample=False, **half)

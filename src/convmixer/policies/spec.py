@@ -29,7 +29,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from convmixer.augment.magnitudes import (
+from convmixer.errors import UserError
+from convmixer.policies.tables import AUTO_POLICIES, RAND_INCREASING_OPS, RAND_OPS, RAND_SETS, Branch
+from convmixer.policies.torchvision_magnitudes import (
     AUGMIX,
     AUGMIX_BINS,
     ENHANCEMENTS,
@@ -37,8 +39,6 @@ from convmixer.augment.magnitudes import (
     TRIVIAL_AUGMENT_WIDE,
     MagnitudeSpace,
 )
-from convmixer.augment.policies import AUTO_POLICIES, RAND_INCREASING_OPS, RAND_OPS, RAND_SETS, Branch
-from convmixer.errors import UserError
 
 MAX_LEVEL = 10.0
 _UNIFORM_ABOVE = 100.0

@@ -9,7 +9,7 @@ import pytest
 from timm.data import auto_augment as timm_policies
 
 from convmixer.errors import UserError
-from convmixer.policy_spec import AutoAugment, RandAugment, parse_policy
+from convmixer.policies.spec import AutoAugment, RandAugment, parse_policy
 
 HPARAMS = {"img_mean": (124, 116, 104)}
 
@@ -103,6 +103,6 @@ def test_a_wrong_spec_is_named(spec: str, message: str) -> None:
 
 
 def test_options_are_checked_without_torch() -> None:
-    code = "import sys, convmixer.policy_spec; sys.exit('torch' in sys.modules)"
+    code = "import sys, convmixer.policies.spec; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from timm.data import auto_augment as timm_ops
 
-from convmixer.augment.levels import LEVELLED, arguments
+from convmixer.policies.timm_magnitudes import LEVELLED, arguments
 
 LEVELS = np.concatenate([np.linspace(0, 10, 101), [12.5, 17.0, 30.0]])
 
