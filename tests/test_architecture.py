@@ -23,6 +23,7 @@ TORCH_FREE = (
     "data",
     "errors",
     "evaluation",
+    "inference",
     "inputs",
     "metrics",
     "optimizers",
@@ -93,6 +94,26 @@ def test_parts_that_do_not_know_each_other(one: str, other: str) -> None:
         and (reached := {found for found in reached_from(name) if below(found, f"convmixer.{other}")})
     }
     assert guilty == {}
+
+
+def package_of(name: str) -> str:
+    """The package directly below `convmixer`, or the module that lies there."""
+    return ".".join(name.split(".")[:2])
+
+
+def test_packages_do_not_import_each_other_in_a_circle() -> None:
+    """Whatever is imported, for the type checker too: each can be read with those below it alone."""
+    edges: dict[str, set[str]] = {package_of(name): set() for name in MODULES}
+    for name, imports in IMPORTS.items():
+        used = {package_of(found) for found in imports & MODULES.keys() if found != "convmixer"}
+        edges[package_of(name)] |= used - {package_of(name)}
+    order: list[str] = []
+    while edges:
+        free = {name for name, used in edges.items() if not used}
+        assert free, f"a circle among {sorted(edges)}"
+        order += sorted(free)
+        edges = {name: used - free for name, used in edges.items() if name not in free}
+    assert order.index("convmixer.errors") < order.index("convmixer.data") < order.index("convmixer.cli")
 
 
 def test_the_program_needs_neither_torchvision_nor_timm() -> None:

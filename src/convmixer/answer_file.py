@@ -12,7 +12,7 @@ from typing import Any
 
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.prediction import Prediction
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 
 def line_of(prediction: Prediction, *, full: bool) -> str:

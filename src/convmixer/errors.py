@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 WRONG_USE = 2
 RUN_FAILED = 1

@@ -16,7 +16,7 @@ from convmixer.data.classes import ClassMap, composed
 from convmixer.data.formats.kinds import EXTENSIONS, FORMAT_OF_EXTENSION, REMEDIES
 from convmixer.data.image_file import read_image_file
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 # Why an entry is ignored, where it is not for its extension.
 BESIDE = "beside the class folders"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 FORMAT = 1
 # error: something that every run needs is not there; warning: something that some runs need, or need more of.

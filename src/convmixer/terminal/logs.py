@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 ROOT = logging.getLogger("convmixer")
 

@@ -9,8 +9,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from convmixer.printable import printable
 from convmixer.terminal.logs import shows_progress
-from convmixer.terminal.printable import printable
 
 logger = logging.getLogger(__name__)
 

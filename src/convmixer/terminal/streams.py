@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 # A pipe whose reader has ended, a terminal that was closed, a descriptor that was closed.
 _NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from convmixer.errors import UserError
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 from convmixer.weights.layouts import COUNTER, NETWORKS_MAX, Layout, Network, networks
 
 # Tensors in one file; 200 blocks with Adam's moments and averages have 11,000.

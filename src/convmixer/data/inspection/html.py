@@ -14,7 +14,7 @@ from convmixer.data.image_file import read_image_file
 from convmixer.data.inspection.findings import Finding
 from convmixer.data.inspection.report import Report, in_bytes, verdict
 from convmixer.data.limits import BadImage
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 _ROWS = 200  # cases of a kind on the page; JSON has all
 _PICTURED = 12  # of these with pictures

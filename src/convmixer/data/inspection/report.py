@@ -14,7 +14,7 @@ from convmixer.data.inspection.findings import Finding, Looks, judge
 from convmixer.data.inspection.scan import examine
 from convmixer.data.inspection.splits import Split
 from convmixer.data.limits import MAX_PIXELS
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 FORMAT = 1
 _SHOWN = 10  # cases of a kind in the text; JSON has all

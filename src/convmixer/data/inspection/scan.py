@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from convmixer.data.inspection.probe import FileReport, probe
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.terminal.printable import printable
+from convmixer.printable import printable
 
 _CHUNK = 16  # files a task: enough that handing it over costs nothing beside the decoding
 
