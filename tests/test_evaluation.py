@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from convmixer.data.arrays import ArraySource
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.source import ArraySource
 from convmixer.evaluation import evaluate
 from convmixer.metrics import Score
 

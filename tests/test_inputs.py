@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from convmixer.weights.layouts import Layout
 from convmixer.weights.write import write_layout
 
 PHOTO = Path(__file__).parents[2] / "shared/data/imagenet-samples/n01440764_tench.JPEG"
-COMMANDS = [module.COMMAND for module in (train_command, eval_command, infer_command)] + [
-    module.COMMAND for module in (eval_onnx_command, infer_onnx_command)
+# Without a recipe where the user names none.
+COMMANDS = [
+    replace(module.COMMAND, default_recipe=lambda given: None)
+    for module in (train_command, eval_command, infer_command, eval_onnx_command, infer_onnx_command)
 ]
+TRAIN = COMMANDS[0]
 # Three values each, by hand: those of weights that an ImageNet pipeline of 0..255 pixels comes with.
 LEVELS = ["123.675", "116.28", "103.53"]
 
@@ -44,16 +48,12 @@ def test_one_place_has_the_defaults(command: CommandLine) -> None:
 def test_a_recipe_of_the_model_zoo_reads_images_as_ours_of_that_name(tmp_path: Path) -> None:
     """Its own file has none of the keys `exif`, `crop_pct`, `mean` and `std`."""
     (tmp_path / "zoo.yaml").write_text("arch: convmixer_768_32\nimage_size: 224\ninterpolation: random\n")
-    theirs, ours = (
-        parse(train_command.COMMAND, ["--config", name]) for name in (str(tmp_path / "zoo.yaml"), "convmixer_768_32")
-    )
+    theirs, ours = (parse(TRAIN, ["--config", name]) for name in (str(tmp_path / "zoo.yaml"), "convmixer_768_32"))
     assert preprocessing_for(theirs, None, 3) == preprocessing_for(ours, None, 3) == Preprocessing()
 
 
 def exif_of(recipe: str) -> bool:
-    return preprocessing_for(
-        parse(train_command.COMMAND, ["--config", recipe]), None, 3 - 2 * (recipe == "digits")
-    ).exif
+    return preprocessing_for(parse(TRAIN, ["--config", recipe]), None, 3 - 2 * (recipe == "digits")).exif
 
 
 @pytest.mark.parametrize("recipe", ["small_folder", "digits"])
@@ -82,7 +82,7 @@ def test_so_they_are_in_a_recipe(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"mine\.yaml: std: is 58\.395 57\.12 57\.375, of pixels in 0\.\.255; divide by 255$"
     ):
-        parse(train_command.COMMAND, ["--config", str(tmp_path / "mine.yaml")])
+        parse(TRAIN, ["--config", str(tmp_path / "mine.yaml")])
 
 
 def test_and_in_weights_until_the_user_gives_others() -> None:
@@ -101,10 +101,10 @@ def test_and_in_weights_until_the_user_gives_others() -> None:
 
 def test_random_is_for_training_crops() -> None:
     bilinear = Preprocessing(interpolation="bilinear")
-    resolved = parse(train_command.COMMAND, ["--interpolation=random"])
+    resolved = parse(TRAIN, ["--interpolation=random"])
     assert preprocessing_for(resolved, bilinear, 3).interpolation == "bilinear"
     assert preprocessing_for(resolved, None, 3).interpolation == "bicubic"
-    resolved = parse(train_command.COMMAND, ["--interpolation=box"])
+    resolved = parse(TRAIN, ["--interpolation=box"])
     assert preprocessing_for(resolved, bilinear, 3).interpolation == "box"
 
 

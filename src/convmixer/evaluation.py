@@ -11,7 +11,7 @@ from convmixer.backends.runtime import Runtime
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
-from convmixer.data.sources import Source
+from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.metrics import Score
 

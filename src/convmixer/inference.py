@@ -15,7 +15,8 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.data.limits import MAX_PIXELS
-from convmixer.data.sources import Source, open_split, open_unnamed
+from convmixer.data.source import Source
+from convmixer.data.splits import open_split, open_unnamed
 from convmixer.errors import UserError
 from convmixer.evaluation import check_any_readable, evaluate
 from convmixer.inputs import overruled, preprocessing_for

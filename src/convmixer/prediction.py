@@ -13,7 +13,7 @@ from convmixer.data.imagenet import readable
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
-from convmixer.data.sources import Source
+from convmixer.data.source import Source
 from convmixer.metrics import softmax
 
 

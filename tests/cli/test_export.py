@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tests.conftest import Command, Done, Run, run_command
 
-from convmixer.data.digits import open_digits
+from convmixer.data.sources.digits import open_digits
 
 
 def results(done: Done) -> dict[str, float]:

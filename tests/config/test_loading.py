@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convmixer.config.checks import CheckDataOptions, DoctorOptions
-from convmixer.config.commands import TRAIN as COMMAND
-from convmixer.config.commands import default_recipe
+from convmixer.config.commands import TRAIN
 from convmixer.config.convert import ConvertOptions, PushOptions
 from convmixer.config.inference import InferOptions
 from convmixer.config.loading import COMMAND_LINE, DEFAULT, Resolved, parse
@@ -18,6 +18,9 @@ from convmixer.config.onnx import EvalOnnxOptions, InferOnnxOptions
 from convmixer.config.options import Options, options_of
 from convmixer.config.schema import Config, ExportConfig
 from convmixer.errors import UserError
+
+# Without a recipe where the user names none.
+COMMAND = replace(TRAIN, default_recipe=lambda given: None)
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_defaults_give_way_to_yaml_and_that_to_the_command_line(
 
 
 def test_a_recipe_that_the_command_chose_was_not_said_by_the_user() -> None:
-    resolved = parse(COMMAND, ["--epochs=1"], default_recipe=default_recipe)
+    resolved = parse(TRAIN, ["--epochs=1"])
     assert resolved.options.arch == "convmixer_64_4"
     assert (resolved.explicit("arch"), resolved.explicit("epochs")) == (None, 1)
 
@@ -65,7 +68,7 @@ def test_a_recipe_that_the_command_chose_was_not_said_by_the_user() -> None:
     ],
 )
 def test_the_recipe_without_config(words: list[str], name: str) -> None:
-    resolved = parse(COMMAND, words, default_recipe=default_recipe)
+    resolved = parse(TRAIN, words)
     assert resolved.recipe is not None
     assert Path(resolved.recipe).stem == name
 
@@ -193,8 +196,8 @@ def test_seconds_between_checkpoints_have_two_names(recipe: Callable[..., Resolv
 
 @pytest.mark.parametrize("text", ["IMAGENET", "imagenet", "ImageNet"])
 def test_the_set_in_any_case(recipe: Callable[..., Resolved[Config]], text: str) -> None:
-    assert recipe(f"set: {text}").options.set == "ImageNet"
-    assert options("--set", text).set == "ImageNet"
+    assert recipe(f"set: {text}").options.set == "imagenet"
+    assert options("--set", text).set == "imagenet"
 
 
 EVERY_MODEL = (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import convmixer.inputs
+from convmixer.arch import ArchitectureHints
 from convmixer.config.inference import InferOptions
 from convmixer.config.options import Options, options_of
 from convmixer.config.schema import Config
@@ -35,7 +37,8 @@ def names_read() -> set[str]:
 
     That is `config.name`, `resolved.explicit("name")`, what a table names, and what a property of a group is made of.
     """
-    read = set(convmixer.inputs._FIELDS) | {name for entry in OPTIMIZERS.values() for name in entry.arguments.values()}
+    read = {*convmixer.inputs._FIELDS, *(field.name for field in fields(ArchitectureHints))}
+    read |= {name for entry in OPTIMIZERS.values() for name in entry.arguments.values()}
     for path in PACKAGE.rglob("*.py"):
         owners = ("self",) if path.parent.name == "config" else ("config", "options")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

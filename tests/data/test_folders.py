@@ -13,7 +13,8 @@ from convmixer.data.folders import Files, ignored_line, open_files, refuse_neste
 from convmixer.data.formats import kinds
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
-from convmixer.data.sources import Source, open_split
+from convmixer.data.source import Source
+from convmixer.data.splits import open_split
 from convmixer.errors import UserError
 
 

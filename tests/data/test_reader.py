@@ -13,7 +13,8 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader, read_batches
-from convmixer.data.sources import Subset, open_split
+from convmixer.data.source import Subset
+from convmixer.data.splits import open_split
 from convmixer.errors import UserError
 
 GREY = Preprocessing(size=8, crop_pct=1.0, mean=(0.5,), std=(0.5,))

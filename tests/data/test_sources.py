@@ -14,7 +14,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from convmixer.data.classes import ClassMap
-from convmixer.data.sources import Source, open_split
+from convmixer.data.source import Source
+from convmixer.data.splits import open_split
 from convmixer.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "../shared"
@@ -62,7 +63,7 @@ def test_limit_is_the_same_random_subset_in_the_old_order() -> None:
 
 
 def test_unknown_set_and_other_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="ImageNet, cifar10, digits"):
+    with pytest.raises(UserError, match="cifar10, digits, imagenet"):
         open_set("mnist")
     with pytest.raises(UserError, match="classes"):
         open_set("digits", classes=ClassMap(("cat", "dog")))

@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from convmixer.data.arrays import ArraySource
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.source import ArraySource
 from convmixer.exporters.preprocess import largest_difference, preprocessing_graph
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"

@@ -24,10 +24,10 @@ from convmixer.config.loading import parse
 from convmixer.config.options import options_of
 from convmixer.config.recipes import shipped_recipes
 from convmixer.config.schema import Config
-from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode
 from convmixer.data.inspection.probe import probe
+from convmixer.data.sources.cifar10 import open_cifar10
 from convmixer.metadata import KEY
 from convmixer.policies.spec import AugMix, parse_policy
 from convmixer.training.checkpointing.checkpoint import fault_of, load_checkpoint

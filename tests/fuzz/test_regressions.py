@@ -16,8 +16,8 @@ from PIL import Image
 from convmixer.arch import Architecture
 from convmixer.config.loading import Command, parse
 from convmixer.config.schema import Config
-from convmixer.data.cifar10 import open_cifar10
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.sources.cifar10 import open_cifar10
 from convmixer.errors import UserError
 from convmixer.metadata import KEY
 from convmixer.model import ConvMixer

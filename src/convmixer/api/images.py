@@ -14,7 +14,7 @@ from PIL import Image
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import open_files
 from convmixer.data.image_file import read_image_file
-from convmixer.data.sources import Source
+from convmixer.data.source import Source
 from convmixer.errors import UserError
 
 OneImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray

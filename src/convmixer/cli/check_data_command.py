@@ -10,11 +10,11 @@ from pathlib import Path
 
 from convmixer.config.checks import CheckDataOptions
 from convmixer.config.loading import Command, Resolved
-from convmixer.data.cifar10 import FOLDER as CIFAR10_FOLDER
 from convmixer.data.folders import refuse_nested
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import Report, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
+from convmixer.data.sources.cifar10 import FOLDER as CIFAR10_FOLDER
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
 from convmixer.terminal.progress import Progress

@@ -11,7 +11,7 @@ from convmixer.cli.unreadable import name_unreadable_images
 from convmixer.config.loading import Command, Resolved
 from convmixer.config.onnx import EvalOnnxOptions
 from convmixer.data.folders import open_folder
-from convmixer.data.sources import open_unnamed
+from convmixer.data.splits import open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inference import score_of
 

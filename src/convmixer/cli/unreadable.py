@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from convmixer.data.sources import Source
+from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED
 from convmixer.evaluation import name_unreadable
 from convmixer.metrics import Score

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from convmixer.config.options import Options, option
+from convmixer.plugins import names_in
+
+if TYPE_CHECKING:
+    SetName = str
+else:
+    SetName = Literal[names_in("data.sources")]
 
 
 class DataOptions(Options):
     """Data"""
 
-    set: Literal["ImageNet", "cifar10", "digits"] = option(
-        "ImageNet",
-        "kind of data; ImageNet is any image folder",
+    set: SetName = option(
+        "imagenet",
+        "kind of data; imagenet is any image folder",
         other_names="dataset dataset_name d",
         commands="train eval export",
     )

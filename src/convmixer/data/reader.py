@@ -15,7 +15,7 @@ from convmixer.data.crops import CROP_DRAWS, RATIO, eval_crop, train_crop
 from convmixer.data.decode import decode
 from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.data.sources import Source, in_memory_images
+from convmixer.data.source import Source, in_memory_images
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.randomness import Stream, hashes, uniforms
 

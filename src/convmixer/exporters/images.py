@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from convmixer.config.loading import Resolved
-from convmixer.data.digits import open_digits
 from convmixer.data.folders import ignored_line, open_files
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
-from convmixer.data.sources import Source, open_split, seeded_subset
+from convmixer.data.source import Source, seeded_subset
+from convmixer.data.sources.digits import open_digits
+from convmixer.data.splits import open_split
 from convmixer.errors import RUN_FAILED, UserError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def _open(resolved: Resolved[Any], train: bool) -> Source:
                 f"{'calibrated' if train else 'compared'} on the built-in digits; --data_url names images of your own"
             )
         return open_digits(train=train)
-    if config.set != "ImageNet":
+    if config.set != "imagenet":
         return open_split(config.set, config.data_url, split, train=train)
     if not folder.is_dir():
         raise UserError(f"--data_url: there is no folder {folder}")

@@ -11,7 +11,7 @@ from convmixer.data.crops import eval_crop
 from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import only_this_image, read_image
-from convmixer.data.sources import Source
+from convmixer.data.source import Source
 from convmixer.errors import UserError
 
 IMAGES, NORMALISED = "images", "normalised"

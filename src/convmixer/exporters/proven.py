@@ -22,7 +22,7 @@ from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import ExportConfig
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.data.sources import Source
+from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.exporters.formats import FORMATS, Format
 from convmixer.exporters.images import crops, open_images

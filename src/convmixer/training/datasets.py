@@ -17,7 +17,8 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.folders import refuse_nested
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
-from convmixer.data.sources import Source, open_split, open_unnamed
+from convmixer.data.source import Source
+from convmixer.data.splits import open_split, open_unnamed
 from convmixer.errors import UserError
 from convmixer.inputs import overruled, preprocessing_for, preprocessing_of
 from convmixer.weights.read import WeightFile
@@ -53,7 +54,7 @@ def open_training_data(
     Raises UserError where a split is missing or something does not fit.
     """
     config = resolved.options
-    if config.set == "ImageNet" and config.data_url is not None:
+    if config.set == "imagenet" and config.data_url is not None:
         refuse_nested(Path(config.data_url) / config.train_dir, Path(config.data_url) / config.val_dir)
     if weights is None:
         train = _open(config, True)

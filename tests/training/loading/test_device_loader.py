@@ -10,13 +10,13 @@ import pytest
 import torch
 from tests.conftest import Command, Run
 
-from convmixer.data.arrays import ArraySource
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.classes import ClassMap
-from convmixer.data.digits import open_digits
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
-from convmixer.data.sources import Source, Subset, open_split
+from convmixer.data.source import ArraySource, Source, Subset
+from convmixer.data.sources.digits import open_digits
+from convmixer.data.splits import open_split
 from convmixer.training import build
 from convmixer.training.loading.batch_loader import WorkerLoader
 from convmixer.training.loading.device_loader import MOST_BYTES, DeviceLoader, whole_images

@@ -11,7 +11,8 @@ import torch
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
-from convmixer.data.sources import Source, open_split
+from convmixer.data.source import Source
+from convmixer.data.splits import open_split
 from convmixer.errors import UserError
 from convmixer.training.loading.batch_loader import TrainBatch, WorkerLoader
 

@@ -65,6 +65,7 @@ _DEFAULTS = {name: value for name, value in Config().model_dump(mode="json").ite
 def _as_today(before: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
     """The identity that an older version has written, as this one would have: what it lacks was as if left out."""
     then = {**_DEFAULTS, **before}
+    then["set"] = str(then["set"]).lower()  # was ImageNet
     if _EVALUATION not in before:
         # The options alone said what the input is, and what they left out was ImageNet's.
         then |= _inputs(preprocessing_of(SimpleNamespace(**then), then["in_chans"]))

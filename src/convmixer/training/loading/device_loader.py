@@ -9,7 +9,7 @@ import torch
 
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.reader import TrainReader
-from convmixer.data.sources import in_memory_images
+from convmixer.data.source import in_memory_images
 from convmixer.devices import to_device
 from convmixer.errors import UserError
 from convmixer.training.loading.batch_loader import TrainBatch

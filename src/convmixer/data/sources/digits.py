@@ -10,8 +10,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from convmixer.data.arrays import ArraySource
 from convmixer.data.classes import ClassMap
+from convmixer.data.source import ArraySource
 from convmixer.randomness import Stream, hashes
 
 CLASSES = ClassMap(tuple("0123456789"))
@@ -26,6 +26,10 @@ def open_digits(*, train: bool) -> ArraySource:
     chosen = _held_out(labels) != train
     pixels = np.rint(images[chosen] * (255 / _LEVELS)).astype(np.uint8)[..., None]
     return ArraySource(pixels, labels[chosen], CLASSES, f"digits/{'train' if train else 'val'}")
+
+
+def open_source(data_url: str | None, split_dir: str, *, train: bool, classes: ClassMap | None) -> ArraySource:
+    return open_digits(train=train)
 
 
 def _held_out(labels: np.ndarray) -> np.ndarray:

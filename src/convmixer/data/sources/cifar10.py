@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from convmixer.data.arrays import ArraySource
 from convmixer.data.classes import ClassMap
+from convmixer.data.source import ArraySource
 from convmixer.errors import RUN_FAILED, UserError
 
 FOLDER = "cifar-10-batches-py"
@@ -51,6 +51,10 @@ def open_cifar10(data_url: str | None, *, train: bool) -> ArraySource:
     pixels = np.concatenate([pixels for pixels, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
     return ArraySource(pixels, labels, CLASSES, f"cifar10/{'train' if train else 'val'}")
+
+
+def open_source(data_url: str | None, split_dir: str, *, train: bool, classes: ClassMap | None) -> ArraySource:
+    return open_cifar10(data_url, train=train)
 
 
 def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
