@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from convmixer.config.options import Options, option
+from convmixer.plugins import names_in
 
-FileFormat = Literal["ONNX", "MINDIR", "AIR"]
+if TYPE_CHECKING:
+    FileFormat = str
+else:
+    FileFormat = Literal[tuple(name.upper() for name in names_in("exporters.formats"))]
 WeightPrecision = Literal["fp32", "fp16", "int8"]
 
 

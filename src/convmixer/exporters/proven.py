@@ -24,7 +24,7 @@ from convmixer.config.schema import ExportConfig
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.exporters.formats import FORMATS, Format
+from convmixer.exporters.format import Format, format_of
 from convmixer.exporters.images import crops, open_images
 from convmixer.exporters.parity import TOLERANCES, Parity, compare, table
 from convmixer.inputs import overruled, preprocessing_for
@@ -56,7 +56,7 @@ def export_weights(resolved: Resolved[ExportConfig]) -> ExportResult:
     for name in ("precision", "embed_preprocess", "opset"):
         if config.file_format != "ONNX" and getattr(config, name) != ExportConfig.model_fields[name].default:
             raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
-    form = FORMATS[config.file_format]
+    form = format_of(config.file_format)
     model, metadata = _open(resolved)
     target = _target(config.output, metadata.architecture.name, form.suffix)
     try:

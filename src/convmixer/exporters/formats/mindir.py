@@ -1,0 +1,17 @@
+"""MindSpore's MINDIR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convmixer.exporters.format import Calibration, Format
+from convmixer.exporters.mindspore import export_mindspore
+from convmixer.metadata import ModelMetadata
+from convmixer.model import ConvMixer
+
+
+def write(model: ConvMixer, metadata: ModelMetadata, path: Path, calibration: Calibration, opset: int) -> None:
+    export_mindspore(model, metadata, path, "MINDIR")
+
+
+FORMAT = Format(".mindir", write)
