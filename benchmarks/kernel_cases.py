@@ -66,7 +66,7 @@ class Maps:
         self.weight = (torch.randn(arch.dim, 1, self.k, self.k, device=device) / self.k).to(dtype).float()
         self.bias = torch.randn(arch.dim, device=device)
         self.matrix = (torch.randn(arch.dim, arch.dim, device=device) / arch.dim**0.5).to(dtype).float()
-        self.slope = torch.randn(3, arch.dim, device=device)
+        self.coefficients = torch.randn(3, arch.dim, device=device)
         self.of_x = Normalise(*torch.randn(2, arch.dim, device=device), self.act, torch.randn(arch.dim, device=device))
         self.of_h = Normalise(*torch.randn(2, arch.dim, device=device), self.act)
         self.means_grad = torch.randn(batch, arch.dim, device=device)
@@ -177,7 +177,7 @@ class Maps:
                 f"depthwise half backwards{text}",
                 4,
                 lambda t=tiles: block_launch.depthwise_block_grad(
-                    self.grad, self.h, self.x, weight, self.slope, self.of_x, tiles=t, erf=erf
+                    self.grad, self.h, self.x, weight, self.coefficients, self.of_x, tiles=t, erf=erf
                 ),
                 self._exact_half_backwards,
                 candidate=tiles is not None,
@@ -197,7 +197,7 @@ class Maps:
         yield Case(
             "activation backwards",
             3,
-            lambda: launch.activation_grad(self.grad, self.h, self.bias, self.slope[:2], self.act, erf=erf),
+            lambda: launch.activation_grad(self.grad, self.h, self.bias, self.coefficients[:2], self.act, erf=erf),
             self._exact_activation_grad,
         )
         for mix, maps, label in ((True, 4, "BatchNorm's sums, mix again"), (False, 2, "BatchNorm's sums")):
@@ -326,7 +326,7 @@ class Maps:
         x, weight = self.x.double().requires_grad_(), self.weight.double().requires_grad_()
         of_x = Normalise(*(t.double().requires_grad_() for t in self.of_x[:2]), self.act, self.of_x.bias)
         h, grad = self.h.double().requires_grad_(), self.grad.double()
-        a, b, d = map(_column, self.slope)
+        a, b, d = map(_column, self.coefficients)
         active = self._act(h)
         (h_grad,) = torch.autograd.grad(active, h, a * grad + b * active.detach() + d)
         z = self._normed(x, of_x)
@@ -340,7 +340,7 @@ class Maps:
     def _exact_activation_grad(self) -> tuple[Tensor, Tensor]:
         h = self.h.double().requires_grad_()
         active = self._act(h + _column(self.bias))
-        a, b = _column(self.slope[0]), _column(self.slope[1])
+        a, b = _column(self.coefficients[0]), _column(self.coefficients[1])
         (out,) = torch.autograd.grad((a * active + b * active.square()).sum(), h)
         out = out + self.grad.double()
         return out, out.sum((1, 2, 3))

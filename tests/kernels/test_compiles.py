@@ -241,7 +241,7 @@ def elementwise(name: str, dtype: str, act: int, **constants: object) -> Any:
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_elementwise(name: str, tmp_path: Path) -> None:
-    """16 bytes a load, and so few registers that no multiprocessor lacks programs whose loads are under way."""
+    """16 bytes per load, and so few registers that no multiprocessor lacks programs whose loads are under way."""
     kernel = elementwise(name, "bf16", 1)
     registers, stack = resources(kernel, tmp_path)
     assert stack == 0

@@ -6,8 +6,8 @@ its cache and no core waits for another within a network.
 
 BatchNorm follows the activation, so it cannot be folded into the convolution before it. After the depthwise convolution
 it is y = x + s * h + t: the shift t goes through the pointwise convolution, which has no border, into its bias; the
-scale s is applied where the residual is added. After the pointwise convolution it stays an affine map, because its
-shift must not reach the next depthwise convolution's zero border.
+scale s is applied where the residual is added. After the pointwise convolution it stays a scale and a shift, because
+the shift must not reach the next depthwise convolution's zero border.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ class PackedConvMixer(nn.Module):
         self.part = max(1, CACHE_BYTES // (arch.dim * side * side * dtype.itemsize))
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             self.stem = self._convolution(model.stem.conv, _bias(model.stem.conv), image_size)
-            self.stem_scale, self.stem_shift = (self._channels(t) for t in affine(model.stem.norm))
+            self.stem_scale, self.stem_shift = (self._channels(t) for t in scale_and_shift(model.stem.norm))
             self.blocks = [self._block(block, side) for block in model.blocks if isinstance(block, Block)]
             self.head = (model.head.weight.detach().clone(), model.head.bias.detach().clone())
         self._pool: ThreadPoolExecutor | None = None
 
     def _block(self, block: Block, side: int) -> _Block:
-        scale, shift = affine(block.depthwise_norm)
+        scale, shift = scale_and_shift(block.depthwise_norm)
         bias = _bias(block.pointwise) + block.pointwise.weight.flatten(1) @ shift
-        pointwise_scale, pointwise_shift = affine(block.pointwise_norm)
+        pointwise_scale, pointwise_shift = scale_and_shift(block.pointwise_norm)
         return _Block(
             self._convolution(block.depthwise, _bias(block.depthwise), side),
             self._channels(scale),
@@ -119,7 +119,7 @@ class PackedConvMixer(nn.Module):
         return torch.cat(list(self._threads().map(self._logits, parts)))
 
     def _logits(self, images: Tensor) -> Tensor:
-        # inference_mode and autocast are set a thread.
+        # inference_mode and autocast are set per thread.
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             features = self._features(images.to(self.dtype)).float()
             return nn.functional.linear(features, *self.head)
@@ -148,7 +148,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
     return conv.bias
 
 
-def affine(norm: nn.BatchNorm2d) -> Iterator[Tensor]:
+def scale_and_shift(norm: nn.BatchNorm2d) -> Iterator[Tensor]:
     """Scale and shift, [D] each, that BatchNorm is in eval mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

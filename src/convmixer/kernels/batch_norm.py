@@ -20,7 +20,7 @@ class Moments(NamedTuple):
 
 
 def moments_of(sums: torch.Tensor, count: int) -> Moments:
-    """From the sums [2, C] of the values and of their squares over `count` values a channel."""
+    """From the sums [2, C] of the values and of their squares over `count` values per channel."""
     mean = sums[0] / count
     # The two terms may cancel to a small negative number.
     return Moments(mean, (sums[1] / count - mean * mean).clamp(min=0))
@@ -33,7 +33,7 @@ def running_moments(norm: nn.BatchNorm2d) -> Moments:
     return Moments(norm.running_mean.float(), norm.running_var.float())
 
 
-def affine(
+def scale_and_shift(
     moments: Moments, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """scale, shift and 1 / sqrt(var + eps), each fp32 [C]; differentiable."""
@@ -50,10 +50,10 @@ def norm_backward(
     deviation: torch.Tensor,
     count: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Backwards: gradients of weight and bias, fp32 [C], and the slope, fp32 [3, C], of the values' own gradient.
+    """Backwards: gradients of weight and bias, fp32 [C], and fp32 [3, C], the coefficients of the values' own gradient.
 
     From the sums, fp32 [2, C], of the result's gradient g and of g * a, over `count` values a of a channel, and what
-    `affine` gave. The gradient of a is slope[0] * g + slope[1] * a + slope[2].
+    `scale_and_shift` gave. The gradient of a is coefficients[0] * g + coefficients[1] * a + coefficients[2].
     """
     bias_grad, dot = sums
     centred = dot - moments.mean * bias_grad
@@ -64,7 +64,7 @@ def norm_backward(
 
 @torch.no_grad()
 def update_running(norm: nn.BatchNorm2d, moments: Moments, count: int) -> None:
-    """As a training pass of nn.BatchNorm2d over `count` values a channel; the variance enters unbiased."""
+    """As a training pass of nn.BatchNorm2d over `count` values per channel; the variance enters unbiased."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from convmixer.kernels.batch_norm import Moments, affine, moments_of, running_moments, update_running
+from convmixer.kernels.batch_norm import Moments, moments_of, running_moments, scale_and_shift, update_running
 from convmixer.kernels.block_operators import block, block_inference
 from convmixer.kernels.limits import reason_against, say_once, slow_rows
 from convmixer.kernels.plan import Plan
@@ -66,7 +66,7 @@ def _training_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dtyp
     activation, forms = model.arch.activation, str(plan)
     x, x_bias, sums = run_stem(model, images, dtype, plan)
     count = x[0].numel()
-    scale, shift = _batch_affine(model.stem.norm, sums, count)
+    scale, shift = _batch_scale_and_shift(model.stem.norm, sums, count)
     for layer in _blocks(model):
         assert layer.depthwise.bias is not None
         assert layer.pointwise.bias is not None
@@ -87,7 +87,7 @@ def _training_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dtyp
             forms,
         )
         update_running(norm, Moments(moments[0], moments[1]), count)
-        scale, shift = _batch_affine(layer.pointwise_norm, sums, count)
+        scale, shift = _batch_scale_and_shift(layer.pointwise_norm, sums, count)
         x_bias = layer.pointwise.bias.detach()
     return scale * run_pool(model, x, x_bias, plan) + shift
 
@@ -96,7 +96,7 @@ def _training_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dtyp
 def _inference_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dtype, plan: Plan) -> torch.Tensor:
     activation, forms = model.arch.activation, str(plan)
     x, x_bias = _stem_product(model, images, dtype), model.stem.conv.bias
-    scale, shift = _running_affine(model.stem.norm)
+    scale, shift = _running_scale_and_shift(model.stem.norm)
     for layer in _blocks(model):
         assert layer.depthwise.bias is not None
         assert layer.pointwise.bias is not None
@@ -107,13 +107,13 @@ def _inference_features(model: ConvMixer, images: torch.Tensor, dtype: torch.dty
             shift,
             layer.depthwise.weight,
             layer.depthwise.bias,
-            *_running_affine(layer.depthwise_norm),
+            *_running_scale_and_shift(layer.depthwise_norm),
             layer.pointwise.weight,
             layer.pointwise.bias,
             activation,
             forms,
         )
-        scale, shift = _running_affine(layer.pointwise_norm)
+        scale, shift = _running_scale_and_shift(layer.pointwise_norm)
         x_bias = layer.pointwise.bias
     return scale * run_pool(model, x, x_bias, plan) + shift
 
@@ -161,13 +161,13 @@ def run_pool(model: ConvMixer, x: torch.Tensor, bias: torch.Tensor | None, plan:
     return means.t()
 
 
-def _batch_affine(norm: nn.BatchNorm2d, sums: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch_scale_and_shift(norm: nn.BatchNorm2d, sums: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     moments = moments_of(sums, count)
     update_running(norm, Moments(moments.mean.detach(), moments.var.detach()), count)
-    scale, shift, _ = affine(moments, norm.weight, norm.bias, norm.eps)
+    scale, shift, _ = scale_and_shift(moments, norm.weight, norm.bias, norm.eps)
     return scale, shift
 
 
-def _running_affine(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    scale, shift, _ = affine(running_moments(norm), norm.weight, norm.bias, norm.eps)
+def _running_scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    scale, shift, _ = scale_and_shift(running_moments(norm), norm.weight, norm.bias, norm.eps)
     return scale, shift

@@ -21,7 +21,7 @@ def depthwise_block_grad(
     h: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor,
-    slope: torch.Tensor,
+    coefficients: torch.Tensor,
     of_x: Normalise,
     *,
     erf: str = "long",
@@ -29,7 +29,7 @@ def depthwise_block_grad(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x and, fp32 [C, 1, k, k], of the filter; and fp32 [3, C] those of the bias, of_x.shift, of_x.scale.
 
-    From the gradient of the mixed map and slope, fp32 [3, C]; see `device.block_grad`.
+    From the gradient of the mixed map and coefficients, fp32 [3, C]; see `device.block_grad`.
     """
     channels, images, height, width = x.shape
     k = weight.shape[-1]
@@ -47,7 +47,7 @@ def depthwise_block_grad(
             h,
             x,
             weight.contiguous(),
-            slope,
+            coefficients,
             of_x.scale,
             of_x.shift,
             of_x.bias,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from convmixer.kernels.batch_norm import Moments, affine, moments_of, norm_backward
+from convmixer.kernels.batch_norm import Moments, moments_of, norm_backward, scale_and_shift
 from convmixer.kernels.plan import Plan
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def block(
     of_x = Normalise(scale, shift, activation, x_bias)
     h1, sums = _depthwise_half(x, of_x, depthwise_weight, depthwise_bias, forms)
     moments = moments_of(sums, x[0].numel())
-    of_h = Normalise(*affine(moments, norm_weight, norm_bias, eps)[:2], activation)
+    of_h = Normalise(*scale_and_shift(moments, norm_weight, norm_bias, eps)[:2], activation)
     mixed = elementwise_launch.mix(x, h1, of_x, of_h, erf=forms.erf)
     h2, sums = pointwise_launch.forward(mixed, pointwise_weight, pointwise_bias, activation, forms)
     keeps_h1, keeps_mixed = _kept(forms)
@@ -112,7 +112,7 @@ def block_backward(
     forms = Plan.parse(plan)
     of_x = Normalise(scale, shift, activation, x_bias)
     of_act = Moments(*moments)
-    h_scale, h_shift, deviation = affine(of_act, norm_weight, norm_bias, eps)
+    h_scale, h_shift, deviation = scale_and_shift(of_act, norm_weight, norm_bias, eps)
     of_h = Normalise(h_scale, h_shift, activation)
     if forms.keep == "inputs":
         # The same launch, sums and all, so that h1 is the same to the bit.
@@ -126,10 +126,10 @@ def block_backward(
     )
     del h2_grad  # a map of which the next pass makes another
     count = x[0].numel()
-    norm_weight_grad, norm_bias_grad, slope = norm_backward(sums, of_act, norm_weight, h_scale, deviation, count)
+    norm_weight_grad, norm_bias_grad, coefficients = norm_backward(sums, of_act, norm_weight, h_scale, deviation, count)
     tiles = forms.depthwise_tiles("block_grad", *_images_and_width(x), x.dtype)
     x_grad, depthwise_weight_grad, sums = block_launch.depthwise_block_grad(
-        mixed_grad, h1, x, depthwise_weight, slope, of_x, erf=forms.erf, tiles=tiles
+        mixed_grad, h1, x, depthwise_weight, coefficients, of_x, erf=forms.erf, tiles=tiles
     )
     # Copies, since results of an operator must not share memory.
     depthwise_bias_grad, shift_grad, scale_grad = (row.clone() for row in sums)
@@ -163,7 +163,7 @@ def block_inference(
     activation: str,
     plan: str,
 ) -> torch.Tensor:
-    """A block in evaluation: h2. norm_weight and norm_bias are BatchNorm's scale and shift (`batch_norm.affine`)."""
+    """A block in evaluation: h2. norm_weight and norm_bias are those of `batch_norm.scale_and_shift`."""
     from convmixer.kernels import depthwise_launch, pointwise_launch
     from convmixer.kernels.depthwise_launch import Normalise
 

@@ -14,13 +14,13 @@ KERNEL_SIZES = (3, 5, 7, 9)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 _TRITON = importlib.util.find_spec("triton") is not None
-# Triton decides on its interpreter, which runs kernels on CPU tensors, when a kernel is defined: once a process.
+# Triton decides on its interpreter, which runs kernels on CPU tensors, when a kernel is defined: once per process.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-_said: set[str] = set()
+_shown: set[str] = set()
 
 
 def reason_against(device: torch.device, dtype: torch.dtype, kernel_size: int) -> str | None:
-    """Why a depthwise convolution of maps of this type cannot run on the kernels there; None where it can."""
+    """Why a depthwise convolution of maps of this type cannot run on the kernels; None where it can."""
     if not _TRITON:
         return "Triton is not installed"
     if device.type != "cuda" and not _INTERPRETED:
@@ -57,6 +57,6 @@ def has_contiguous_planes(x: torch.Tensor) -> bool:
 
 def say_once(text: str) -> None:
     """A note on stderr, but none for what was said before, and none while torch traces a graph."""
-    if not torch.compiler.is_compiling() and text not in _said:
-        _said.add(text)
+    if not torch.compiler.is_compiling() and text not in _shown:
+        _shown.add(text)
         logger.info(text)

@@ -1,7 +1,7 @@
 """Every choice of tile sizes, warps and pipeline stages.
 
-The defaults are those that compile for Hopper with tensor-core instructions and without spilling registers, or with the
-least of it; they were chosen from the compiler's report and have not been measured. The `..._CHOICES` are
+The defaults are those that compile for Hopper with tensor-core instructions and with no or minimal spilling of
+registers; they were chosen from the compiler's report and have not been measured. The `..._CHOICES` are
 what `benchmarks/gpu_kernels.py` times.
 """
 
@@ -85,16 +85,16 @@ POINTWISE_GRAD_CHOICES = (
     PointwiseTiles(positions=128, warps=8),
 )
 
-_SMALLEST = 16  # side of the smallest tile of a tensor core's product
+_MIN_SIDE = 16  # side of the smallest tile of a tensor core's product
 _PROGRAMS = 1024  # enough to fill a GPU of 132 multiprocessors several times
 
 
 def fit_depthwise(tiles: DepthwiseTiles, images: int, width: int, dtype: torch.dtype) -> DepthwiseTiles:
     """`tiles` cut down to so many images of this width. fp32 takes the fewest images: its products fill registers."""
-    most = _SMALLEST if dtype == torch.float32 else tiles.images
-    columns = _SMALLEST if width <= _SMALLEST else tiles.columns
+    max_images = _MIN_SIDE if dtype == torch.float32 else tiles.images
+    columns = _MIN_SIDE if width <= _MIN_SIDE else tiles.columns
     window = columns if width <= columns else 2 * columns
-    fitted = min(most, max(_SMALLEST, _power_of_two(images)))
+    fitted = min(max_images, max(_MIN_SIDE, _power_of_two(images)))
     return replace(tiles, images=fitted, columns=columns, window=window, warps=tiles.warps if fitted >= 64 else 4)
 
 
@@ -104,7 +104,7 @@ def depthwise_tiles(
     """For the forward convolution and the data gradient.
 
     Alone, Triton copies the next k rows to shared memory itself. Fused, with the activation between load and product,
-    registers hold the rows ahead: 8 KB a program in 16-bit types, or for k = 9 as much as the accumulators leave.
+    registers hold the rows ahead: 8 KB per program in 16-bit types, or for k = 9 as much as the accumulators leave.
     """
     if not fused:
         return fit_depthwise(DepthwiseTiles(), images, width, dtype)
@@ -118,13 +118,13 @@ def block_grad_tiles(images: int, width: int, dtype: torch.dtype, kernel_size: i
     A row is loaded ahead where that leaves registers too.
     """
     window = fit_depthwise(DepthwiseTiles(), images, width, dtype).window
-    most = 64 if kernel_size * window <= 7 * 32 else 32 if kernel_size * window <= 9 * 32 else 16
-    ahead = 1 if most < 64 or kernel_size * window <= 9 * 16 else 0
-    return fit_depthwise(DepthwiseTiles(images=most, stages=1, prefetch=ahead), images, width, dtype)
+    max_images = 64 if kernel_size * window <= 7 * 32 else 32 if kernel_size * window <= 9 * 32 else 16
+    ahead = 1 if max_images < 64 or kernel_size * window <= 9 * 16 else 0
+    return fit_depthwise(DepthwiseTiles(images=max_images, stages=1, prefetch=ahead), images, width, dtype)
 
 
 def weight_grad_tiles(images: int, width: int, dtype: torch.dtype) -> DepthwiseTiles:
-    """For the weight gradient. One stage: with two, Triton 3.6 makes ptxas spill 4 KB a thread at k = 9."""
+    """For the weight gradient. One stage: with two, Triton 3.6 makes ptxas spill 4 KB per thread at k = 9."""
     return fit_depthwise(DepthwiseTiles(images=32, stages=1), images, width, dtype)
 
 
@@ -142,9 +142,9 @@ def pointwise_tiles(outputs: int, inputs: int, positions: int, dtype: torch.dtyp
         return tiles
     return replace(
         tiles,
-        outputs=min(tiles.outputs, max(_SMALLEST, _power_of_two(outputs))),
-        positions=min(tiles.positions, max(_SMALLEST, _power_of_two(positions))),
-        inputs=min(tiles.inputs, max(_SMALLEST, _power_of_two(inputs))),
+        outputs=min(tiles.outputs, max(_MIN_SIDE, _power_of_two(outputs))),
+        positions=min(tiles.positions, max(_MIN_SIDE, _power_of_two(positions))),
+        inputs=min(tiles.inputs, max(_MIN_SIDE, _power_of_two(inputs))),
         warps=4,
     )
 

@@ -11,7 +11,7 @@ import torch
 Call = Callable[[], object]
 
 _CYCLES_PER_MS = 2_000_000  # at about the highest clock of today's GPUs, so that a sleep is never shorter than meant
-_LONGEST_SLEEP_MS = 200.0
+_MAX_SLEEP_MS = 200.0
 
 
 def milliseconds(calls: Sequence[Call], *, repeats: int = 5, queued: int = 10, device: torch.device) -> list[float]:
@@ -25,10 +25,10 @@ def milliseconds(calls: Sequence[Call], *, repeats: int = 5, queued: int = 10, d
         sleeps = [_warm(call, queued) for call in calls]
         times: list[list[float]] = [[] for _ in calls]
         for _ in range(repeats):
-            for place, call in enumerate(calls):
-                found, sleeps[place] = _behind_a_sleep(call, queued, sleeps[place])
-                times[place].append(found)
-    return [statistics.median(found) for found in times]
+            for index, call in enumerate(calls):
+                elapsed, sleeps[index] = _behind_a_sleep(call, queued, sleeps[index])
+                times[index].append(elapsed)
+    return [statistics.median(values) for values in times]
 
 
 def _warm(call: Call, queued: int) -> float:
@@ -46,7 +46,7 @@ def _behind_a_sleep(call: Call, queued: int, sleep: float) -> tuple[float, float
     """Milliseconds of one call, and the sleep, in ms, that was long enough."""
     while True:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(int(min(sleep, _LONGEST_SLEEP_MS) * _CYCLES_PER_MS))
+        torch.cuda._sleep(int(min(sleep, _MAX_SLEEP_MS) * _CYCLES_PER_MS))
         start.record()
         for _ in range(queued):
             call()
@@ -54,6 +54,6 @@ def _behind_a_sleep(call: Call, queued: int, sleep: float) -> tuple[float, float
         slept = not start.query()
         end.synchronize()
         # A call that itself waits for the device outlasts every sleep; its own time is then the best there is.
-        if slept or sleep >= _LONGEST_SLEEP_MS:
+        if slept or sleep >= _MAX_SLEEP_MS:
             return start.elapsed_time(end) / queued, sleep
         sleep *= 2

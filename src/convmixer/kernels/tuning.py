@@ -59,10 +59,10 @@ def tuned_plan(
     plan = Plan(keep="inputs") if recompute else Plan()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.autocast(device.type, enabled=False):
-        maps = Maps(arch, min(batch, _most_images(arch, image_size)), image_size, dtype, device)
-        for part in maps.passes(training=training, may_keep=keep):
-            plan = tuner.choose(part, plan)
-    del maps, part
+        maps = Maps(arch, min(batch, _max_images(arch, image_size)), image_size, dtype, device)
+        for tried in maps.passes(training=training, may_keep=keep):
+            plan = tuner.choose(tried, plan)
+    del maps, tried
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if plan.products == "library":
@@ -77,50 +77,50 @@ class _Tuner:
     say: Callable[[str], None]
     timer: Timer
 
-    def choose(self, part: Pass, plan: Plan) -> Plan:
+    def choose(self, tried: Pass, plan: Plan) -> Plan:
         """`plan` with the pass's fastest form, or as it is."""
-        now = replace(plan, **part.base)
-        plans = [now, *(one for change in part.choices if (one := replace(now, **change)) != now)]
-        right: list[Plan] = []
+        now = replace(plan, **tried.base)
+        plans = [now, *(one for change in tried.choices if (one := replace(now, **change)) != now)]
+        correct: list[Plan] = []
         expected: Tensors | None = None
         for one in dict.fromkeys(plans):
             if time.monotonic() > self.deadline:
-                self.say(f"kernels: no time is left to try {part.name} {_difference(one, now)}")
+                self.say(f"kernels: no time is left to try {tried.name} {_difference(one, now)}")
                 break
             try:
                 # The default form is what the others are checked against.
-                expected = part.run(Plan(keep=plan.keep)) if expected is None else expected
-                reason = _fault(part.run(one), expected, self.dtype)
+                expected = tried.run(Plan(keep=plan.keep)) if expected is None else expected
+                reason = _mismatch(tried.run(one), expected, self.dtype)
             except Exception as error:  # whatever a compiler or a driver raises, there are other forms
                 reason = first_line(error)
             if reason is None:
-                right.append(one)
+                correct.append(one)
             else:
-                self.say(f"kernels: {part.name} {_difference(one, now)} is left out: {reason}")
+                self.say(f"kernels: {tried.name} {_difference(one, now)} is left out: {reason}")
         del expected
-        if not right:
+        if not correct:
             return plan
         try:
-            times = dict(zip(right, self.timer([partial(part.run, one) for one in right]), strict=True))
+            times = dict(zip(correct, self.timer([partial(tried.run, one) for one in correct]), strict=True))
         except Exception as error:  # out of memory, most likely; what was chosen before holds
-            self.say(f"kernels: {part.name} is not timed: {first_line(error)}")
+            self.say(f"kernels: {tried.name} is not timed: {first_line(error)}")
             return plan
-        best = min(right, key=times.__getitem__)
+        best = min(correct, key=times.__getitem__)
         if now in times and times[best] > _GAIN * times[now]:
             best = now
         told = ", ".join(f"{_difference(one, now)} {took:.3f}" for one, took in times.items())
-        self.say(f"kernels: {part.name}, ms: {told}: {_difference(best, now)}")
-        changed = {name for change in part.choices for name in change}
+        self.say(f"kernels: {tried.name}, ms: {told}: {_difference(best, now)}")
+        changed = {name for change in tried.choices for name in change}
         return replace(plan, **{name: getattr(best, name) for name in changed})
 
 
-def _fault(found: Tensors, expected: Tensors, dtype: torch.dtype) -> str | None:
+def _mismatch(found: Tensors, expected: Tensors, dtype: torch.dtype) -> str | None:
     """Why results are not to be used; None where they are those expected."""
-    for index, (ours, right) in enumerate(zip(found, expected, strict=True)):
-        if ours.shape != right.shape or ours.dtype != right.dtype:
-            return f"result {index} is {list(ours.shape)} of {ours.dtype}, not {list(right.shape)} of {right.dtype}"
-        largest = right.abs().max().float()
-        error = ((ours.float() - right.float()).abs().max() / largest).item()
+    for index, (result, reference) in enumerate(zip(found, expected, strict=True)):
+        if result.shape != reference.shape or result.dtype != reference.dtype:
+            expected_form = f"{list(reference.shape)} of {reference.dtype}"
+            return f"result {index} is {list(result.shape)} of {result.dtype}, not {expected_form}"
+        error = ((result.float() - reference.float()).abs().max() / reference.abs().max().float()).item()
         if not error <= TOLERANCE[dtype]:  # NaN too
             return f"result {index} is off by {error:.1e} of its largest value"
     return None
@@ -132,14 +132,14 @@ def _difference(plan: Plan, base: Plan) -> str:
     return " ".join(word for word in str(plan).split() if word not in known) or "as it is"
 
 
-def _most_images(arch: Architecture, image_size: int) -> int:
+def _max_images(arch: Architecture, image_size: int) -> int:
     """As many as make a map of `_VALUES`, in whole groups of 64."""
     images = _VALUES // (arch.dim * (image_size // arch.patch_size) ** 2)
     return max(1, images if images < 64 else images // 64 * 64)
 
 
 def _has_room(arch: Architecture, batch: int, image_size: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether three maps a block, and a dozen that a step needs once, fit a GPU's memory; elsewhere they do."""
+    """Whether three maps per block, and a dozen that a step needs once, fit a GPU's memory; elsewhere they do."""
     if device.type != "cuda":
         return True
     values = arch.dim * batch * (image_size // arch.patch_size) ** 2

@@ -1,4 +1,4 @@
-"""The passes of the fused network whose forms a plan chooses, by themselves on random maps of a job's size."""
+"""The passes of the fused network whose forms a plan chooses, by themselves on random maps of a workload's size."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Maps:
         self.bias = vectors[0]
         self.of_x = Normalise(vectors[1], vectors[2], self.act, vectors[0])
         self.of_h = Normalise(vectors[3], vectors[4], self.act)
-        self.slope = torch.randn(3, dim, device=device)
+        self.coefficients = torch.randn(3, dim, device=device)
         self.mixed = elementwise_launch.mix(self.x, self.h, self.of_x, self.of_h)
         self.sums_grad = torch.randn(2, dim, device=device) / self.x[0].numel()
         self.means_grad = torch.randn(batch, dim, device=device)
@@ -112,7 +112,7 @@ class Maps:
     def _block_grad(self, plan: Plan) -> Tensors:
         tiles = self._tiles("block_grad", plan)
         return block_launch.depthwise_block_grad(
-            self.grad, self.h, self.x, self.filter, self.slope, self.of_x, erf=plan.erf, tiles=tiles
+            self.grad, self.h, self.x, self.filter, self.coefficients, self.of_x, erf=plan.erf, tiles=tiles
         )
 
     def _product(self, plan: Plan) -> Tensors:
@@ -147,5 +147,7 @@ class Maps:
         """The passes with most of GELU in them, without products."""
         mixed = elementwise_launch.mix(self.x, self.h, self.of_x, self.of_h, erf=plan.erf)
         sums = elementwise_launch.activation_sums(self.x, self.bias, self.act, erf=plan.erf)
-        grads = elementwise_launch.activation_grad(self.grad, self.x, self.bias, self.slope[:2], self.act, erf=plan.erf)
+        grads = elementwise_launch.activation_grad(
+            self.grad, self.x, self.bias, self.coefficients[:2], self.act, erf=plan.erf
+        )
         return (mixed, sums, *grads)

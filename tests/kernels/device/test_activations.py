@@ -10,17 +10,17 @@ import triton
 import triton.language as tl
 from torch import nn
 
-from convmixer.kernels.device.activations import CODES, SHORT_GELU, activate, activation_slope, code, erf
+from convmixer.kernels.device.activations import CODES, SHORT_GELU, activate, activation_derivative, code, erf
 from convmixer.model import make_activation
 
 
 @triton.jit
-def evaluate(x_ptr, erf_ptr, value_ptr, slope_ptr, count, ACT: tl.constexpr, ELEMENTS: tl.constexpr):
-    places = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
-    x = tl.load(x_ptr + places, mask=places < count)
-    tl.store(erf_ptr + places, erf(x), mask=places < count)
-    tl.store(value_ptr + places, activate(x, ACT), mask=places < count)
-    tl.store(slope_ptr + places, activation_slope(x, ACT), mask=places < count)
+def evaluate(x_ptr, erf_ptr, value_ptr, derivative_ptr, count, ACT: tl.constexpr, ELEMENTS: tl.constexpr):
+    offsets = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
+    x = tl.load(x_ptr + offsets, mask=offsets < count)
+    tl.store(erf_ptr + offsets, erf(x), mask=offsets < count)
+    tl.store(value_ptr + offsets, activate(x, ACT), mask=offsets < count)
+    tl.store(derivative_ptr + offsets, activation_derivative(x, ACT), mask=offsets < count)
 
 
 def results(x: torch.Tensor, activation: str, act: int | None = None) -> tuple[torch.Tensor, ...]:
@@ -47,18 +47,18 @@ def test_erf_is_within_1e_6_and_ends_at_exactly_one(grid: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("activation", CODES)
-def test_values_and_slopes(grid: torch.Tensor, activation: str) -> None:
+def test_values_and_derivatives(grid: torch.Tensor, activation: str) -> None:
     x = grid.double().requires_grad_()
     expected = make_activation(activation)(x)
-    (slope,) = torch.autograd.grad(expected.sum(), x)
-    _, found, found_slope = results(grid, activation)
+    (derivative,) = torch.autograd.grad(expected.sum(), x)
+    _, found, found_derivative = results(grid, activation)
     # The error of erf enters times x / 2; 2e-6 is what it may be at |x| = 4, where erf ends.
     assert (found[:-6].double() - expected.detach()[:-6]).abs().max() < 2e-6
     torch.testing.assert_close(found[-6:].double(), expected.detach()[-6:], rtol=1e-6, atol=1e-6)
-    assert (found_slope.double() - slope).abs().max() < 2e-6
+    assert (found_derivative.double() - derivative).abs().max() < 2e-6
 
 
-# numpy's, in the interpreter; the slope of GELU at infinity is no number, as torch has it.
+# numpy's, in the interpreter; the derivative of GELU at infinity is no number, as torch has it.
 @pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
 @pytest.mark.parametrize("act", [*CODES.values(), SHORT_GELU])
 def test_what_is_not_finite_stays_so(device: torch.device, act: int) -> None:
@@ -68,14 +68,14 @@ def test_what_is_not_finite_stays_so(device: torch.device, act: int) -> None:
     assert value.isfinite().tolist() == [False, False, True]
 
 
-def test_relu_has_torchs_slope_at_zero(device: torch.device) -> None:
+def test_relu_has_torchs_derivative_at_zero(device: torch.device) -> None:
     x = torch.zeros(1, device=device, requires_grad=True)
     nn.functional.relu(x).backward()
     assert torch.equal(results(x.detach(), "relu")[2], x.grad)
 
 
 def exact_gelu(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Value and slope in float64, by erfc, which has all digits of the tail."""
+    """Value and derivative in float64, by erfc, which has all digits of the tail."""
     x = x.double()
     below = 0.5 * torch.erfc(-x / math.sqrt(2))
     return x * below, below + x * torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
@@ -94,8 +94,8 @@ def test_short_gelu_is_as_exact_as_bf16(device: torch.device) -> None:
     x = bits.view(torch.bfloat16).float()
     x = x[x.abs() <= 1e4]
     assert x.numel() > 35_000
-    value, slope = exact_gelu(x)
-    _, found, found_slope = results(x, "gelu", SHORT_GELU)
+    value, derivative = exact_gelu(x)
+    _, found, found_derivative = results(x, "gelu", SHORT_GELU)
 
     def within(low: float, high: float) -> tuple[float, float]:
         part = (x >= low) & (x <= high)
@@ -107,10 +107,10 @@ def test_short_gelu_is_as_exact_as_bf16(device: torch.device) -> None:
     assert within(-4.2, 1e4)[0] < 0.57
     assert within(-5.5, -4.2)[0] < 0.7
     assert within(-1e4, -5.5)[1] < 1e-9
-    # The slope is a factor of a gradient and crosses 0: its error counts beside the largest slopes, about 1.
-    assert (found_slope.double() - slope).abs().max() < 1.2e-4
+    # The derivative is a factor of a gradient and crosses 0: its error counts beside the largest derivatives, about 1.
+    assert (found_derivative.double() - derivative).abs().max() < 1.2e-4
     far = x.abs() > 6
-    assert (found_slope.double() - slope)[far].abs().max() < 1e-7
+    assert (found_derivative.double() - derivative)[far].abs().max() < 1e-7
 
 
 def test_the_short_form_is_for_gelu_of_bf16_maps_alone() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convmixer.kernels import limits
-from convmixer.kernels.batch_norm import affine, running_moments
+from convmixer.kernels.batch_norm import running_moments, scale_and_shift
 from convmixer.kernels.block import fused_forward, reason_against_fused
 from convmixer.kernels.block_operators import block, block_backward
 from convmixer.kernels.plan import Plan
@@ -174,7 +174,7 @@ def test_images_that_want_a_gradient_get_it(device: torch.device, assert_near: N
 def test_rows_that_16_does_not_divide_are_told_once(
     device: torch.device, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_said", set())
+    monkeypatch.setattr(limits, "_shown", set())
     model = network(device, dim=1)
     with torch.no_grad():
         for width in (32, 44, 44):
@@ -273,7 +273,9 @@ def test_the_operator_is_well_formed(keep: str, device: torch.device) -> None:
     """torch's own checks of schema, shape functions and the registered gradient."""
     model = network(device)
     layer = model.blocks[0]
-    scale, shift, _ = affine(running_moments(model.stem.norm), model.stem.norm.weight, model.stem.norm.bias, 1e-5)
+    scale, shift, _ = scale_and_shift(
+        running_moments(model.stem.norm), model.stem.norm.weight, model.stem.norm.bias, 1e-5
+    )
     norm = layer.depthwise_norm
     arguments = (
         torch.randn(3, 1, 3, 4, device=device, requires_grad=True),

@@ -27,11 +27,13 @@ def check(
     near: Callable[..., None],
     tiles: tiling.DepthwiseTiles | None = None,
 ) -> None:
-    """All five gradients, of two channels; each scale, shift, slope and bias of x is random and far from 1 and 0."""
+    """All five gradients, of two channels; each scale, shift, coefficient and bias of x is random, far from 1 and 0."""
     grad, h, x = (torch.randn(2, batch, height, width, device=device).to(dtype) for _ in range(3))
-    weight, slope, (scale, shift, bias) = (torch.randn(size, device=device) for size in ((2, 1, k, k), (3, 2), (3, 2)))
+    weight, coefficients, (scale, shift, bias) = (
+        torch.randn(size, device=device) for size in ((2, 1, k, k), (3, 2), (3, 2))
+    )
     x_grad, weight_grad, sums = block_launch.depthwise_block_grad(
-        grad, h, x, weight, slope, Normalise(scale, shift, activation, bias), tiles=tiles
+        grad, h, x, weight, coefficients, Normalise(scale, shift, activation, bias), tiles=tiles
     )
 
     act = make_activation(activation)
@@ -39,7 +41,7 @@ def check(
     weight64 = weight.to(dtype).double()
     for tensor in (h64, x64, scale64, shift64, weight64):
         tensor.requires_grad_()
-    a, b, d = slope.double()[:, :, None, None, None]
+    a, b, d = coefficients.double()[:, :, None, None, None]
     active = act(h64)
     (h_grad,) = torch.autograd.grad(active, h64, a * grad64 + b * active.detach() + d)
     with_bias = x64 + bias.double()[:, None, None, None]

@@ -218,15 +218,15 @@ def test_short_erf_is_a_choice_for_gelu_in_bf16_alone(device: torch.device) -> N
         assert ("erf" in passes) is expected
         if expected:
             short, long = (passes["erf"].run(Plan(erf=erf)) for erf in ("short", "long"))
-            assert tuning._fault(short, long, dtype) is None
+            assert tuning._mismatch(short, long, dtype) is None
             assert not torch.equal(short[1], long[1])
 
 
 def test_maps_are_large_but_not_larger() -> None:
-    """A map of 768 x 1024 values an image: 2^27 values are 170 images, of which two groups of 64 are taken."""
+    """A map of 768 x 1024 values per image: 2^27 values are 170 images, of which two groups of 64 are taken."""
     arch = replace(ARCH, dim=768, patch_size=7)
-    assert tuning._most_images(arch, 224) == 128
-    assert tuning._most_images(replace(arch, dim=1 << 20), 224) == 1
+    assert tuning._max_images(arch, 224) == 128
+    assert tuning._max_images(replace(arch, dim=1 << 20), 224) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="times a GPU")

@@ -10,7 +10,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from convmixer.backends.onednn_inference import affine
+from convmixer.backends.onednn_inference import scale_and_shift
 from convmixer.backends.openvino.engine import OpenVinoEngine
 from convmixer.model import Block, ConvMixer
 
@@ -47,7 +47,7 @@ def build_graph(model: ConvMixer, image_size: int) -> openvino.Model:
 
 
 def _activated(model: ConvMixer, conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Any) -> Any:
-    """Convolution, activation and BatchNorm, which is an affine map of each channel."""
+    """Convolution, activation and BatchNorm, which is a scale and a shift of each channel."""
     assert conv.bias is not None
     before = after = [0, 0]
     if conv.padding == "same":
@@ -64,7 +64,7 @@ def _activated(model: ConvMixer, conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Any) 
         x = ops.relu(x)
     else:
         x = ops.gelu(x, "tanh" if model.arch.activation == "gelu_tanh" else "erf")
-    scale, shift = (_array(values.view(1, -1, 1, 1)) for values in affine(norm))
+    scale, shift = (_array(values.view(1, -1, 1, 1)) for values in scale_and_shift(norm))
     return ops.add(ops.multiply(x, scale), shift)
 
 

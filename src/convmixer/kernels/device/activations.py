@@ -79,7 +79,7 @@ def activate(x, ACT: tl.constexpr):
 
 
 @triton.jit
-def activation_slope(x, ACT: tl.constexpr):
+def activation_derivative(x, ACT: tl.constexpr):
     """The derivative of `activate`; 0 for ReLU at 0, as torch has it."""
     if ACT == 0:
         result = tl.where(x > 0.0, 1.0, 0.0)

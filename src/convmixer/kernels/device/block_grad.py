@@ -10,12 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from convmixer.kernels.device.activations import activate, activation_slope
+from convmixer.kernels.device.activations import activate, activation_derivative
 from convmixer.kernels.device.planes import (
     biased,
-    load_affine,
+    load_norm,
     load_row,
-    row_places,
+    row_offsets,
     store_partial_sums,
     store_products,
     tile_columns,
@@ -31,18 +31,22 @@ def load_maps(grad_ptr, h_ptr, x_ptr, row, wide, narrow, K: tl.constexpr):
 
 
 @triton.jit
-def load_slope(slope_ptr):
+def load_coefficients(coefficients_ptr):
     """a, b, d of this program's channel, from [3, channels]."""
-    slope_ptr += tl.program_id(0)
-    return tl.load(slope_ptr), tl.load(slope_ptr + tl.num_programs(0)), tl.load(slope_ptr + 2 * tl.num_programs(0))
+    coefficients_ptr += tl.program_id(0)
+    return (
+        tl.load(coefficients_ptr),
+        tl.load(coefficients_ptr + tl.num_programs(0)),
+        tl.load(coefficients_ptr + 2 * tl.num_programs(0)),
+    )
 
 
 @triton.jit
-def gradient_of_h(grad, h, inside, slope, ACT: tl.constexpr):
-    """act'(h) (a grad + b act(h) + d) in fp32, 0 where not `inside`."""
-    a, b, d = slope
+def gradient_of_h(grad, h, mask, coefficients, ACT: tl.constexpr):
+    """act'(h) (a grad + b act(h) + d) in fp32, 0 where `mask` is false."""
+    a, b, d = coefficients
     grad, h = grad.to(tl.float32), h.to(tl.float32)
-    return tl.where(inside, activation_slope(h, ACT) * (a * grad + b * activate(h, ACT) + d), 0.0)
+    return tl.where(mask, activation_derivative(h, ACT) * (a * grad + b * activate(h, ACT) + d), 0.0)
 
 
 @triton.jit
@@ -61,7 +65,7 @@ def filter_products(kept, z, products, row, K: tl.constexpr, PRECISION: tl.const
 
 @triton.jit(do_not_specialize=["images", "height"])
 def depthwise_block_grad_kernel(
-    grad_ptr, h_ptr, x_ptr, weight_ptr, slope_ptr, x_scale_ptr, x_shift_ptr, x_bias_ptr,
+    grad_ptr, h_ptr, x_ptr, weight_ptr, coefficients_ptr, x_scale_ptr, x_shift_ptr, x_bias_ptr,
     x_grad_ptr, sums_ptr, products_ptr, images, height, width, image_stride, channel_stride,
     K: tl.constexpr, ACT: tl.constexpr, PREFETCH: tl.constexpr,
     BLOCK_IMAGES: tl.constexpr, COLUMNS: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
@@ -69,7 +73,7 @@ def depthwise_block_grad_kernel(
     """From grad, the gradient of y = z + BatchNorm(act(h)), h = filter * z + bias, z = x_scale * act(v) + x_shift.
 
     v is x + x_bias, or x where x_bias_ptr is None. BatchNorm gives act(h) the gradient a grad + b act(h) + d with
-    slope, [3, channels], holding a, b, d. Writes the gradient of x; sums, [3, channels, splits * tiles]: of h's
+    coefficients, [3, channels], holding a, b, d. Writes the gradient of x; sums, [3, channels, splits * tiles]: of h's
     gradient (the bias'), of z's (x_shift's) and of z's times act(v) (x_scale's); and products of the columns of h's
     gradient and of z, [channels, K, splits * tiles, WINDOW, COLUMNS] in fp32, whose diagonals are the rotated filter's
     gradient (`diagonal_sums_kernel`). All maps have the same strides. Grid (channels, splits, column tiles); a split
@@ -82,8 +86,8 @@ def depthwise_block_grad_kernel(
     start = channel.to(tl.int64) * channel_stride
     grad_ptr, h_ptr, x_ptr = grad_ptr + start, h_ptr + start, x_ptr + start
     bands = toeplitz_bands(weight_ptr, channel, dtype, K, True, COLUMNS, WINDOW)
-    slope = load_slope(slope_ptr)
-    x_scale, x_shift, x_bias = load_affine(x_scale_ptr, x_shift_ptr, x_bias_ptr, channel)
+    coefficients = load_coefficients(coefficients_ptr)
+    x_scale, x_shift, x_bias = load_norm(x_scale_ptr, x_shift_ptr, x_bias_ptr, channel)
 
     zero = tl.zeros((BLOCK_IMAGES,), tl.float32)
     bias_sum, shift_sum, scale_sum = zero, zero, zero
@@ -101,22 +105,22 @@ def depthwise_block_grad_kernel(
             grad, h, x = ahead[0]
             ahead = ahead[1:]
             z_grad = load_row(grad_ptr, row - K // 2, narrow).to(tl.float32)  # z reaches y by itself too
-            h_grad = gradient_of_h(grad, h, row_places(row, wide)[1], slope, ACT)
+            h_grad = gradient_of_h(grad, h, row_offsets(row, wide)[1], coefficients, ACT)
             bias_sum += tl.sum(tl.where(own[None, :], h_grad, 0.0), axis=1)
             kept = kept[1:] + (h_grad.to(dtype),)  # noqa: RUF005
 
-            places, inside = row_places(row - K // 2, narrow)
+            offsets, mask = row_offsets(row - K // 2, narrow)
             x = biased(x, x_bias)
             active = activate(x, ACT)
-            z = tl.where(inside, x_scale * active + x_shift, 0.0).to(dtype)  # BatchNorm comes before the padding
+            z = tl.where(mask, x_scale * active + x_shift, 0.0).to(dtype)  # BatchNorm comes before the padding
             for i in tl.static_range(K):
                 z_grad = tl.dot(kept[i], bands[i], z_grad, input_precision=PRECISION)
             products = filter_products(kept, z, products, row, K, PRECISION)
-            z_grad = tl.where(inside, z_grad, 0.0)
+            z_grad = tl.where(mask, z_grad, 0.0)
             shift_sum += tl.sum(z_grad, axis=1)
             scale_sum += tl.sum(z_grad * active, axis=1)
-            x_grad = (x_scale * activation_slope(x, ACT) * z_grad).to(dtype)
-            tl.store(x_grad_ptr + start + places, x_grad, mask=inside)
+            x_grad = (x_scale * activation_derivative(x, ACT) * z_grad).to(dtype)
+            tl.store(x_grad_ptr + start + offsets, x_grad, mask=mask)
 
     store_partial_sums(sums_ptr, (bias_sum, shift_sum, scale_sum), 3)
     store_products(products_ptr, products, K, COLUMNS, WINDOW)

@@ -14,11 +14,11 @@ import triton.language as tl
 from convmixer.kernels.device.activations import activate
 from convmixer.kernels.device.planes import (
     correlate_row,
-    load_affine,
+    load_norm,
     load_row,
     load_rows,
     normalised,
-    row_places,
+    row_offsets,
     store_partial_sums,
     store_products,
     tap_of,
@@ -54,7 +54,7 @@ def depthwise_kernel(
     bands = toeplitz_bands(weight_ptr, channel, dtype, K, FLIP, COLUMNS, WINDOW)
     bias = tl.load(bias_ptr + channel).to(tl.float32) if HAS_BIAS else 0.0
     if PROLOGUE:
-        of_x = load_affine(scale_ptr, shift_ptr, x_bias_ptr, channel)
+        of_x = load_norm(scale_ptr, shift_ptr, x_bias_ptr, channel)
     if EPILOGUE == "mix":
         out_scale, out_shift = tl.load(out_scale_ptr + channel), tl.load(out_shift_ptr + channel)
 
@@ -68,22 +68,22 @@ def depthwise_kernel(
             row, done = base + step, base + step - K // 2
             ahead = ahead + (load_row(x_ptr, row + PREFETCH, tile),)  # noqa: RUF005
             x, ahead = ahead[0], ahead[1:]
-            places, inside = row_places(done, out_tile)
+            offsets, mask = row_offsets(done, out_tile)
             if EPILOGUE == "mix":
                 residual = load_row(x_ptr, done, own_tile).to(tl.float32)
             if PROLOGUE:
-                x = normalised(x, row_places(row, tile)[1], of_x, ACT).to(dtype)
+                x = normalised(x, row_offsets(row, tile)[1], of_x, ACT).to(dtype)
             rows = correlate_row(x, bands, rows, K, PRECISION)
             out = rows[0] + bias
             rows = rows[1:] + zero_tiles(1, BLOCK_IMAGES, COLUMNS, tl.float32)
             if EPILOGUE == "mix":
                 if PROLOGUE:
-                    residual = normalised(residual, inside, of_x, ACT)
+                    residual = normalised(residual, mask, of_x, ACT)
                 out = residual + out_scale * activate(out, ACT) + out_shift
             out = out.to(dtype)
-            tl.store(out_ptr + places, out, mask=inside)
+            tl.store(out_ptr + offsets, out, mask=mask)
             if EPILOGUE == "statistics":
-                activated = tl.where(inside, activate(out.to(tl.float32), ACT), 0.0)
+                activated = tl.where(mask, activate(out.to(tl.float32), ACT), 0.0)
                 total += tl.sum(activated, axis=1)
                 squares += tl.sum(activated * activated, axis=1)
     if EPILOGUE == "statistics":
@@ -143,7 +143,7 @@ def diagonal_sums_kernel(
         total += tl.load(products_ptr + (row.to(tl.int64) * parts + part) * (WINDOW * COLUMNS) + tile)
     tap = tap_of(K, COLUMNS, WINDOW)
     for j in tl.static_range(K):
-        place = tl.program_id(1) * K + j
+        offset = tl.program_id(1) * K + j
         if FLIP:
-            place = K * K - 1 - place
-        tl.store(out_ptr + tl.program_id(0) * K * K + place, tl.sum(tl.where(tap == j, total, 0.0)))
+            offset = K * K - 1 - offset
+        tl.store(out_ptr + tl.program_id(0) * K * K + offset, tl.sum(tl.where(tap == j, total, 0.0)))

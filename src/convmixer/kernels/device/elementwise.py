@@ -9,12 +9,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from convmixer.kernels.device.activations import activate, activation_slope
+from convmixer.kernels.device.activations import activate, activation_derivative
 from convmixer.kernels.device.planes import biased
 
 
 @triton.jit
-def block_places(positions, ELEMENTS: tl.constexpr):
+def block_offsets(positions, ELEMENTS: tl.constexpr):
     """Channel, offsets and mask of this program's elements."""
     channel = tl.program_id(0)
     position = tl.program_id(1) * ELEMENTS + tl.arange(0, ELEMENTS)
@@ -33,20 +33,20 @@ def bias_of(bias_ptr, channel):
 @triton.jit
 def store_block_sum(sums_ptr, row, values):
     """The sum of this program's values into sums[row, channel, block]."""
-    place = (row * tl.num_programs(0) + tl.program_id(0)) * tl.num_programs(1) + tl.program_id(1)
-    tl.store(sums_ptr + place, tl.sum(values, axis=0))
+    offset = (row * tl.num_programs(0) + tl.program_id(0)) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(sums_ptr + offset, tl.sum(values, axis=0))
 
 
 @triton.jit
 def store_mixed(
     x_ptr, h, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr, out_ptr,
-    channel, places, inside, ACT: tl.constexpr,
+    channel, offsets, mask, ACT: tl.constexpr,
 ):  # fmt: skip
     """out = x_scale * act(x + x_bias) + x_shift + h_scale * h + h_shift, `h` activated already."""
-    x = activate(biased(tl.load(x_ptr + places, mask=inside, other=0.0), bias_of(x_bias_ptr, channel)), ACT)
+    x = activate(biased(tl.load(x_ptr + offsets, mask=mask, other=0.0), bias_of(x_bias_ptr, channel)), ACT)
     shift = tl.load(x_shift_ptr + channel) + tl.load(h_shift_ptr + channel)
     out = tl.load(x_scale_ptr + channel) * x + tl.load(h_scale_ptr + channel) * h + shift
-    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -55,19 +55,19 @@ def mix_kernel(
     ACT: tl.constexpr, ELEMENTS: tl.constexpr,
 ):  # fmt: skip
     """out = x_scale * act(x + x_bias) + x_shift + h_scale * act(h) + h_shift: a block's input plus its first half."""
-    channel, places, inside = block_places(positions, ELEMENTS)
-    h = activate(tl.load(h_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
+    channel, offsets, mask = block_offsets(positions, ELEMENTS)
+    h = activate(tl.load(h_ptr + offsets, mask=mask, other=0.0).to(tl.float32), ACT)
     store_mixed(
-        x_ptr, h, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr, out_ptr, channel, places, inside, ACT
+        x_ptr, h, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr, out_ptr, channel, offsets, mask, ACT
     )
 
 
 @triton.jit
 def activation_sums_kernel(h_ptr, bias_ptr, sums_ptr, positions, ACT: tl.constexpr, ELEMENTS: tl.constexpr):
     """sums, [2, channels, blocks], of act(h + bias) and of its square: the statistics of the BatchNorm behind."""
-    channel, places, inside = block_places(positions, ELEMENTS)
-    h = biased(tl.load(h_ptr + places, mask=inside, other=0.0), bias_of(bias_ptr, channel))
-    activated = tl.where(inside, activate(h, ACT), 0.0)
+    channel, offsets, mask = block_offsets(positions, ELEMENTS)
+    h = biased(tl.load(h_ptr + offsets, mask=mask, other=0.0), bias_of(bias_ptr, channel))
+    activated = tl.where(mask, activate(h, ACT), 0.0)
     store_block_sum(sums_ptr, 0, activated)
     store_block_sum(sums_ptr, 1, activated * activated)
 
@@ -81,12 +81,12 @@ def activation_grad_kernel(
 
     The gradient of h where h itself, the sum of act(v) and the sum of act(v)^2 have the gradients given.
     """
-    channel, places, inside = block_places(positions, ELEMENTS)
-    grad = tl.load(grad_ptr + places, mask=inside, other=0.0).to(tl.float32)
-    h = biased(tl.load(h_ptr + places, mask=inside, other=0.0), bias_of(bias_ptr, channel))
+    channel, offsets, mask = block_offsets(positions, ELEMENTS)
+    grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    h = biased(tl.load(h_ptr + offsets, mask=mask, other=0.0), bias_of(bias_ptr, channel))
     statistics = tl.load(sum_grad_ptr + channel) + 2.0 * tl.load(square_grad_ptr + channel) * activate(h, ACT)
-    out = tl.where(inside, grad + activation_slope(h, ACT) * statistics, 0.0)
-    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
+    out = tl.where(mask, grad + activation_derivative(h, ACT) * statistics, 0.0)
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=mask)
     store_block_sum(sums_ptr, 0, out)
 
 
@@ -99,15 +99,15 @@ def norm_sums_kernel(
 
     MIX: mixed gets what `mix_kernel` makes of x and h, in the same pass.
     """
-    channel, places, inside = block_places(positions, ELEMENTS)
-    grad = tl.load(grad_ptr + places, mask=inside, other=0.0).to(tl.float32)
-    h = activate(tl.load(h_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
+    channel, offsets, mask = block_offsets(positions, ELEMENTS)
+    grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    h = activate(tl.load(h_ptr + offsets, mask=mask, other=0.0).to(tl.float32), ACT)
     store_block_sum(sums_ptr, 0, grad)
     store_block_sum(sums_ptr, 1, grad * h)
     if MIX:
         store_mixed(
             x_ptr, h, x_scale_ptr, x_shift_ptr, x_bias_ptr, h_scale_ptr, h_shift_ptr, mixed_ptr,
-            channel, places, inside, ACT,
+            channel, offsets, mask, ACT,
         )  # fmt: skip
 
 
@@ -124,9 +124,9 @@ def pool_kernel(
     total = tl.zeros((IMAGES, ELEMENTS), tl.float32)
     for first in range(0, positions, ELEMENTS):
         position = first + tl.arange(0, ELEMENTS)
-        inside = (image[:, None] < images) & (position[None, :] < positions)
-        x = biased(tl.load(x_ptr + start[:, None] + position[None, :], mask=inside, other=0.0), bias)
-        total += tl.where(inside, activate(x, ACT), 0.0)
+        mask = (image[:, None] < images) & (position[None, :] < positions)
+        x = biased(tl.load(x_ptr + start[:, None] + position[None, :], mask=mask, other=0.0), bias)
+        total += tl.where(mask, activate(x, ACT), 0.0)
     mean = tl.sum(total, axis=1) / positions
     tl.store(out_ptr + image * tl.num_programs(0) + channel, mean, mask=image < images)
 
@@ -144,8 +144,8 @@ def pool_grad_kernel(
     grad = tl.load(grad_ptr + image * tl.num_programs(0) + channel, mask=image < images, other=0.0) / positions
     for first in range(0, positions, ELEMENTS):
         position = first + tl.arange(0, ELEMENTS)
-        inside = (image[:, None] < images) & (position[None, :] < positions)
-        places = start[:, None] + position[None, :]
-        x = biased(tl.load(x_ptr + places, mask=inside, other=0.0), bias)
-        out = grad[:, None] * activation_slope(x, ACT)
-        tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
+        mask = (image[:, None] < images) & (position[None, :] < positions)
+        offsets = start[:, None] + position[None, :]
+        x = biased(tl.load(x_ptr + offsets, mask=mask, other=0.0), bias)
+        out = grad[:, None] * activation_derivative(x, ACT)
+        tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=mask)

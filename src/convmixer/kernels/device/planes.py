@@ -2,7 +2,7 @@
 
 A program handles one channel. Its tiles hold one row of BLOCK_IMAGES images: [images, columns]. Convolving such a row
 with one row of the filter is a product with a banded Toeplitz matrix, which tensor cores do; the k x k filter is k of
-them. An output tile is COLUMNS wide. The input tile of the same place is WINDOW wide: as wide where the whole row fits,
+them. An output tile is COLUMNS wide. Its input tile is WINDOW wide: as wide where the whole row fits,
 else twice as wide, half of COLUMNS beyond on both sides (the halo of k <= 9 is 4). All loads outside a map give 0.
 """
 
@@ -28,13 +28,13 @@ def toeplitz_bands(
 ):
     """The K matrices [WINDOW, COLUMNS] of a channel's filter, from the top row down; of the rotated filter if FLIP."""
     tap = tap_of(K, COLUMNS, WINDOW)
-    inside = (tap >= 0) & (tap < K)
+    mask = (tap >= 0) & (tap < K)
     bands = ()
     for row in tl.static_range(K):
         index = row * K + tap
         if FLIP:
             index = K * K - 1 - index
-        band = tl.load(weight_ptr + channel * K * K + index, mask=inside, other=0.0)
+        band = tl.load(weight_ptr + channel * K * K + index, mask=mask, other=0.0)
         bands = bands + (band.to(dtype),)  # noqa: RUF005 - the compiler has no unpacking
     return bands
 
@@ -56,22 +56,22 @@ def tile_columns(COLUMNS: tl.constexpr, WINDOW: tl.constexpr):
 
 
 @triton.jit
-def row_places(row, tile):
+def row_offsets(row, tile):
     """Offsets and mask, [images, columns], of row `row` of a tile, within one channel.
 
     A tile is (image numbers, column numbers, images, height, width, stride of an image), of a map of so many images.
     """
     image, column, images, height, width, image_stride = tile
-    inside = (image[:, None] < images) & (column[None, :] >= 0) & (column[None, :] < width)
+    mask = (image[:, None] < images) & (column[None, :] >= 0) & (column[None, :] < width)
     offsets = image[:, None].to(tl.int64) * image_stride + (row * width + column[None, :])
-    return offsets, inside & (row >= 0) & (row < height)
+    return offsets, mask & (row >= 0) & (row < height)
 
 
 @triton.jit
 def load_row(x_ptr, row, tile):
     """Row `row` of a tile; 0 outside the map."""
-    places, inside = row_places(row, tile)
-    return tl.load(x_ptr + places, mask=inside, other=0.0)
+    offsets, mask = row_offsets(row, tile)
+    return tl.load(x_ptr + offsets, mask=mask, other=0.0)
 
 
 @triton.jit
@@ -93,7 +93,7 @@ def biased(raw, bias):
 
 
 @triton.jit
-def load_affine(scale_ptr, shift_ptr, bias_ptr, channel):
+def load_norm(scale_ptr, shift_ptr, bias_ptr, channel):
     """A channel's scale, shift and bias, None where bias_ptr is."""
     bias = None
     if bias_ptr is not None:
@@ -102,10 +102,10 @@ def load_affine(scale_ptr, shift_ptr, bias_ptr, channel):
 
 
 @triton.jit
-def normalised(raw, inside, affine, ACT: tl.constexpr):
-    """scale * act(raw + bias) + shift in fp32 where `inside`, else 0: BatchNorm comes before the padding."""
-    scale, shift, bias = affine
-    return tl.where(inside, scale * activate(biased(raw, bias), ACT) + shift, 0.0)
+def normalised(raw, mask, norm, ACT: tl.constexpr):
+    """scale * act(raw + bias) + shift in fp32 where `mask` is true, else 0: BatchNorm comes before the padding."""
+    scale, shift, bias = norm
+    return tl.where(mask, scale * activate(biased(raw, bias), ACT) + shift, 0.0)
 
 
 @triton.jit
@@ -123,8 +123,8 @@ def store_partial_sums(sums_ptr, values, COUNT: tl.constexpr):
     parts = tl.num_programs(1) * tl.num_programs(2)
     part = tl.program_id(1) * tl.num_programs(2) + tl.program_id(2)
     for i in tl.static_range(COUNT):
-        place = (i * tl.num_programs(0) + tl.program_id(0)) * parts + part
-        tl.store(sums_ptr + place, tl.sum(values[i], axis=0))
+        offset = (i * tl.num_programs(0) + tl.program_id(0)) * parts + part
+        tl.store(sums_ptr + offset, tl.sum(values[i], axis=0))
 
 
 @triton.jit
@@ -134,5 +134,5 @@ def store_products(products_ptr, products, K: tl.constexpr, COLUMNS: tl.constexp
     parts = tl.num_programs(1) * tl.num_programs(2)
     tile = tl.arange(0, WINDOW)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     for i in tl.static_range(K):
-        place = ((tl.program_id(0) * K + i).to(tl.int64) * parts + part) * (WINDOW * COLUMNS)
-        tl.store(products_ptr + place + tile, products[i])
+        offset = ((tl.program_id(0) * K + i).to(tl.int64) * parts + part) * (WINDOW * COLUMNS)
+        tl.store(products_ptr + offset + tile, products[i])

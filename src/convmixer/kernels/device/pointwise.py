@@ -18,15 +18,15 @@ def product_tile(
     channel = tl.arange(0, BLOCK_INPUTS)
     total = tl.zeros((BLOCK_OUTPUTS, BLOCK_POSITIONS), tl.float32)
     for start in range(0, inputs, BLOCK_INPUTS):
-        there = start + channel < inputs
+        input_mask = start + channel < inputs
         weight = tl.load(
             weight_ptr + output[:, None] * inputs + (start + channel)[None, :],
-            mask=(output[:, None] < outputs) & there[None, :],
+            mask=(output[:, None] < outputs) & input_mask[None, :],
             other=0.0,
         )
         x = tl.load(
             x_ptr + (start + channel).to(tl.int64)[:, None] * positions + position[None, :],
-            mask=there[:, None] & (position[None, :] < positions),
+            mask=input_mask[:, None] & (position[None, :] < positions),
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
@@ -59,12 +59,12 @@ def pointwise_kernel(
         x_ptr, weight_ptr, output, position, outputs, inputs, positions,
         BLOCK_OUTPUTS, BLOCK_POSITIONS, BLOCK_INPUTS, PRECISION,
     )  # fmt: skip
-    inside = (output[:, None] < outputs) & (position[None, :] < positions)
+    mask = (output[:, None] < outputs) & (position[None, :] < positions)
     out = total.to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + output.to(tl.int64)[:, None] * positions + position[None, :], out, mask=inside)
+    tl.store(out_ptr + output.to(tl.int64)[:, None] * positions + position[None, :], out, mask=mask)
     if STATISTICS:
         bias = tl.load(bias_ptr + output, mask=output < outputs, other=0.0).to(tl.float32)
-        activated = tl.where(inside, activate(out.to(tl.float32) + bias[:, None], ACT), 0.0)
+        activated = tl.where(mask, activate(out.to(tl.float32) + bias[:, None], ACT), 0.0)
         tiles = tl.cdiv(positions, BLOCK_POSITIONS)
         store_row_sums(sums_ptr, 0, activated, output, outputs, position_tile, tiles)
         store_row_sums(sums_ptr, 1, activated * activated, output, outputs, position_tile, tiles)
@@ -91,24 +91,24 @@ def pointwise_grad_kernel(
         grad_ptr, weight_ptr, output, position, outputs, inputs, positions,
         BLOCK_OUTPUTS, BLOCK_POSITIONS, BLOCK_INPUTS, PRECISION,
     )  # fmt: skip
-    there = output < outputs
-    inside = there[:, None] & (position[None, :] < positions)
-    places = output.to(tl.int64)[:, None] * positions + position[None, :]
+    output_mask = output < outputs
+    mask = output_mask[:, None] & (position[None, :] < positions)
+    offsets = output.to(tl.int64)[:, None] * positions + position[None, :]
     out = total.to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + places, out, mask=inside)
+    tl.store(out_ptr + offsets, out, mask=mask)
 
-    h = activate(tl.load(h_ptr + places, mask=inside, other=0.0).to(tl.float32), ACT)
+    h = activate(tl.load(h_ptr + offsets, mask=mask, other=0.0).to(tl.float32), ACT)
     out = out.to(tl.float32)
     tiles = tl.cdiv(positions, BLOCK_POSITIONS)
     store_row_sums(sums_ptr, 0, out, output, outputs, position_tile, tiles)
     store_row_sums(sums_ptr, 1, out * h, output, outputs, position_tile, tiles)
     if MIX:
-        x_scale = tl.load(x_scale_ptr + output, mask=there, other=0.0)
-        h_scale = tl.load(h_scale_ptr + output, mask=there, other=0.0)
-        shift = tl.load(x_shift_ptr + output, mask=there, other=0.0)
-        shift += tl.load(h_shift_ptr + output, mask=there, other=0.0)
-        x = tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32)
+        x_scale = tl.load(x_scale_ptr + output, mask=output_mask, other=0.0)
+        h_scale = tl.load(h_scale_ptr + output, mask=output_mask, other=0.0)
+        shift = tl.load(x_shift_ptr + output, mask=output_mask, other=0.0)
+        shift += tl.load(h_shift_ptr + output, mask=output_mask, other=0.0)
+        x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
         if x_bias_ptr is not None:
-            x += tl.load(x_bias_ptr + output, mask=there, other=0.0).to(tl.float32)[:, None]
+            x += tl.load(x_bias_ptr + output, mask=output_mask, other=0.0).to(tl.float32)[:, None]
         mixed = x_scale[:, None] * activate(x, ACT) + h_scale[:, None] * h + shift[:, None]
-        tl.store(mixed_ptr + places, mixed.to(mixed_ptr.dtype.element_ty), mask=inside)
+        tl.store(mixed_ptr + offsets, mixed.to(mixed_ptr.dtype.element_ty), mask=mask)
