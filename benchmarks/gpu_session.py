@@ -32,11 +32,11 @@ from session_processes import Ended, run
 from session_steps import FIRST, REPOSITORY, STEPS, Session, Step
 
 RENEWED = 20.0  # seconds between two archives while a step runs
-LEAST = 5.0  # seconds that must be left for a step to begin
+MIN_SECONDS = 5.0  # seconds that must be left for a step to begin
 
 
 @dataclass
-class Report:
+class StepResult:
     """How a step ended: its processes, or why it was left out."""
 
     name: str
@@ -67,13 +67,13 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def do(step: Step, session: Session, seconds: float, lines: int, archive: Path) -> Report:
+def do(step: Step, session: Session, seconds: float, lines: int, archive: Path) -> StepResult:
     """Run a step for at most so many seconds, and say how it ended."""
-    report, begin = Report(step.name), time.monotonic()
+    result, begin = StepResult(step.name), time.monotonic()
     if missing := step.missing():
-        report.left_out = f"not installed: {', '.join(missing)}"
-    elif seconds < LEAST:
-        report.left_out = "no time left"
+        result.left_out = f"not installed: {', '.join(missing)}"
+    elif seconds < MIN_SECONDS:
+        result.left_out = "no time left"
     else:
         say(f"=== {step.name}, at most {seconds:.0f} s")
         try:
@@ -81,7 +81,7 @@ def do(step: Step, session: Session, seconds: float, lines: int, archive: Path) 
         except Exception as error:  # a step that cannot even be begun must not take the others with it
             commands = f"{type(error).__name__}: {error}"
         if isinstance(commands, str):
-            report.left_out = commands
+            result.left_out = commands
         else:
             left = seconds - (time.monotonic() - begin)
             renewed = [time.monotonic()]
@@ -92,18 +92,18 @@ def do(step: Step, session: Session, seconds: float, lines: int, archive: Path) 
                     renewed[0] = time.monotonic()
 
             logs = session.results
-            report.processes = run(commands, logs, left, at_once=step.at_once, folder=REPOSITORY, meanwhile=meanwhile)
-            for ended in report.processes:
+            result.processes = run(commands, logs, left, at_once=step.at_once, folder=REPOSITORY, meanwhile=meanwhile)
+            for ended in result.processes:
                 log = logs / f"{ended.name}.log"
                 text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
                 say("\n".join([f"--- {ended.describe()}", *text.splitlines()[-lines:]]))
-    report.seconds = round(time.monotonic() - begin, 1)
-    return report
+    result.seconds = round(time.monotonic() - begin, 1)
+    return result
 
 
 def all_of(
     steps: Sequence[Step], folder: Path, results: Path, archive: Path, options: argparse.Namespace
-) -> Iterator[Report]:
+) -> Iterator[StepResult]:
     """The steps, one after the other."""
     end = time.monotonic() + 60 * options.minutes
     cifar10 = None if options.cifar10 is None else options.cifar10.resolve()
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
     output.mkdir(parents=True, exist_ok=True)
     archive = output / "gpu_session.zip"
     summary: dict[str, Any] = {"device": device, "torch": version("torch"), "minutes": options.minutes, "steps": {}}
-    reports: list[Report] = []
+    results: list[StepResult] = []
     # So that what a stopped session has begun is ended with it, and what it found is kept.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # What a shell starts in the background ignores interrupts, and so would its children, which are ended by one.
@@ -152,11 +152,11 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         results = Path(folder, "results")
         results.mkdir()
         try:
-            for report in all_of(
+            for result in all_of(
                 [step for step in steps if step.name in names], Path(folder), results, archive, options
             ):
-                reports.append(report)
-                summary["steps"][report.name] = {"state": report.state, **asdict(report)}
+                results.append(result)
+                summary["steps"][result.name] = {"state": result.state, **asdict(result)}
                 text = json.dumps(summary, indent=1) + "\n"
                 for place in (results, output):
                     (place / "gpu_session.json").write_text(text, encoding="utf-8")
@@ -165,10 +165,10 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         finally:
             renew(results, archive)
             signal.signal(signal.SIGTERM, before)
-    say(f"=== {archive.name}, {archive.stat().st_size / 2**20:.1f} MiB" if reports else "=== nothing was asked for")
-    for report in reports:
-        say(report.describe())
-    return 0 if all(report.state in ("done", "left out") for report in reports) else 1
+    say(f"=== {archive.name}, {archive.stat().st_size / 2**20:.1f} MiB" if results else "=== nothing was asked for")
+    for result in results:
+        say(result.describe())
+    return 0 if all(result.state in ("done", "left out") for result in results) else 1
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-LARGEST = 16 * 2**20  # bytes of the archive
-LARGEST_LOG = 2**20  # of a log within it, of which the middle is left out
+MAX_BYTES = 16 * 2**20  # bytes of the archive
+MAX_LOG = 2**20  # of a log within it, of which the middle is left out
 
 
-def renew(folder: Path, archive: Path, largest: int = LARGEST) -> list[str]:
+def renew(folder: Path, archive: Path, max_bytes: int = MAX_BYTES) -> list[str]:
     """Write the files below `folder` into `archive`, the smallest first; gives the names of those that did not fit.
 
     A reader finds the archive of before or the new one, never a part: it is renamed when it is whole.
@@ -26,7 +26,7 @@ def renew(folder: Path, archive: Path, largest: int = LARGEST) -> list[str]:
         for name, content in sorted(files.items(), key=lambda item: len(item[1])):
             # With room for the two headers of an entry.
             packed = len(zlib.compress(content)) + 2 * len(name) + 256
-            if size + packed > largest:
+            if size + packed > max_bytes:
                 left_out.append(name)
                 continue
             size += packed
@@ -37,7 +37,7 @@ def renew(folder: Path, archive: Path, largest: int = LARGEST) -> list[str]:
 
 def _content(path: Path) -> bytes:
     content = path.read_bytes()
-    if path.suffix != ".log" or len(content) <= LARGEST_LOG:
+    if path.suffix != ".log" or len(content) <= MAX_LOG:
         return content
-    half = LARGEST_LOG // 2
+    half = MAX_LOG // 2
     return content[:half] + b"\n... the middle of this log is left out ...\n" + content[-half:]

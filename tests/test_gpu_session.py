@@ -67,7 +67,7 @@ def test_steps_that_fail_hang_or_lack_something_leave_the_others_alone(
 
     import session_processes
 
-    monkeypatch.setattr(session, "LEAST", 0.5)
+    monkeypatch.setattr(session, "MIN_SECONDS", 0.5)
     monkeypatch.setattr(session_processes, "GRACE", 1.0)
     steps = (
         step(session, "fails", "print('on its way'); open('part.json', 'w').write('1'); raise SystemExit(3)"),
@@ -121,7 +121,7 @@ def test_the_archive_is_renewed_while_a_step_runs_and_when_the_session_is_stoppe
 
 
 def test_the_time_of_all_steps_is_limited(session: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "LEAST", 0.5)
+    monkeypatch.setattr(session, "MIN_SECONDS", 0.5)
     steps = (step(session, "one", "import time; time.sleep(600)"), step(session, "two", "print(2)"))
     begin = time.monotonic()
     assert session.main(["--dry_run", "--minutes", "0.02", "--output", str(tmp_path)], steps) == 1

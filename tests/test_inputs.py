@@ -1,4 +1,4 @@
-"""Which preprocessing holds: one place for its defaults, and the same answer of every way of running weights."""
+"""Which preprocessing holds: one place for its defaults, and the same answer of every command that runs weights."""
 
 from __future__ import annotations
 

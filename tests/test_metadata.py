@@ -10,7 +10,7 @@ import pytest
 from convmixer.arch import architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.metadata import ModelMetadata, decode, encode, seal_alone
+from convmixer.metadata import ModelMetadata, decode_metadata, encode_metadata, seal_alone
 
 WHOLE = ModelMetadata(
     architecture("convmixer_8_2", num_classes=2),
@@ -41,12 +41,12 @@ INPUTS = {
 
 
 def test_what_is_written_is_read() -> None:
-    assert decode(encode(WHOLE)) == WHOLE
+    assert decode_metadata(encode_metadata(WHOLE)) == WHOLE
 
 
 def test_a_network_of_which_nothing_else_is_known() -> None:
     bare = ModelMetadata(WHOLE.architecture)
-    assert decode(encode(bare)) == bare
+    assert decode_metadata(encode_metadata(bare)) == bare
 
 
 def test_an_exported_file_of_the_first_format() -> None:
@@ -65,9 +65,9 @@ def test_an_exported_file_of_the_first_format() -> None:
         }
     )
     expected = replace(WHOLE, classes=ClassMap(("cat", "dog")), extra={})
-    assert decode(text) == expected
+    assert decode_metadata(text) == expected
     with pytest.raises(ValueError, match="its class names do not fit their SHA-256"):
-        decode(text.replace('"dog"', '"cow"'))
+        decode_metadata(text.replace('"dog"', '"cow"'))
 
 
 def test_a_weight_file_of_the_first_format() -> None:
@@ -79,10 +79,10 @@ def test_a_weight_file_of_the_first_format() -> None:
         "extra": {"step": 5},
     }
     text = json.dumps({**values, "sha256": seal_alone(values)})
-    found = decode(text)
+    found = decode_metadata(text)
     assert found == ModelMetadata(WHOLE.architecture, None, WHOLE.preprocessing, {"step": 5})
     with pytest.raises(ValueError, match="its SHA-256 does not fit its content"):
-        decode(text.replace('"step": 5', '"step": 6'))
+        decode_metadata(text.replace('"step": 5', '"step": 6'))
 
 
 def sealed(values: dict[str, object]) -> str:
@@ -104,25 +104,25 @@ def sealed(values: dict[str, object]) -> str:
 )
 def test_a_record_that_says_nonsense_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"its record"):
-        decode(sealed(json.loads(encode(WHOLE)) | change))
+        decode_metadata(sealed(json.loads(encode_metadata(WHOLE)) | change))
 
 
 @pytest.mark.parametrize("key", ["architecture", "classes", "preprocessing"])
 def test_a_record_that_lacks_a_key_is_refused(key: str) -> None:
-    values = json.loads(encode(WHOLE))
+    values = json.loads(encode_metadata(WHOLE))
     del values[key]
     with pytest.raises(ValueError, match=r"its record is malformed"):
-        decode(sealed(values))
+        decode_metadata(sealed(values))
 
 
 def test_a_record_that_was_changed_is_refused() -> None:
-    for name, value in json.loads(encode(WHOLE)).items():
-        changed = json.loads(encode(WHOLE)) | {name: [value]}
+    for name, value in json.loads(encode_metadata(WHOLE)).items():
+        changed = json.loads(encode_metadata(WHOLE)) | {name: [value]}
         with pytest.raises(ValueError, match=r"its (record|SHA-256)"):
-            decode(json.dumps(changed))
+            decode_metadata(json.dumps(changed))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", "[" * 100_000, '{"format": ' * 100_000, '"' + "x" * 10**6])
 def test_what_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (json's own message in one case)
-        decode(text)
+        decode_metadata(text)

@@ -51,7 +51,7 @@ def seal_alone(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def encode(metadata: ModelMetadata, seal: Seal = seal_alone) -> str:
+def encode_metadata(metadata: ModelMetadata, seal: Seal = seal_alone) -> str:
     """The record as JSON."""
     values: dict[str, Any] = {
         "format": FORMAT,
@@ -67,8 +67,8 @@ def encode(metadata: ModelMetadata, seal: Seal = seal_alone) -> str:
     return json.dumps({**values, "sha256": seal(values)})
 
 
-def decode(text: str, seal: Seal = seal_alone) -> ModelMetadata:
-    """What `encode` wrote, now or in format 1. Raises ValueError for what is malformed or does not fit its seal."""
+def decode_metadata(text: str, seal: Seal = seal_alone) -> ModelMetadata:
+    """What `encode_metadata` wrote, now or in format 1. Raises ValueError for what is malformed or not sealed so."""
     try:
         values = json.loads(text)
     except RecursionError:

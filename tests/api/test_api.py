@@ -16,7 +16,7 @@ from tests.conftest import Run, run_command
 
 import convmixer
 from convmixer.data.crops import eval_crop
-from convmixer.data.decode import decode
+from convmixer.data.decode import decode_image
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -171,7 +171,7 @@ def test_a_loaded_model_knows_its_classes_and_its_input(toy: Path, weights: Path
     assert not model.training
     assert model.classes == ("blue", "green", "red")
     path = next((toy / "val/blue").glob("*.png"))
-    crop = eval_crop(decode(path.read_bytes()), model.preprocessing)
+    crop = eval_crop(decode_image(path.read_bytes()), model.preprocessing)
     with torch.no_grad():
         logits = model(torch.from_numpy(model.preprocessing.normalise(crop[None])))
     (answer,) = model.predict(path)

@@ -17,8 +17,8 @@ from convmixer.augment.geometric import GEOMETRIC, affine, matrices
 from convmixer.policies.timm_magnitudes import LEVELLED, arguments
 
 FILL = (124, 116, 104)
-MOST_LEVELS = 1
-MOST_SHARE = 0.01
+MAX_LEVELS = 1
+MAX_FRACTION = 0.01
 
 
 def ours(op: str, image: Image.Image, argument: float, resample: str) -> np.ndarray:
@@ -39,8 +39,8 @@ def test_equals_timm(op: str, resample: Image.Resampling, pictures: list[Image.I
                 found = ours(op, image, argument, resample.name.lower())
                 differences.append(np.abs(found - np.array(theirs)).ravel())
     difference = np.concatenate(differences)
-    assert difference.max() <= MOST_LEVELS
-    assert (difference > 0).mean() < MOST_SHARE
+    assert difference.max() <= MAX_LEVELS
+    assert (difference > 0).mean() < MAX_FRACTION
 
 
 @pytest.mark.parametrize("op", GEOMETRIC)

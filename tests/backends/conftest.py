@@ -37,8 +37,8 @@ def small_model() -> Callable[..., ConvMixer]:
 
 
 @pytest.fixture
-def job_of() -> Callable[..., Workload]:
-    """Maker of a job of a model: 16 x 16 images on the CPU."""
+def workload_of() -> Callable[..., Workload]:
+    """Maker of a workload of a model: 16 x 16 images on the CPU."""
 
     def make(model: ConvMixer, training: bool = False, dtype: torch.dtype = torch.float32, batch: int = 4) -> Workload:
         return Workload(model.arch, 16, batch, dtype, training, torch.device("cpu"))

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from convmixer.backends import cuda_graph as graphs
 from convmixer.backends import registry
-from convmixer.backends.autotune.benchmark import measure
+from convmixer.backends.autotune.benchmark import benchmark
 from convmixer.backends.autotune.choose import build_network
 from convmixer.backends.cuda_graph import GraphedConvMixer
 from convmixer.backends.registry import Backend, backends_for
@@ -25,7 +25,7 @@ from convmixer.kernels import limits
 from convmixer.model import ConvMixer
 
 Make = Callable[..., ConvMixer]
-MakeJob = Callable[..., Workload]
+MakeWorkload = Callable[..., Workload]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
@@ -128,7 +128,7 @@ def assert_trains_alike(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_trains_as_the_function(
     small_model: Make,
-    job_of: MakeJob,
+    workload_of: MakeWorkload,
     stand_in: list[tuple[int, ...]],
     accumulate: int,
     frozen: bool,
@@ -138,26 +138,26 @@ def test_it_trains_as_the_function(
     if frozen:
         model.requires_grad_(False)
         model.head.requires_grad_(True)
-    assert_trains_alike(model, job_of(model, True, dtype), plain, plain, accumulate, rtol=0)
+    assert_trains_alike(model, workload_of(model, True, dtype), plain, plain, accumulate, rtol=0)
     assert stand_in == [(4, 3, 16, 16)]
 
 
 def test_it_trains_as_the_function_that_recomputes(
-    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
+    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
 ) -> None:
     # Its backward pass calls the blocks again, when the stand-ins for the parameters are gone.
     model = small_model().train()
     model.recompute = True
-    assert_trains_alike(model, job_of(model, True), plain, plain, 2, rtol=0)
+    assert_trains_alike(model, workload_of(model, True), plain, plain, 2, rtol=0)
     assert stand_in == [(4, 3, 16, 16)]
 
 
 def test_recording_leaves_the_model_as_it_was(
-    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
+    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
 ) -> None:
     model = small_model().train()
     before = {name: (tensor.clone(), tensor.data_ptr()) for name, tensor in model.state_dict().items()}
-    network = GraphedConvMixer(model, plain, job_of(model, training=True))
+    network = GraphedConvMixer(model, plain, workload_of(model, training=True))
     network._record(torch.randn(4, 3, 16, 16))
     assert stand_in
     for name, tensor in model.state_dict().items():
@@ -180,7 +180,7 @@ def leaves_of(tensor: Tensor) -> set[Any]:
 
 
 def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
-    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would belong to another stream: recording refuses that, and what is recorded keeps its own nodes for good."""
     model = small_model().train()
@@ -205,7 +205,7 @@ def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
 
     monkeypatch.setattr(graphs, "recorded", make)
     monkeypatch.setattr(graphs._Replay, "apply", marking)
-    logits = GraphedConvMixer(model, plain, job_of(model, training=True))(torch.randn(4, 3, 16, 16))
+    logits = GraphedConvMixer(model, plain, workload_of(model, training=True))(torch.randn(4, 3, 16, 16))
     assert alive == []
     assert len(recorded) == len(list(model.parameters()))
     assert recorded.isdisjoint(model.parameters())
@@ -214,10 +214,10 @@ def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
 
 
 def test_other_shapes_and_the_other_mode_run_the_function(
-    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
+    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
 ) -> None:
     model = small_model().train()
-    network = GraphedConvMixer(model, plain, job_of(model, training=True))
+    network = GraphedConvMixer(model, plain, workload_of(model, training=True))
     network(torch.randn(3, 3, 16, 16)).sum().backward()
     network(torch.randn(4, 3, 18, 18)).sum().backward()
     with torch.no_grad():
@@ -228,10 +228,10 @@ def test_other_shapes_and_the_other_mode_run_the_function(
 
 
 def test_inference_takes_batches_of_any_size(
-    small_model: Make, job_of: MakeJob, stand_in: list[tuple[int, ...]]
+    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
 ) -> None:
     model = small_model()
-    network = GraphedConvMixer(model, plain, job_of(model, batch=4)).eval()
+    network = GraphedConvMixer(model, plain, workload_of(model, batch=4)).eval()
     images = torch.randn(10, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         right = model(images)
@@ -249,7 +249,9 @@ def test_inference_takes_batches_of_any_size(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here recording works")
-def test_a_recording_that_fails_falls_back(small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_that_fails_falls_back(
+    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph = Backend(
         "graph", "fused", lambda workload: True, lambda model, workload, plan: GraphedConvMixer(model, plain, workload)
     )
@@ -257,19 +259,19 @@ def test_a_recording_that_fails_falls_back(small_model: Make, job_of: MakeJob, m
     monkeypatch.setattr(registry, "BACKENDS", (eager, graph))
     model, said, images = small_model().train(), [], torch.randn(4, 3, 16, 16)
     twin = copy.deepcopy(model)
-    network = build_network("graph", model, job_of(model, training=True), "auto", said.append)
+    network = build_network("graph", model, workload_of(model, training=True), "auto", said.append)
     assert torch.equal(network(images), twin(images))
     assert said[0].startswith("execution: graph failed (")
     assert said[0].endswith("; running eager")
     assert all(torch.equal(one, other) for one, other in zip(model.buffers(), twin.buffers(), strict=True))
-    found = measure([eager, graph], model, job_of(model, training=True), 0.0)
+    found = benchmark([eager, graph], model, workload_of(model, training=True), 0.0)
     assert found["graph"].failure is not None
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_recording_that_fails_says_why(
     small_model: Make,
-    job_of: MakeJob,
+    workload_of: MakeWorkload,
     stand_in: list[tuple[int, ...]],
     monkeypatch: pytest.MonkeyPatch,
     training: bool,
@@ -292,12 +294,12 @@ def test_a_recording_that_fails_says_why(
 
     monkeypatch.setattr(torch.cuda, "graph", invalidated)
     model = small_model().train(training)
-    network = GraphedConvMixer(model, function, job_of(model, training))
+    network = GraphedConvMixer(model, function, workload_of(model, training))
     with torch.set_grad_enabled(training), pytest.raises(ValueError, match="what is wrong"):
         network(torch.randn(4, 3, 16, 16))
     recording.clear()
     with torch.set_grad_enabled(training), pytest.raises(RuntimeError, match="during capture"):
-        GraphedConvMixer(model, plain, job_of(model, training))(torch.randn(4, 3, 16, 16))
+        GraphedConvMixer(model, plain, workload_of(model, training))(torch.randn(4, 3, 16, 16))
 
 
 class Counted(nn.Module):
@@ -318,7 +320,7 @@ class Counted(nn.Module):
         return self.model(images)
 
 
-def test_a_way_that_holds_memory_is_timed_alone(small_model: Make, job_of: MakeJob) -> None:
+def test_a_backend_that_holds_memory_is_timed_alone(small_model: Make, workload_of: MakeWorkload) -> None:
     def counted(name: str, holds: bool) -> Backend:
         return Backend(
             name, "fused", lambda workload: True, lambda model, workload, plan: Counted(model), holds_memory=holds
@@ -326,14 +328,14 @@ def test_a_way_that_holds_memory_is_timed_alone(small_model: Make, job_of: MakeJ
 
     model = small_model()
     eager = Backend("eager", "eager", lambda workload: True, lambda model, workload, plan: model)
-    found = measure([eager, *(counted(str(i), True) for i in range(3))], model, job_of(model), 0.0)
+    found = benchmark([eager, *(counted(str(i), True) for i in range(3))], model, workload_of(model), 0.0)
     assert [found[str(i)].failure for i in range(3)] == [None] * 3
     assert Counted.most == 1
-    measure([eager, *(counted(str(i), False) for i in range(3))], model, job_of(model), 0.0)
+    benchmark([eager, *(counted(str(i), False) for i in range(3))], model, workload_of(model), 0.0)
     assert Counted.most > 1
 
 
-def test_running_out_of_memory_is_that_ways_failure(small_model: Make, job_of: MakeJob) -> None:
+def test_running_out_of_memory_is_that_backends_failure(small_model: Make, workload_of: MakeWorkload) -> None:
     class Greedy(nn.Module):
         """Fits in the check and in its first pass, but not in those that are timed."""
 
@@ -354,7 +356,7 @@ def test_running_out_of_memory_is_that_ways_failure(small_model: Make, job_of: M
     for fits in (0, 1, 2):
         Greedy.calls = 0
         greedy = Backend("greedy", "fused", lambda workload: True, lambda model, workload, plan: Greedy(model, fits))  # noqa: B023
-        found = measure([eager, greedy], model, job_of(model), 0.0)
+        found = benchmark([eager, greedy], model, workload_of(model), 0.0)
         assert found["greedy"].failure == "OutOfMemoryError: CUDA out of memory. Tried to allocate 40 GiB"
         assert found["greedy"].total(1) == float("inf")
         assert found["eager"].failure is None
@@ -368,7 +370,7 @@ def offered(model: ConvMixer, device: str, training: bool) -> list[str]:
 @pytest.mark.parametrize(
     ("capability", "kernel_size", "there"), [((8, 0), 9, True), ((7, 5), 3, False), ((9, 0), 11, False)]
 )
-def test_the_kernels_are_a_way_only_where_they_run(
+def test_the_kernels_are_a_backend_only_where_they_run(
     small_model: Make, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], kernel_size: int, there: bool
 ) -> None:
     """Else their forms would be timed on a GPU that they are not for, and torch's operators run under their name."""
@@ -381,7 +383,7 @@ def test_the_kernels_are_a_way_only_where_they_run(
         )
 
 
-def test_where_the_way_applies(small_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_backend_applies(small_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "fused, Triton, CUDA graph"
     offered_here = partial(offered, small_model())
     monkeypatch.setattr(registry, "reason_against", lambda *workload: None)

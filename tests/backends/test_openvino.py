@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from convmixer.backends.autotune.benchmark import measure
+from convmixer.backends.autotune.benchmark import benchmark
 from convmixer.backends.autotune.choose import choose_backend
 from convmixer.backends.registry import backends_for
 from convmixer.backends.workload import Workload
@@ -55,22 +55,22 @@ def test_a_graph_of_fixed_batch_gets_as_many() -> None:
 
 
 def test_the_choice_measures_it_and_takes_it_when_asked(
-    small_model: Callable[..., ConvMixer], job_of: Callable[..., Workload]
+    small_model: Callable[..., ConvMixer], workload_of: Callable[..., Workload]
 ) -> None:
     model = small_model()
-    workload, said = job_of(model), list[str]()
+    workload, said = workload_of(model), list[str]()
     backends = [backend for backend in backends_for(workload) if backend.kind in ("eager", "openvino")]
-    timing = measure(backends, model, workload, 0.1)["OpenVINO"]
+    timing = benchmark(backends, model, workload, 0.1)["OpenVINO"]
     assert timing.failure is None
     assert 0 < timing.image_seconds < 1
     assert choose_backend(model, workload, 1, "openvino", said.append) == "OpenVINO"
     assert said == ["execution: OpenVINO, as asked for"]
 
 
-def test_not_for_training(small_model: Callable[..., ConvMixer], job_of: Callable[..., Workload]) -> None:
+def test_not_for_training(small_model: Callable[..., ConvMixer], workload_of: Callable[..., Workload]) -> None:
     model = small_model()
     with pytest.raises(UserError) as refusal:
-        choose_backend(model, job_of(model, training=True), 1, "openvino", lambda _: None)
+        choose_backend(model, workload_of(model, training=True), 1, "openvino", lambda _: None)
     assert str(refusal.value) == (
         "--execution: there is nothing openvino for training of this network on cpu; it needs inference on a CPU in "
         "fp32, or in bf16 where the processor has it: pip install 'convmixer[openvino]'"

@@ -95,7 +95,7 @@ def test_small_shared_memory_names_the_container_option(monkeypatch, tmp_path):
 def test_free_space_where_runs_are_kept(monkeypatch, tmp_path, free, status):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(100 * GIB, 0, free))
     monkeypatch.setattr(machine, "_TRIAL", 1 << 20)
-    monkeypatch.setattr(machine, "_LEAST_SPEED", 0)
+    monkeypatch.setattr(machine, "_MIN_SPEED", 0)
     # Two roots below one folder that is there are one place.
     (answer,) = machine.disks([str(tmp_path / "runs/a"), str(tmp_path / "runs/b")])
     assert answer.status == status

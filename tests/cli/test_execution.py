@@ -1,4 +1,4 @@
-"""A way of running that is asked for by name is there, or the command ends before it writes anything."""
+"""A backend of running that is asked for by name is there, or the command ends before it writes anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bare_machine")
 def test_training_makes_no_run(convmixer: Command, here: Path, toy: Path, toy_options: ToyOptions, kind: str) -> None:
     words = ["--compile"] if kind == "compile" else [f"--execution={kind}"]
-    # Our own way takes odd kernels.
+    # Our own backend takes odd kernels.
     done = convmixer("train", *toy_options(toy), "--kernel_size=4", "--device_target=CPU", *words)
     assert done.code == 2
     assert done.error.startswith(f"--execution: there is nothing {kind} for training of this network on cpu; it needs ")
@@ -50,7 +50,7 @@ def test_auto_needs_neither(convmixer: Command, here: Path, toy: Path, toy_run: 
     assert "execution" not in done.err
 
 
-def test_a_file_with_an_engine_of_its_own_has_no_ways(convmixer: Command, here: Path, toy: Path) -> None:
+def test_a_file_with_an_engine_of_its_own_has_no_backends(convmixer: Command, here: Path, toy: Path) -> None:
     model = foreign_model(here / "m.onnx", "float[n, 3, 10, 10] pixels")
     for words in (["infer", toy / "val/red", "--checkpoint"], ["eval", "--data_url", toy, "--pretrained"]):
         done = convmixer(*words, model, "--execution=openvino")

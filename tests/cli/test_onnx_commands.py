@@ -198,12 +198,12 @@ def named(here: Path, colours: Path) -> Path:
     from convmixer.arch import architecture
     from convmixer.data.classes import ClassMap
     from convmixer.data.preprocessing import Preprocessing
-    from convmixer.metadata import KEY, ModelMetadata, encode
+    from convmixer.metadata import KEY, ModelMetadata, encode_metadata
 
     model = onnx.load(str(foreign_model(here / "named.onnx", "float[1, 3, 10, 10] pixels")))
     names = ClassMap(("a red", "b green", "c blue"))
     metadata = ModelMetadata(architecture("convmixer_8_1", num_classes=3), names, Preprocessing(size=10, crop_pct=1.0))
-    model.metadata_props.add(key=KEY, value=encode(metadata))
+    model.metadata_props.add(key=KEY, value=encode_metadata(metadata))
     onnx.save_model(model, here / "named.onnx")
     return here / "named.onnx"
 

@@ -143,7 +143,7 @@ PROGRAM = """
 import json, os, resource, sys, time
 from pathlib import Path
 from convmixer.data.inspection.probe import probe
-from convmixer.data.decode import decode
+from convmixer.data.decode import decode_image
 from convmixer.data.limits import BadImage
 statm = Path("/proc/self/statm")
 limit = int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + int(sys.argv[1])
@@ -152,7 +152,7 @@ answers = []
 for path in sys.argv[2:]:
     start = time.perf_counter()
     try:
-        decode(Path(path).read_bytes(), exif=True)
+        decode_image(Path(path).read_bytes(), exif=True)
         answer = "read"
     except BadImage as error:
         answer = str(error)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from convmixer.data.decode import decode
-from convmixer.data.formats.kinds import READ
+from convmixer.data.decode import decode_image
+from convmixer.data.formats.signatures import READ
 from convmixer.data.limits import BadImage
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
@@ -39,7 +39,7 @@ def test_lossless_files_give_their_pixels(format: str) -> None:
     encoded = encode(
         image.quantize(256) if format == "GIF" else image, format, **{"lossless": True} if format == "WEBP" else {}
     )
-    decoded = decode(encoded)
+    decoded = decode_image(encoded)
     assert decoded.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(decoded), pixels)
 
@@ -48,7 +48,7 @@ def test_lossless_files_give_their_pixels(format: str) -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_is_what_pillow_decodes(subsampling: str, progressive: bool) -> None:
     encoded = encode(photo(), "JPEG", subsampling=subsampling, progressive=progressive)
-    np.testing.assert_array_equal(np.asarray(decode(encoded)), np.asarray(Image.open(io.BytesIO(encoded))))
+    np.testing.assert_array_equal(np.asarray(decode_image(encoded)), np.asarray(Image.open(io.BytesIO(encoded))))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -56,7 +56,7 @@ def test_jpeg_is_what_pillow_decodes(subsampling: str, progressive: bool) -> Non
 def test_jpeg_colour_spaces_are_converted_as_pillow_does(mode: str, channels: int, expected: str) -> None:
     encoded = encode(photo().convert(mode), "JPEG", **{"keep_rgb": True} if mode == "RGB" else {})
     oracle = Image.open(io.BytesIO(encoded)).convert(expected)
-    decoded = decode(encoded, channels=channels)
+    decoded = decode_image(encoded, channels=channels)
     assert decoded.mode == expected
     np.testing.assert_array_equal(np.asarray(decoded), np.asarray(oracle))
 
@@ -68,37 +68,37 @@ def test_photos_are_what_pillow_decodes(folder: str) -> None:
     for path in sorted((SHARED / folder).rglob("*.[jJ]*"))[::8]:
         with Image.open(path) as image:
             oracle = np.asarray(image.convert("RGB"))
-        np.testing.assert_array_equal(np.asarray(decode(path.read_bytes())), oracle, err_msg=str(path))
+        np.testing.assert_array_equal(np.asarray(decode_image(path.read_bytes())), oracle, err_msg=str(path))
 
 
 def test_pixels_pass_through() -> None:
     grey, colour = noise(5, 7, 1), noise(5, 7, 3)
-    np.testing.assert_array_equal(np.asarray(decode(grey, channels=1)), grey[..., 0])
-    np.testing.assert_array_equal(np.asarray(decode(colour)), colour)
-    np.testing.assert_array_equal(np.asarray(decode(grey)), np.repeat(grey, 3, axis=2))
+    np.testing.assert_array_equal(np.asarray(decode_image(grey, channels=1)), grey[..., 0])
+    np.testing.assert_array_equal(np.asarray(decode_image(colour)), colour)
+    np.testing.assert_array_equal(np.asarray(decode_image(grey)), np.repeat(grey, 3, axis=2))
 
 
 def test_16_bit_grey_is_scaled() -> None:
     wide = np.array([[0, 255, 256, 257], [0x7FFF, 0x8000, 0xFF00, 0xFFFF]], dtype=np.uint16)
     encoded = encode(Image.fromarray(wide), "PNG")
-    np.testing.assert_array_equal(np.asarray(decode(encoded, channels=1)), [[0, 0, 1, 1], [127, 128, 255, 255]])
-    assert decode(encoded).mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(decode_image(encoded, channels=1)), [[0, 0, 1, 1], [127, 128, 255, 255]])
+    assert decode_image(encoded).mode == "RGB"
 
 
 def test_white_lies_behind_transparency() -> None:
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], dtype=np.uint8)
     # 51 / 255 is a fifth: black over white is 4/5 of 255.
     expected = [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]]
-    np.testing.assert_array_equal(np.asarray(decode(encode(Image.fromarray(rgba), "PNG"))), expected)
+    np.testing.assert_array_equal(np.asarray(decode_image(encode(Image.fromarray(rgba), "PNG"))), expected)
 
 
 def test_grey_and_palette_transparency() -> None:
     la = Image.fromarray(np.array([[[40, 255], [40, 0]]], dtype=np.uint8), "LA")
-    np.testing.assert_array_equal(np.asarray(decode(encode(la, "PNG"), channels=1)), [[40, 255]])
+    np.testing.assert_array_equal(np.asarray(decode_image(encode(la, "PNG"), channels=1)), [[40, 255]])
     palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
     palette.putpalette([1, 2, 3, 4, 5, 6])
     encoded = encode(palette, "PNG", transparency=1)
-    np.testing.assert_array_equal(np.asarray(decode(encoded)), [[[1, 2, 3], [255, 255, 255]]])
+    np.testing.assert_array_equal(np.asarray(decode_image(encoded)), [[[1, 2, 3], [255, 255, 255]]])
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -107,7 +107,7 @@ def test_animation_gives_its_first_frame(format: str) -> None:
     options = {"lossless": True} if format == "WEBP" else {}
     encoded = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
     assert Image.open(io.BytesIO(encoded)).n_frames == 3
-    assert decode(encoded).getpixel((3, 3)) == (255, 0, 0)
+    assert decode_image(encoded).getpixel((3, 3)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", *(["AVIF"] if "AVIF" in READ else [])])
@@ -118,38 +118,40 @@ def test_exif_orientation(format: str, orientation: int) -> None:
     encoded = encode(photo(), format, exif=tags)
     stored = Image.open(io.BytesIO(encoded)).convert("RGB")
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
-    np.testing.assert_array_equal(np.asarray(decode(encoded, exif=True)), np.asarray(upright))
-    np.testing.assert_array_equal(np.asarray(decode(encoded, exif=False)), np.asarray(stored))
+    np.testing.assert_array_equal(np.asarray(decode_image(encoded, exif=True)), np.asarray(upright))
+    np.testing.assert_array_equal(np.asarray(decode_image(encoded, exif=False)), np.asarray(stored))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03"])
 def test_damaged_exif_leaves_the_image_as_it_is(exif: bytes) -> None:
     encoded = encode(photo(), "JPEG", exif=exif)
-    np.testing.assert_array_equal(np.asarray(decode(encoded, exif=True)), np.asarray(decode(encode(photo(), "JPEG"))))
+    np.testing.assert_array_equal(
+        np.asarray(decode_image(encoded, exif=True)), np.asarray(decode_image(encode(photo(), "JPEG")))
+    )
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", *(["AVIF"] if "AVIF" in READ else [])])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_truncated_files_are_refused(format: str, share: float) -> None:
     encoded = encode(photo(200, 150), format)
-    decode(encoded)
+    decode_image(encoded)
     with pytest.raises(BadImage):
-        decode(encoded[: int(share * len(encoded))])
+        decode_image(encoded[: int(share * len(encoded))])
 
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_cut_and_closed_with_an_end_marker_is_found(progressive: bool) -> None:
     encoded = encode(photo(200, 150), "JPEG", progressive=progressive)
     with pytest.raises(BadImage, match="premature end"):
-        decode(encoded[: len(encoded) // 2] + b"\xff\xd9")
+        decode_image(encoded[: len(encoded) // 2] + b"\xff\xd9")
 
 
 def test_jpeg_with_stray_bytes_is_read() -> None:
     encoded = encode(photo(), "JPEG")
     at = encoded.index(b"\xff\xdb")  # libjpeg warns of stray bytes before a marker, and goes on
-    decoded = decode(encoded[:at] + b"\x00\x01\x02" + encoded[at:] + b"after the end")
-    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(decode(encoded)))
+    decoded = decode_image(encoded[:at] + b"\x00\x01\x02" + encoded[at:] + b"after the end")
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(decode_image(encoded)))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_jpeg_with_stray_bytes_is_read() -> None:
 )
 def test_other_content_is_refused(encoded: bytes) -> None:
     with pytest.raises(BadImage):
-        decode(encoded)
+        decode_image(encoded)
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -185,13 +187,13 @@ def test_pixel_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPa
     assert len(bomb) < 100_000
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(BadImage, match="20000 x 20000 pixels"):
-        decode(bomb)
+        decode_image(bomb)
 
 
 def test_the_cap_is_an_option() -> None:
     encoded = png_of_size(10_000, 10_000)  # past the size of which Pillow warns
     with pytest.raises(BadImage, match="limit"):
-        decode(encoded, channels=1)
-    assert decode(encoded, channels=1, max_pixels=10**8).size == (10_000, 10_000)
+        decode_image(encoded, channels=1)
+    assert decode_image(encoded, channels=1, max_pixels=10**8).size == (10_000, 10_000)
     with pytest.raises(BadImage, match=r"limit of 99 \(--max_pixels\)"):
-        decode(png_of_size(10, 10), max_pixels=99)
+        decode_image(png_of_size(10, 10), max_pixels=99)

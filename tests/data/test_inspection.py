@@ -1,4 +1,4 @@
-"""The check of a data set, kind by kind: each fault is made for real in a small folder of its own."""
+"""The check of a data set, category by category: each fault is made for real in a small folder of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from convmixer.data.decode import OPENERS
-from convmixer.data.formats.kinds import FORMAT_OF_EXTENSION, READ
+from convmixer.data.formats.signatures import FORMAT_OF_EXTENSION, READ
 from convmixer.data.inspection.findings import Finding, Item
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.probe import probe
-from convmixer.data.inspection.report import Report, inspect, to_record, to_text
+from convmixer.data.inspection.report import DatasetReport, inspect, to_record, to_text
 from convmixer.data.inspection.splits import list_split
 from convmixer.errors import UserError
 
@@ -53,7 +53,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def report_on(data: Path, *, workers: int = 0, min_side: int = 32, max_imbalance: float = 10.0) -> Report:
+def report_on(data: Path, *, workers: int = 0, min_side: int = 32, max_imbalance: float = 10.0) -> DatasetReport:
     splits = tuple(list_split(name, data / name, f"--{name}_dir") for name in ("train", "val"))
     done: list[int] = []
     report = inspect(data, splits, min_side=min_side, max_imbalance=max_imbalance, workers=workers, on_done=done.append)
@@ -63,7 +63,7 @@ def report_on(data: Path, *, workers: int = 0, min_side: int = 32, max_imbalance
 
 def findings(data: Path, **options: float) -> dict[str, list[tuple[list[str], str]]]:
     return {
-        finding.kind: [([report.shown(path) for path in item.paths], item.detail) for item in finding.items]
+        finding.category: [([report.shown(path) for path in item.paths], item.detail) for item in finding.items]
         for report in [report_on(data, **options)]  # type: ignore[arg-type]
         for finding in report.findings
     }
@@ -319,7 +319,7 @@ def test_the_chart_has_every_class_and_count(data: Path) -> None:
 def test_long_lists_are_cut_in_text_and_page_but_not_in_the_record(data: Path) -> None:
     report = report_on(data)
     items = tuple(Item((str(data / f"train/cat/{i}.jpg"),), "empty file") for i in range(205))
-    many = Report(report.data, report.splits, report.looks, (Finding("unreadable", items),))
+    many = DatasetReport(report.data, report.splits, report.file_reports, (Finding("unreadable", items),))
     assert "  and 195 more" in to_text(many)
     assert "<p>and 5 more</p>" in to_html(many)
     assert len(to_record(many)["findings"]["unreadable"]) == 205
@@ -329,4 +329,4 @@ def test_a_file_beyond_any_image_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     with path.open("wb") as file:
         file.truncate(6 << 30)
-    assert probe(str(path)).fault == "larger than 400 MiB"
+    assert probe(str(path)).error == "larger than 400 MiB"

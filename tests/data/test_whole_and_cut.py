@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convmixer.data.decode import decode
+from convmixer.data.decode import decode_image
 from convmixer.data.limits import BadImage
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
@@ -31,7 +31,7 @@ def encode(image: Image.Image, format: str = "JPEG", **options: object) -> bytes
 
 
 def pixels(encoded: bytes, **options: int) -> np.ndarray:
-    return np.asarray(decode(encoded, **options))
+    return np.asarray(decode_image(encoded, **options))
 
 
 KINDS = {
@@ -61,7 +61,7 @@ def test_a_jpeg_without_its_end_is_read_bit_for_bit(kind: str) -> None:
 def test_a_jpeg_that_was_cut_is_refused_however_it_is_closed(kind: str, end: bytes, lost: int) -> None:
     """Zeros are what a download leaves that took the whole file's room before it was done."""
     with pytest.raises(BadImage):
-        decode(KINDS[kind][: -2 - lost] + end)
+        decode_image(KINDS[kind][: -2 - lost] + end)
 
 
 def test_a_progressive_jpeg_that_was_cut_between_two_scans_is_refused() -> None:
@@ -69,7 +69,7 @@ def test_a_progressive_jpeg_that_was_cut_between_two_scans_is_refused() -> None:
     whole = KINDS["progressive"]
     for at in starts_of_scans(whole)[1:]:
         with pytest.raises(BadImage, match="Premature end"):
-            decode(whole[:at])
+            decode_image(whole[:at])
 
 
 @pytest.mark.parametrize("marker", [0, 2])
@@ -78,14 +78,14 @@ def test_a_jpeg_that_was_cut_at_a_restart_marker_is_refused(marker: int) -> None
     at = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", whole)][20] + marker
     for end in (b"", END):
         with pytest.raises(BadImage):
-            decode(whole[:at] + end)
+            decode_image(whole[:at] + end)
 
 
 def test_stray_bytes_in_the_header_do_not_hide_that_the_data_ends_early() -> None:
     whole = KINDS["baseline"]
     at = whole.index(b"\xff\xdb")
     with pytest.raises(BadImage, match="premature end"):
-        decode(whole[:at] + b"\0\1\2" + whole[at : len(whole) // 2] + END)
+        decode_image(whole[:at] + b"\0\1\2" + whole[at : len(whole) // 2] + END)
 
 
 @pytest.mark.parametrize("stray", [b"\n", b"\r\n", b"\xef\xbb\xbf", b"\0" * 64])
@@ -94,9 +94,9 @@ def test_stray_bytes_before_an_image(format: str, stray: bytes) -> None:
     whole = encode(photo(), format)
     np.testing.assert_array_equal(pixels(stray + whole), pixels(whole))
     with pytest.raises(BadImage):
-        decode(stray + whole[: len(whole) // 2])
+        decode_image(stray + whole[: len(whole) // 2])
     with pytest.raises(BadImage):
-        decode(b"\0" * 200 + whole)
+        decode_image(b"\0" * 200 + whole)
 
 
 def test_photos_without_their_end_are_equal() -> None:
@@ -109,7 +109,7 @@ def test_photos_without_their_end_are_equal() -> None:
         np.testing.assert_array_equal(pixels(data), pixels(whole), err_msg=str(path))
         for cut in (data[:-3], data[: len(data) // 2]):
             with pytest.raises(BadImage):
-                decode(cut)
+                decode_image(cut)
 
 
 def chunk(kind: bytes, content: bytes, *, sum_is_right: bool = True) -> bytes:
@@ -141,7 +141,7 @@ def test_a_png_whose_pixels_fail_their_checksum_is_refused() -> None:
     whole = encode(photo(), "PNG")
     at = whole.index(b"IDAT") + 20
     with pytest.raises(BadImage):
-        decode(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        decode_image(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
 
 
 def test_orientation_in_a_png_as_imagemagick_and_xmp_tell_it() -> None:
@@ -171,20 +171,20 @@ def test_above_the_limit_a_jpeg_is_decoded_at_half_its_size_as_libjpeg_does(mode
         np.testing.assert_array_equal(pixels(encoded, max_pixels=most), oracle)
     assert pixels(encoded, max_pixels=201 * 151).shape == (151, 201, 3)
     with pytest.raises(BadImage, match=r"201 x 151 pixels, more than the limit of 4 times 7000 \(--max_pixels\)"):
-        decode(encoded, max_pixels=7000)
+        decode_image(encoded, max_pixels=7000)
 
 
 def test_a_photo_of_108_megapixels_is_read() -> None:
     encoded = encode(Image.new("L", (12_000, 9_000), 77), quality=50)
-    assert decode(encoded, channels=1).size == (6_000, 4_500)
-    assert decode(encoded, channels=1, max_pixels=108_000_000).size == (12_000, 9_000)
+    assert decode_image(encoded, channels=1).size == (6_000, 4_500)
+    assert decode_image(encoded, channels=1, max_pixels=108_000_000).size == (12_000, 9_000)
 
 
 def test_other_formats_above_the_limit_name_the_option() -> None:
     for format, most in (("PNG", 29_999), ("WEBP", 59_998), ("BMP", 29_999), ("GIF", 29_999), ("TIFF", 29_999)):
         encoded = encode(photo(), format)
         with pytest.raises(BadImage, match="--max_pixels"):
-            decode(encoded, max_pixels=most)
-        assert decode(encoded, max_pixels=most + 2).size == (200, 150)
+            decode_image(encoded, max_pixels=most)
+        assert decode_image(encoded, max_pixels=most + 2).size == (200, 150)
     with pytest.raises(BadImage, match="29999 for a progressive JPEG"):
-        decode(KINDS["progressive"], max_pixels=29_999)
+        decode_image(KINDS["progressive"], max_pixels=29_999)

@@ -153,14 +153,14 @@ sys.exit(main(["train", *sys.argv[1:]]))
 
 
 @pytest.mark.slow
-def test_training_waits_for_ways_that_take_long_to_measure(
+def test_training_waits_for_backends_that_take_long_to_measure(
     here: Path, toy: Path, toy_options: ToyOptions, tmp_path: Path
 ) -> None:
     options = toy_options(toy, epochs=1, batch_size=4, dist_timeout=5, execution="fused")
     found = answers(TRAIN, *options, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert [code for code, *_ in found] == [0, 0], found
     first, other = (err for _, _, err, _ in found)
-    assert "execution: timing 3 ways of running the network" in first
+    assert "execution: timing 3 backends" in first
     assert "execution: slow " in first
     assert "execution" not in other
     # Each is built for the check and for the timing: eight seconds, where a silent process is given up after five.

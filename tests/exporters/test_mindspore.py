@@ -22,7 +22,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import UserError
 from convmixer.exporters.mindspore import build_cell, export_mindspore
-from convmixer.metadata import ModelMetadata, decode, encode
+from convmixer.metadata import ModelMetadata, decode_metadata, encode_metadata
 from convmixer.model import ConvMixer
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_layout
@@ -129,7 +129,7 @@ def test_a_file_takes_any_number_of_images(tiny: ConvMixer, exported: Path) -> N
 def test_names_and_preprocessing_stand_beside_the_file(tiny: ConvMixer, exported: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.mindir", "tiny.mindir.json"]
     assert exported.stat().st_mode == side_file(exported).stat().st_mode
-    assert decode(side_file(exported).read_text()) == metadata(tiny)
+    assert decode_metadata(side_file(exported).read_text()) == metadata(tiny)
     opened = open_mindspore(str(exported), as_it_says)
     assert (opened.classes, opened.num_classes, opened.architecture) == (CLASSES, 5, tiny.arch)
     assert opened.preprocessing == metadata(tiny).preprocessing
@@ -165,7 +165,7 @@ def test_a_fixed_batch_of_others_is_filled_up(tiny: ConvMixer, tmp_path: Path) -
 
     inputs = mindspore.Tensor(np.zeros((2, 3, 16, 16), np.float32))
     mindspore.export(build_cell(tiny), inputs, file_name=str(tmp_path / "two"), file_format="MINDIR")
-    (tmp_path / "two.mindir.json").write_text(encode(metadata(tiny)))
+    (tmp_path / "two.mindir.json").write_text(encode_metadata(metadata(tiny)))
     assert difference(tiny, tmp_path / "two.mindir", images_of(tiny, 3)) < 1e-6
 
 

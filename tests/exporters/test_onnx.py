@@ -23,7 +23,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import UserError
 from convmixer.exporters.onnx import write_onnx
-from convmixer.metadata import ModelMetadata, decode
+from convmixer.metadata import ModelMetadata, decode_metadata
 from convmixer.model import ConvMixer
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
@@ -76,7 +76,7 @@ def test_what_the_file_says_of_itself(written: Path, small: ConvMixer) -> None:
     found = onnxruntime.InferenceSession(str(written)).get_modelmeta().custom_metadata_map
     metadata = metadata_of(small, crop_pct=0.8)
     assert list(found) == ["convmixer"]
-    assert decode(found["convmixer"]) == metadata
+    assert decode_metadata(found["convmixer"]) == metadata
     model = opened(written)
     assert model.classes == metadata.classes
     assert (model.preprocessing, model.num_classes, model.architecture) == (metadata.preprocessing, 5, small.arch)

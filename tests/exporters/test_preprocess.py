@@ -13,7 +13,7 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import ArraySource
-from convmixer.exporters.preprocess import largest_difference, preprocessing_graph
+from convmixer.exporters.preprocess import max_difference, preprocessing_graph
 
 PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
 
@@ -24,7 +24,7 @@ PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
 def test_photos_within_one_level(size: int, crop_pct: float, interpolation: str) -> None:
     photos = Files(sorted(PHOTOS.iterdir())[:12])
     inputs = Preprocessing(size=size, crop_pct=crop_pct, interpolation=interpolation)
-    assert largest_difference(inputs, photos) < 1.001
+    assert max_difference(inputs, photos) < 1.001
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")
@@ -48,7 +48,7 @@ def test_grey_images_that_are_enlarged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
     source = ArraySource(pixels, np.zeros(3, np.int64), ClassMap(("a",)), "test")
     inputs = Preprocessing(size=20, crop_pct=0.9, interpolation="bilinear", mean=(0.3,), std=(0.4,))
-    assert largest_difference(inputs, source) < 1.001
+    assert max_difference(inputs, source) < 1.001
 
 
 def test_images_that_cannot_be_brought_to_the_size_are_left_out(tmp_path: Path) -> None:
@@ -57,4 +57,4 @@ def test_images_that_cannot_be_brought_to_the_size_are_left_out(tmp_path: Path) 
     paths[1].write_text("no image")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(paths[2])
-    assert largest_difference(Preprocessing(size=20), Files(paths)) < 1.001
+    assert max_difference(Preprocessing(size=20), Files(paths)) < 1.001

@@ -15,7 +15,7 @@ from PIL import Image
 
 from convmixer.arch import Architecture
 from convmixer.data.classes import ClassMap
-from convmixer.data.formats.kinds import READ
+from convmixer.data.formats.signatures import READ
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
 from convmixer.training.checkpointing.checkpoint import save_checkpoint

@@ -25,7 +25,7 @@ from convmixer.config.options import options_of
 from convmixer.config.recipes import shipped_recipes
 from convmixer.config.schema import Config
 from convmixer.data.crops import eval_crop
-from convmixer.data.decode import decode
+from convmixer.data.decode import decode_image
 from convmixer.data.inspection.probe import probe
 from convmixer.data.sources.cifar10 import open_cifar10
 from convmixer.metadata import KEY
@@ -53,8 +53,8 @@ def images(folder: Path) -> Target:
     def read(content: bytes) -> None:
         path.write_bytes(content)
         probe(str(path))
-        decode(content, channels=1)
-        decode(content, exif=True)
+        decode_image(content, channels=1)
+        decode_image(content, exif=True)
 
     return Target(damaged_images(whole), whole[1], read)
 

@@ -164,9 +164,9 @@ def test_small_files_of_many_pixels_fill_no_more_memory_than_they_must(tmp_path:
     content = (tmp_path / "bomb.png").read_bytes()
     assert len(content) < 12_000
     program = (
-        "import sys; from convmixer.data.decode import decode; from tests.fuzz.guard import peak\n"
+        "import sys; from convmixer.data.decode import decode_image; from tests.fuzz.guard import peak\n"
         "content = sys.stdin.buffer.read()\n"
-        "before = peak(); decode(content); print(peak() - before)"
+        "before = peak(); decode_image(content); print(peak() - before)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The ways of a training run: tried before it starts, kept in its checkpoints, and those of its evaluations."""
+"""The backends of a training run: tried before it starts, kept in its checkpoints, and those of its evaluations."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def found_fastest(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets the ways beside eager, all of which a measurement has found right, and the last one the fastest."""
+    """Sets the backends beside eager, all of which a measurement has found right, and the last one the fastest."""
 
     def offer(*offered: backends.Backend) -> None:
         monkeypatch.setattr(backends, "BACKENDS", (EAGER, *offered))
         monkeypatch.setattr(choose, "OUTLASTS", 0.0)
         monkeypatch.setattr(
             choose,
-            "measure",
+            "benchmark",
             lambda backends, *_: {backend.full_name: Timing(1.0 / n, 0.0) for n, backend in enumerate(backends, 1)},
         )
 
     return offer
 
 
-def ways_in(run: Run) -> tuple[str, str]:
+def backends_in(run: Run) -> tuple[str, str]:
     state = torch.load(newest(run.checkpoints) / "state.pt", weights_only=True)
     return state["way"], state["evaluation_way"]
 
 
 @pytest.mark.parametrize("fault", [FailsForward, FailsBackward])
-def test_a_way_that_was_found_fastest_and_fails_is_left_before_the_run(
+def test_a_backend_that_was_found_fastest_and_fails_is_left_before_the_run(
     train: Train, found_fastest: Callable[..., None], fault: type[Right], toy: Path, here: Path
 ) -> None:
     found_fastest()
@@ -59,7 +59,7 @@ def test_a_way_that_was_found_fastest_and_fails_is_left_before_the_run(
     found_fastest(backend("broken", fault))
     run = train()
     assert "execution: broken failed (RuntimeError: no " in run.done.err
-    assert ways_in(run)[0] == "eager, channels_last"
+    assert backends_in(run)[0] == "eager, channels_last"
     # It has left no trace in weights and statistics.
     step = newest(run.checkpoints).name
     assert_same_model(here / "plain/checkpoints" / plain.name / step, run.checkpoints / step)
@@ -104,11 +104,11 @@ def test_too_little_memory_is_said_as_in_a_step(
 
 
 @pytest.mark.parametrize("words", [["--with_ema"], ["--freeze"], []])
-def test_an_evaluation_by_another_way_scores_the_weights_of_now(
+def test_an_evaluation_by_another_backend_scores_the_weights_of_now(
     words: list[str], train: Train, convmixer: Command, toy: Path, toy_options: ToyOptions
 ) -> None:
     run = train(*words, "--execution=fused")
-    assert ways_in(run) == ("fused, oneDNN", "fused, oneDNN")
+    assert backends_in(run) == ("fused, oneDNN", "fused, oneDNN")
     *_, last = run.metrics("eval")
     done = convmixer("eval", *toy_options(toy), f"--pretrained={newest(run.checkpoints)}")
     scores = ast.literal_eval(done.out.removeprefix("eval results: "))
@@ -125,7 +125,7 @@ def test_a_resumed_run_evaluates_as_before(
     for path in run.checkpoints.iterdir():
         if path.name > "step_00000002":
             shutil.rmtree(path)
-    # What would be measured now is another way.
+    # What would be measured now is another backend.
     found_fastest(*(one for one in backends.BACKENDS if one.kind == "fused"), backend("newer", Right))
     done = run_command("train", *toy_options(toy, **options), "--with_ema", "--resume=auto")
     assert done.code == 0, done.err
@@ -134,7 +134,7 @@ def test_a_resumed_run_evaluates_as_before(
     assert metrics(run.summary) == log
 
 
-def test_a_checkpoint_of_before_has_no_way_of_evaluating(
+def test_a_checkpoint_of_before_has_no_backend_of_evaluating(
     train: Train, toy: Path, toy_options: ToyOptions, tmp_path: Path
 ) -> None:
     from tests.reliability.test_exact_resume import rewrite_manifest
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_before_has_no_way_of_evaluating(
     rewrite_manifest(folder)
     done = run_command("train", *toy_options(toy, ckpt_save_every_step=1, ckpt_keep_num=99), "--resume=auto")
     assert done.code == 0, done.err
-    assert ways_in(run)[1] == "eager"
+    assert backends_in(run)[1] == "eager"
 
 
 def test_nothing_of_an_evaluation_stays_while_training_goes_on(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_nothing_of_an_evaluation_stays_while_training_goes_on(train: Train, mon
     holding = backends.Backend("holding", "fused", lambda workload: True, build, holds_memory=True)
     monkeypatch.setattr(backends, "BACKENDS", (EAGER, holding))
     run = train("--execution=fused", epochs=3)
-    assert ways_in(run) == ("holding", "holding")
+    assert backends_in(run) == ("holding", "holding")
     assert len(networks) == 3
     assert len(alive_in_training) > 3
     assert set(alive_in_training) == {0}
@@ -190,4 +190,4 @@ def test_an_evaluation_that_fails_is_made_eager(train: Train, monkeypatch: pytes
     run = train("--execution=fused")
     assert run.done.err.count("evaluation: half failed (RuntimeError: no forward pass); running eager") == 1
     assert len(run.metrics("eval")) == 2
-    assert ways_in(run) == ("half", "eager")
+    assert backends_in(run) == ("half", "eager")

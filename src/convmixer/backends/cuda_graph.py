@@ -1,9 +1,9 @@
 """A pass of the network as a CUDA graph: all its kernels are started at once, instead of one by one from Python.
 
-A fused block has nine large kernels and some 25 small ones on a value a channel, which take longer to start than to
+A fused block has nine large kernels and some 25 small ones on one value per channel, which take longer to start than to
 run; a small network consists of nothing else. A graph has fixed shapes and fixed memory: it is recorded at the first
-batch of the job's size, and holds the memory of a whole pass from then on. Parameters and buffers are read and written
-where they lay when it was recorded, so that updates in place are seen, and replacing them is not.
+batch of the workload's size, and holds the memory of a whole pass from then on. Parameters and buffers are read and
+written where they lay when it was recorded, so that updates in place are seen, and replacing them is not.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ WARM_UPS = 3
 class GraphedConvMixer(nn.Module):
     """`function(model, images)` as a graph, for training one of the forward and one of the backward pass.
 
-    Where it does not apply, the function itself runs: in training for batches of another shape than the job's, in
-    evaluation for images of another size (batches are split and filled up), and in the other mode than the job's. In
-    training each forward pass must be followed by its backward pass before the next one. Raises what torch raises
+    Where it does not apply, the function itself runs: in training for batches of another shape than the workload's, in
+    evaluation for images of another size (batches are split and filled up), and in the other mode than the workload's.
+    In training each forward pass must be followed by its backward pass before the next one. Raises what torch raises
     where a pass cannot be recorded; the model is then as it was.
     """
 
@@ -83,11 +83,11 @@ class GraphedConvMixer(nn.Module):
             logits: Tensor = functional_call(call, leaves, (images,))
             return logits
 
-        kind = images.device.type
+        device_type = images.device.type
         autocast = torch.autocast(
-            kind,
-            dtype=torch.get_autocast_dtype(kind),
-            enabled=torch.is_autocast_enabled(kind),
+            device_type,
+            dtype=torch.get_autocast_dtype(device_type),
+            enabled=torch.is_autocast_enabled(device_type),
             # The casts of the weights must be in the graph, not remembered from before it.
             cache_enabled=False,
         )
@@ -112,7 +112,7 @@ class Recording:
 def recorded(run: Callable[[Tensor], Tensor], images: Tensor, leaves: Sequence[Tensor]) -> Recording:
     """`run(images)` as a graph, and where there are `leaves` another one of its backward pass to their gradients.
 
-    As torch.cuda.make_graphed_callables does it, which in torch 2.11 has no way to let other threads go on meanwhile,
+    As torch.cuda.make_graphed_callables does it, which in torch 2.11 has no means to let other threads go on meanwhile,
     such as that which pins the next batch. All on one stream, which the workspaces of libraries belong to.
     """
     stream, pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()

@@ -27,8 +27,8 @@ def memory_growth(limit: int) -> Iterator[None]:
         return
     data = int(_STATM.read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    lowest = min(value for value in (data + limit, soft, hard) if value != resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_DATA, (lowest, hard))
+    new_limit = min(value for value in (data + limit, soft, hard) if value != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_DATA, (new_limit, hard))
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from convmixer.backends.padding import arrays_in_batches
 from convmixer.backends.probabilities import Undo, random_image, undo_for
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.metadata import ModelMetadata, decode
+from convmixer.metadata import ModelMetadata, decode_metadata
 
 SUFFIX = ".mindir"
 
@@ -116,6 +116,6 @@ def _record(path: Path) -> ModelMetadata | None:
     if not side.is_file():
         return None
     try:
-        return decode(side.read_text(encoding="utf-8"))
+        return decode_metadata(side.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{side}: cannot be used: {error}") from None

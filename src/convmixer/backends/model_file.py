@@ -21,7 +21,7 @@ class Chooser(Protocol):
 
 @dataclass(frozen=True)
 class DeviceRequest:
-    """Where the user wants a model to run. `asked`: on the command line, so that it must not be something else.
+    """Where the user wants a model to run. `is_explicit`: on the command line, so that it must not be something else.
 
     `engine`: what runs an ONNX file, onnxruntime or openvino. `output`: which of its outputs holds the logits; None:
     the file decides.

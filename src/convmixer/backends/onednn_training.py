@@ -1,4 +1,4 @@
-"""Training on a CPU without a compiler: the same network, its convolutions put so that oneDNN has a fast way for each.
+"""Training on a CPU without a compiler: the same network, its convolutions put so that oneDNN has a fast path for each.
 
 Channels-last throughout. The pointwise convolution is a matrix product over [N * H * W, D]. For the depthwise one, the
 data gradient is a forward convolution with the turned filter. So is the weight gradient, for which oneDNN has no fast
@@ -33,7 +33,7 @@ def training_forward(model: ConvMixer, images: Tensor) -> Tensor:
         forward = partial(_block, block)
         x = recomputed(block, forward, x) if model.recompute else forward(x)
     # The mean over rows [N, H * W, D] hands its gradient back channels last; that over (2, 3) of x does not, and sends
-    # BatchNorm's backward pass the slow way (96 ms instead of 6 for the example above).
+    # BatchNorm's backward pass the slow path (96 ms instead of 6 for the example above).
     logits: Tensor = model.head(x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))
     return logits
 

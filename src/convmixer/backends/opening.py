@@ -18,7 +18,7 @@ from convmixer.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["onnx", "mindir", "weights"]
+ModelFormat = Literal["onnx", "mindir", "weights"]
 
 # Protobuf: `ir_version`, a small number, and then the tag of another field of ModelProto.
 _ONNX = re.compile(rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42\x72]")
@@ -26,8 +26,8 @@ _ONNX = re.compile(rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42\x72]")
 _MINDIR = re.compile(rb"\x0a.[0-9.]+\x12.MindSpore", re.DOTALL)
 
 
-def detect_format(path: str | os.PathLike[str]) -> Kind:
-    """What kind of model a file holds, by its content, and by its ending where that does not tell."""
+def detect_format(path: str | os.PathLike[str]) -> ModelFormat:
+    """The format of a model file, by its content, and by its ending where that does not tell."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -38,7 +38,7 @@ def detect_format(path: str | os.PathLike[str]) -> Kind:
         return "onnx"
     if _MINDIR.match(head):
         return "mindir"
-    endings: dict[str, Kind] = {".onnx": "onnx", ".mindir": "mindir"}
+    endings: dict[str, ModelFormat] = {".onnx": "onnx", ".mindir": "mindir"}
     return "weights" if path.is_dir() else endings.get(path.suffix.lower(), "weights")
 
 
@@ -59,14 +59,14 @@ def open_model(
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise UserError(f"{path}: is neither a file nor a folder")  # reading a pipe may wait for ever
-    kind = detect_format(path)
-    if kind == "weights":
+    model_format = detect_format(path)
+    if model_format == "weights":
         from convmixer.backends.torch_runtime import open_weights
 
         return open_weights(path, hints, choose, device, autocast, entry)
     if entry is not None:
         raise UserError(f"--entry: names a network of a weight file; {path} is none")
-    if kind == "onnx":
+    if model_format == "onnx":
         try:
             from convmixer.backends.onnx.opening import open_onnx
         except ModuleNotFoundError as error:

@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 
 # The sum of a thousand probabilities in half precision may be off by as much.
 _SUM_TOLERANCE = 1e-2
-# The least that float32 tells from zero: a probability of zero gets a finite logit, about -103.
-_LEAST = float(np.finfo(np.float32).smallest_subnormal)
+# The minimum that float32 tells from zero: a probability of zero gets a finite logit, about -103.
+_MIN_POSITIVE = float(np.finfo(np.float32).smallest_subnormal)
 
 Undo = Callable[[np.ndarray], np.ndarray]
 
@@ -28,7 +28,7 @@ def random_image(preprocessing: Preprocessing) -> np.ndarray:
 def undo_for(path: str, answers: np.ndarray, last_operator: str | None = None) -> Undo | None:
     """What makes logits of a file's answers, as `answers` [N, classes] to some image show it; None: they are logits.
 
-    `last_operator`: the one that they come from, where that is known. What is undone is said.
+    `last_operator`: the one that they come from, where that is known. What is undone is logged.
     """
     if last_operator == "Sigmoid":
         logger.info(f"{path}: ends in a Sigmoid, which is undone: log(p / (1 - p)) of its answers are the logits")
@@ -47,7 +47,7 @@ def are_probabilities(answers: np.ndarray) -> bool:
 
 def from_softmax(probabilities: np.ndarray) -> np.ndarray:
     """Logits whose softmax are `probabilities` [N, classes]: the logarithms. NaN stays NaN."""
-    values = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
+    values = np.log(np.maximum(probabilities.astype(np.float64), _MIN_POSITIVE))
     return values.astype(np.float32)
 
 
@@ -55,5 +55,5 @@ def from_sigmoid(probabilities: np.ndarray) -> np.ndarray:
     """Logits whose sigmoid are `probabilities` [N, classes]: log(p / (1 - p)). NaN stays NaN."""
     values = probabilities.astype(np.float64)
     # float32 has no value between 1 - 6e-8 and 1.
-    odds = np.log(np.maximum(values, _LEAST)) - np.log(np.maximum(1 - values, np.finfo(np.float32).epsneg / 2))
+    odds = np.log(np.maximum(values, _MIN_POSITIVE)) - np.log(np.maximum(1 - values, np.finfo(np.float32).epsneg / 2))
     return odds.astype(np.float32)

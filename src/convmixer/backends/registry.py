@@ -1,4 +1,4 @@
-"""The ways of running a ConvMixer, and to which jobs each applies."""
+"""The backends that run a ConvMixer, and to which workloads each applies."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from convmixer.kernels.limits import reason_against
 from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer
 
-Kind = Literal["eager", "compile", "fused", "openvino"]
+BackendKind = Literal["eager", "compile", "fused", "openvino"]
 
 
 @dataclass(frozen=True)
 class Backend:
-    """`build(model, job, plan)` makes a network that maps images to logits by the model's own parameters.
+    """`build(model, workload, plan)` makes a network that maps images to logits by the model's own parameters.
 
     It may change the memory layout of the model's parameters, never their names, shapes or values. `copies`: a network
     for inference holds a copy of the weights as they are when it is built. `holds_memory`: its network keeps the memory
-    of a whole pass from its first call on. `fallback`: the name of the way to try where this one fails, before plain
-    eager. `takes_plan`: its passes have several forms, and `plan`, the text of a `kernels.plan.Plan`, names them.
+    of a whole pass from its first call on. `fallback`: the name of the backend to try where this one fails, before
+    plain eager. `takes_plan`: its passes have several forms, and `plan`, the text of a `kernels.plan.Plan`, names them.
     """
 
     name: str
-    kind: Kind
+    kind: BackendKind
     applies: Callable[[Workload], bool]
     build: Callable[[ConvMixer, Workload, str], nn.Module]
     holds_memory: bool = False
@@ -50,13 +50,13 @@ class Backend:
         return f"{self.name} [{self.plan}]" if self.plan else self.name
 
     def network(self, model: ConvMixer, workload: Workload) -> nn.Module:
-        """The way's network of a model, which for training is told whether to recompute."""
+        """The backend's network of a model, which for training is told whether to recompute."""
         if workload.training:
             model.recompute = workload.recompute
         return self.build(model, workload, self.plan)
 
     def planned(self, workload: Workload, plan: str) -> Backend:
-        """The way with these forms, if it takes a plan; of the job's own choice is what is kept for the backward pass.
+        """The backend with these forms, if it takes a plan; the workload decides what is kept for the backward pass.
 
         Raises ValueError for a text that is no plan.
         """
@@ -69,13 +69,13 @@ class Backend:
 
 
 def backends_for(workload: Workload) -> list[Backend]:
-    """Those that apply to a job; the first is the one that runs where nothing is measured."""
+    """Those that apply to a workload; the first is the one that runs where nothing is measured."""
     usable = [backend.planned(workload, "") for backend in BACKENDS if backend.applies(workload)]
     return sorted(usable, key=lambda backend: backend.name != default_name(workload))
 
 
 def find_backend(full_name: str, backends: Sequence[Backend], workload: Workload) -> Backend | None:
-    """The one of `ways` that a full name means, with the plan that it says; None where it is not there."""
+    """The one of `backends` that a full name means, with the plan that it says; None where it is not there."""
     name, _, rest = full_name.partition(" [")
     for backend in backends:
         if backend.name == name and (backend.takes_plan or not rest):
@@ -96,7 +96,7 @@ def evaluation_backends(workload: Workload) -> list[Backend]:
 
 
 def default_name(workload: Workload) -> str:
-    """The eager way in the layout that `memory_format` takes to be the faster one."""
+    """The eager backend in the layout that `memory_format` takes to be the faster one."""
     return _EAGER[memory_format(workload.arch.kernel_size, workload.device)]
 
 

@@ -19,18 +19,18 @@ class Runtime(Protocol):
 
 @runtime_checkable
 class Tunable(Protocol):
-    """A runtime that has several ways of running its network."""
+    """A runtime that has several backends for its network."""
 
     def tune(self, images: int, batch_size: int, image_size: int, execution: str) -> None:
-        """Take the way that `execution` (auto or a kind of `execution.ways`) asks for, for a job of so many images."""
+        """Take the backend that `execution` (auto or a `BackendKind`) asks for, for so many images."""
         ...
 
 
 def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execution: str, *, is_explicit: bool) -> None:
-    """Have a runtime take the way of running that `execution` asks for, as `Tunable.tune`.
+    """Have a runtime take the backend that `execution` asks for, as `Tunable.tune`.
 
-    Raises UserError where that is not there, also with an engine that has no ways to choose from, if it was `asked` for
-    on the command line.
+    Raises UserError where that is not there, also with an engine that has no backends to choose from, if it was asked
+    for on the command line (`is_explicit`).
     """
     if isinstance(runtime, Tunable):
         runtime.tune(images, batch_size, image_size, execution)

@@ -53,14 +53,14 @@ class TorchRuntime:
         return out.float().cpu().numpy()
 
     def tune(self, images: int, batch_size: int, image_size: int, execution: Execution) -> None:
-        """Take the way that `execution` asks for; `auto` times the ways where the job outlasts it. Says what it took.
+        """Take the backend that `execution` asks for; `auto` times them where the workload outlasts it. Logs which.
 
         The model's weights must not change from then on.
         """
         assert isinstance(self.model, ConvMixer)
         with self.autocast():
-            kind = self.device.type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+            device_type = self.device.type
+            dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else torch.float32
         workload = Workload(self.model.arch, image_size, batch_size, dtype, False, self.device)
         self.model = choose_network(self.model, workload, images, execution)
 

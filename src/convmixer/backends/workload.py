@@ -1,4 +1,4 @@
-"""What is to be run: all that the choice of a way depends on, but the machine."""
+"""What is to be run: all that the choice of a backend depends on, but the machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from convmixer.arch import Architecture
 
-# Floating point operations a second that decide whether a job is worth tuning; rather low for what such devices do.
+# Floating point operations per second that decide whether a workload is worth tuning; rather low for such devices.
 # A constant and not a measurement: a run and its resumed twin, or two of one length, must decide the same.
 NOMINAL_RATE = {"cpu": 1e11, "cuda": 2e13}
 
@@ -52,7 +52,7 @@ class Workload:
         return replace(self, batch_size=min(self.batch_size, images))
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context that torch's own ways run in for this precision."""
+        """The context that torch's own backends run in for this precision."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)

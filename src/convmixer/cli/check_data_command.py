@@ -12,7 +12,7 @@ from convmixer.config.checks import CheckDataOptions
 from convmixer.config.loading import Command, Resolved
 from convmixer.data.folders import refuse_nested
 from convmixer.data.inspection.html import to_html
-from convmixer.data.inspection.report import Report, inspect, to_record, to_text
+from convmixer.data.inspection.report import DatasetReport, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
 from convmixer.data.sources.cifar10 import FOLDER as CIFAR10_FOLDER
 from convmixer.errors import RUN_FAILED, UserError
@@ -87,7 +87,7 @@ def _output(name: str | None, option: str, data: Sequence[Path]) -> Path | None:
     return path
 
 
-def _write(report: Report, json_file: Path | None, html_file: Path | None) -> None:
+def _write(report: DatasetReport, json_file: Path | None, html_file: Path | None) -> None:
     if json_file is not None:
         _write_text(json_file, json.dumps(to_record(report), indent=1) + "\n")
     if html_file is not None:

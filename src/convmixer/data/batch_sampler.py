@@ -1,6 +1,7 @@
-"""Who is read when: pure functions of the seed and the step, the same on every process and after any resume.
+"""Which images are read when: pure functions of the seed and the step, the same on every process and after any resume.
 
-One permutation of the whole set an epoch; a step takes the next `global_batch` of it, and each process its slice.
+There is one permutation of the whole set per epoch; a step takes the next `global_batch` of it, and each process its
+slice.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ RESAMPLE = {
 _RANDOM = ("bilinear", "bicubic")
 
 _ATTEMPTS = 10
-# Uniform numbers that one training crop uses: four an attempt, and one for the interpolation.
+# Uniform numbers that one training crop uses: four per attempt, and one for the interpolation.
 CROP_DRAWS = 4 * _ATTEMPTS + 1
 
 RATIO = (3 / 4, 4 / 3)
@@ -60,8 +60,8 @@ def random_crop_box(
 ) -> tuple[int, int, int, int]:
     """A random box (left, top, width, height) within an image of `width` x `height` pixels.
 
-    `scale`: bounds of its share of the area, `ratio`: of width to height. Ten attempts, each by four of the `uniforms`
-    [>= 40], then the largest centred box whose ratio is allowed.
+    `scale`: bounds of its fraction of the area, `ratio`: of width to height. Ten attempts, each by four of the
+    `uniforms` [>= 40], then the largest centred box whose ratio is allowed.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for u_area, u_ratio, u_top, u_left in uniforms[: 4 * _ATTEMPTS].reshape(_ATTEMPTS, 4):

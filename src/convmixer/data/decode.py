@@ -15,9 +15,9 @@ from PIL import Image
 
 from convmixer.data.formats.gif import open_gif
 from convmixer.data.formats.jpeg import load_jpeg
-from convmixer.data.formats.kinds import format_at, what_it_is
 from convmixer.data.formats.plugins import open_avif, open_bmp, open_heic, open_webp
 from convmixer.data.formats.png import open_png
+from convmixer.data.formats.signatures import detect_format, why_not_read
 from convmixer.data.formats.tiff import open_tiff
 from convmixer.data.limits import MAX_PIXELS, BadImage, strips
 
@@ -48,7 +48,7 @@ _UPRIGHT = {
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(
+def decode_image(
     encoded: bytes | np.ndarray, *, channels: int = 3, exif: bool = False, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """An image in mode RGB (`channels` 3) or L (`channels` 1).
@@ -68,9 +68,9 @@ def decode(
 
 def load_frame(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
     """The first frame as its file has it, decoded, and its EXIF orientation (1, upright, where it has none)."""
-    name, start = format_at(encoded)
+    name, start = detect_format(encoded)
     if name not in OPENERS:
-        raise BadImage(what_it_is(encoded))
+        raise BadImage(why_not_read(encoded))
     try:
         image, orientation = OPENERS[name](encoded, start, max_pixels)
         image.load()

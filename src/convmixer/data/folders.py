@@ -1,4 +1,4 @@
-"""Image files on disk: a folder with one folder a class, or a plain list of files. Nothing is ever written there."""
+"""Image files on disk: a folder with one folder per class, or a plain list of files. Nothing is ever written there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from convmixer.data.classes import ClassMap, composed
-from convmixer.data.formats.kinds import EXTENSIONS, FORMAT_OF_EXTENSION, REMEDIES
+from convmixer.data.formats.signatures import EXTENSIONS, FORMAT_OF_EXTENSION, REMEDIES
 from convmixer.data.image_file import read_image_file
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.printable import printable
@@ -23,7 +23,8 @@ BESIDE = "beside the class folders"
 DOTTED = "name begins with a dot"
 OUTPUT = "folder of a run"
 
-# Folders that a run makes are called so (runs.py): they must not become a class where --data_url is the current folder.
+# Folders that a run makes are called so (`runs.folders`): they must not become a class where --data_url is the current
+# folder.
 _RUN = re.compile(r"\d\d-\d\d-\d\d_\d{6}(-\d+)?_convmixer_\d+_\d+.*")
 _NAMES_SHOWN = 6  # of a list in a message
 
@@ -68,7 +69,7 @@ class ClassFolder:
 
 
 def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> Files:
-    """The images of `folder`, which has one folder a class, in sorted order; files deeper down count to their class.
+    """The images of `folder`, which has one folder per class, in sorted order; files deeper down count to their class.
 
     `option`: what the user sets this folder with. `classes`: those of the training set, where this is another split;
     labels then are theirs, by name. Raises UserError where the folder is missing or not laid out so.
@@ -143,14 +144,14 @@ def why_ignored(path: str) -> str:
 
 def ignored_line(ignored: Mapping[str, int], images: str) -> str:
     """A line that tells what is ignored beside `images`, and how to have those read that can be."""
-    most = Counter(ignored).most_common()
-    kinds = ", ".join(f"{printable(why)} {count}" for why, count in most[:_NAMES_SHOWN])
-    kinds += " ..." if len(most) > _NAMES_SHOWN else ""
-    formats = dict.fromkeys(FORMAT_OF_EXTENSION.get(why, "") for why, _ in most)
+    counts = Counter(ignored).most_common()
+    shown = ", ".join(f"{printable(why)} {count}" for why, count in counts[:_NAMES_SHOWN])
+    shown += " ..." if len(counts) > _NAMES_SHOWN else ""
+    formats = dict.fromkeys(FORMAT_OF_EXTENSION.get(why, "") for why, _ in counts)
     remedies = "".join(f"; {REMEDIES[name]}" for name in formats if name in REMEDIES)
     total = sum(ignored.values())
     files, are = ("file", "is") if total == 1 else ("files", "are")
-    return f"{total} other {files} beside {images} {are} ignored: {kinds}{remedies}"
+    return f"{total} other {files} beside {images} {are} ignored: {shown}{remedies}"
 
 
 def _shortened(names: Sequence[str]) -> str:
@@ -167,10 +168,10 @@ def class_folders(folder: Path, option: str) -> tuple[list[ClassFolder], Counter
     if not folder.is_dir():
         raise UserError(f"{option}: there is no folder {folder}")
     with os.scandir(folder) as entries:
-        kinds = {entry.name: _is_folder(entry) and not entry.name.startswith(".") for entry in entries}
+        are_classes = {entry.name: _is_folder(entry) and not entry.name.startswith(".") for entry in entries}
     ignored: Counter[str] = Counter()
     classes: dict[str, ClassFolder] = {}
-    for name in sorted(name for name, is_class in kinds.items() if is_class):
+    for name in sorted(name for name, is_class in are_classes.items() if is_class):
         if _RUN.fullmatch(name):
             ignored[OUTPUT] += 1
             continue
@@ -188,7 +189,7 @@ def class_folders(folder: Path, option: str) -> tuple[list[ClassFolder], Counter
         found.images += images
     if not classes:
         raise UserError(f"{option}: {folder} holds no folders of classes; expected {folder}/<class>/<image>")
-    if beside := sum(not is_class for is_class in kinds.values()):
+    if beside := sum(not is_class for is_class in are_classes.values()):
         ignored[BESIDE] = beside
     return [classes[name] for name in sorted(classes)], ignored
 
@@ -211,7 +212,7 @@ def _files_in(folder: Path) -> list[str]:
 
 def files_below(folder: str | Path) -> Iterator[str]:
     """Paths of the files in `folder` and below it, in sorted order; folders of runs, and those with a dot in front, are
-    not entered and told as if they were files.
+    not entered but listed as if they were files.
 
     Links to folders are followed, once each.
     """

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from convmixer.data.formats.kinds import HEAD, format_at, what_it_is
+from convmixer.data.formats.signatures import HEAD, detect_format, why_not_read
 from convmixer.data.limits import MAX_BYTES, BadImage
 
 # A network file system that lost its server's answer, or whose file was replaced, often has it the next time.
@@ -35,7 +35,7 @@ def _read(path: str) -> bytes:
     with open(path, "rb", buffering=0) as file:  # a buffer would be joined with the rest: twice the file in memory
         if about.st_size > _SMALL:
             head = file.read(HEAD)
-            if not format_at(head)[0]:
-                raise BadImage(what_it_is(head))
+            if not detect_format(head)[0]:
+                raise BadImage(why_not_read(head))
             file.seek(0)
         return file.readall()

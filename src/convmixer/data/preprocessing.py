@@ -1,4 +1,4 @@
-"""How an image becomes the network's input: one record, kept with the weights, used by every way of running them."""
+"""How an image becomes the network's input: one record, kept with the weights, used by every backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"
 class Preprocessing:
     """Evaluation: shorter side to floor(size / crop_pct), centre crop of size x size, then (x / 255 - mean) / std.
 
-    `mean` and `std` have one value a channel; one channel means that images are read as grey. `exif`: turn the image
+    `mean` and `std` have one value per channel; one channel means that images are read as grey. `exif`: turn the image
     as its EXIF orientation says.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from convmixer.data.crops import CROP_DRAWS, RATIO, eval_crop, train_crop
-from convmixer.data.decode import decode
+from convmixer.data.decode import decode_image
 from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source, in_memory_images
@@ -43,7 +43,7 @@ def read_batches(
 ) -> Iterator[Batch]:
     """The evaluation crops of a source, or of its `indices`, in order; `threads` decode up to `ahead` batches before.
 
-    With no threads all is done in the caller's. Images that cannot be decoded are told in `Batch.bad`.
+    With no threads all is done in the caller's. Images that cannot be decoded are listed in `Batch.bad`.
     """
     order = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
     size = preprocessing.size
@@ -89,7 +89,8 @@ def read_batches(
 class TrainReader:
     """Random crops of a source, each a pure function of (seed, epoch, index); it has no state and can be pickled.
 
-    `min_crop`: least share of the area; `ratio`: bounds of width to height; `interpolation`: as `train_crop` has it.
+    `min_crop`: minimum fraction of the area; `ratio`: bounds of width to height; `interpolation`: as `train_crop` has
+    it.
     """
 
     source: Source
@@ -103,8 +104,8 @@ class TrainReader:
     def read(self, epoch: int, index: int) -> tuple[np.ndarray, int, int, tuple[int, str] | None]:
         """(crop uint8 [size, size, C], its label, the index that it comes from, the bad image that it stands for).
 
-        A bad image is replaced by another, the same one every time, and told as (index, reason). A replacement that
-        is bad too is told when its own turn comes. Raises UserError when no replacement can be decoded.
+        A bad image is replaced by another, the same one every time, and reported as (index, reason). A replacement that
+        is bad too is reported when its own turn comes. Raises UserError when no replacement can be decoded.
         """
         draws = uniforms(CROP_DRAWS, Stream.CROP, self.seed, epoch, index)
         actual, bad = index, None
@@ -133,7 +134,7 @@ class TrainReader:
 def read_image(source: Source, index: int, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The whole image in the channels and the orientation of `preprocessing`; call it within `only_this_image`."""
     encoded = source.read(index)
-    return decode(encoded, channels=preprocessing.channels, exif=preprocessing.exif, max_pixels=max_pixels)
+    return decode_image(encoded, channels=preprocessing.channels, exif=preprocessing.exif, max_pixels=max_pixels)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The splits of a data set, opened by the name of its kind (`data.sources`) and labelled for a model."""
+"""The splits of a data set, opened by the name of its source (`data.sources`) and labelled for a model."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def open_split(
     limit: int | None = None,
     seed: int = 0,
 ) -> Source:
-    """A split of a data set of the kind `set_name`, in any case.
+    """A split of the data set `set_name`, in any case of its letters.
 
     `split_dir`: the folder below `data_url` of a set that has folders. `classes`: those that labels count in, where the
     training set or the weights have fixed them. `limit`: so many images, drawn by `seed`, in their old order. Raises
-    UserError for a kind or folder that is not there, or that is not as it should be.
+    UserError for a set or folder that is not there, or that is not as it should be.
     """
-    kind, known = set_name.lower(), names_in(SOURCES)
-    if kind not in known:
+    name, known = set_name.lower(), names_in(SOURCES)
+    if name not in known:
         raise UserError(f"--set: {set_name!r} is none of {', '.join(known)}")
-    source: Source = module_of(SOURCES, kind).open_source(data_url, split_dir, train=train, classes=classes)
+    source: Source = module_of(SOURCES, name).open_source(data_url, split_dir, train=train, classes=classes)
     if classes is not None and classes != source.classes:
-        raise UserError(f"--set: the classes of {kind} are not those that were trained on", exit_code=RUN_FAILED)
+        raise UserError(f"--set: the classes of {name} are not those that were trained on", exit_code=RUN_FAILED)
     return source if limit is None else seeded_subset(source, limit, seed)
 
 
 def open_unnamed(outputs: int, opener: Callable[[ClassMap | None], Source], say: Callable[[str], None]) -> Source:
     """What `opener` gives, labelled for a model of so many outputs that names no classes, which `say` is told.
 
-    Labels are the sorted names' places, but for classes named 0 ... n-1 these numbers.
+    Labels are the positions of the sorted names, but for classes named 0 ... n-1 these numbers.
     """
     source = opener(None)
     order = numbered(source.classes) if len(source.classes) == outputs else None

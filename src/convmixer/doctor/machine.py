@@ -19,12 +19,12 @@ from convmixer.machine import text_of, usable_cores
 
 GIB = 1 << 30
 _OLDEST_PYTHON = (3, 11)
-_LEAST_MEMORY = 2 * GIB
+_MIN_MEMORY = 2 * GIB
 # Eight loader processes with two batches of 128 crops of 224 x 224 each want about 0.3 GiB.
-_LEAST_SHARED_MEMORY = GIB // 2
+_MIN_SHARED_MEMORY = GIB // 2
 # A checkpoint of convmixer_768_32 with averaged weights has 0.34 GiB, and ten are kept.
-_WANTED_DISK, _LEAST_DISK = 4 * GIB, GIB // 4
-_LEAST_SPEED = 50 * 2**20  # bytes a second
+_WANTED_DISK, _MIN_DISK = 4 * GIB, GIB // 4
+_MIN_SPEED = 50 * 2**20  # bytes a second
 _TRIAL = 64 * 2**20  # bytes written to measure the disk
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
@@ -104,7 +104,7 @@ def memory() -> CheckResult:
     if limit.isdigit() and used.isdigit() and int(limit) < total:
         total, free = int(limit), min(free, int(limit) - int(used))
     found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
-    if free < _LEAST_MEMORY:
+    if free < _MIN_MEMORY:
         return CheckResult(
             "memory", "warning", found, "end other programs, or take a smaller batch_size and fewer workers (-j)"
         )
@@ -119,7 +119,7 @@ def shared_memory(folder: str = "/dev/shm") -> CheckResult:
         )
     usage = shutil.disk_usage(folder)
     found = f"{folder}: {usage.free / GIB:.2f} of {usage.total / GIB:.2f} GiB free"
-    if usage.free < _LEAST_SHARED_MEMORY:
+    if usage.free < _MIN_SHARED_MEMORY:
         fix = f"start the container with --shm-size=8g, or: mount -o remount,size=8g {folder}, or train with -j 0"
         return CheckResult("shared memory", "warning", found, fix)
     return CheckResult("shared memory", "ok", found)
@@ -139,7 +139,7 @@ def disks(folders: Sequence[str]) -> Iterator[CheckResult]:
 def _disk(place: Path, named: str) -> CheckResult:
     name, free = "disk", shutil.disk_usage(place).free
     room = f"{place}: {free / GIB:.1f} GiB free"
-    if free < _LEAST_DISK:
+    if free < _MIN_DISK:
         return CheckResult(name, "error", room, f"make room there, or put {named} elsewhere")
     try:
         speed = _write_speed(place)
@@ -149,7 +149,7 @@ def _disk(place: Path, named: str) -> CheckResult:
     found = f"{room}, writes {speed / 2**20:.0f} MiB/s"
     if free < _WANTED_DISK:
         return CheckResult(name, "warning", found, "make room, or keep fewer checkpoints (ckpt_keep_num)")
-    if speed < _LEAST_SPEED:
+    if speed < _MIN_SPEED:
         return CheckResult(name, "warning", found, f"put {named} on a faster disk, or save less often")
     return CheckResult(name, "ok", found)
 

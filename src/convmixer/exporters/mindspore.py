@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from convmixer.backends.mindspore_runtime import import_mindspore, side_file
 from convmixer.errors import UserError, first_line
-from convmixer.metadata import ModelMetadata, encode
+from convmixer.metadata import ModelMetadata, encode_metadata
 from convmixer.model import ConvMixer
 from convmixer.weights.layouts import from_native
 
@@ -32,7 +32,7 @@ def export_mindspore(
         reason = first_line(error)
         raise UserError(f"{file_format}: MindSpore refuses the export: {reason}") from None
     record = side_file(path)
-    record.write_text(encode(metadata) + "\n", encoding="utf-8")
+    record.write_text(encode_metadata(metadata) + "\n", encoding="utf-8")
     # MindSpore lets nobody but the owner read its file.
     path.chmod(record.stat().st_mode)
 

@@ -16,7 +16,7 @@ from convmixer import __version__
 from convmixer.errors import UserError, first_line
 from convmixer.exporters.preprocess import NORMALISED, preprocessing_graph
 from convmixer.exporters.quantise import quantise
-from convmixer.metadata import KEY, ModelMetadata, encode
+from convmixer.metadata import KEY, ModelMetadata, encode_metadata
 from convmixer.model import ConvMixer
 
 INPUT, OUTPUT = "input", "logits"
@@ -125,7 +125,7 @@ def _describe(proto: onnx.ModelProto, metadata: ModelMetadata) -> None:
         del item.metadata_props[:]
         item.doc_string = ""
     del proto.metadata_props[:]
-    proto.metadata_props.add(key=KEY, value=encode(metadata))
+    proto.metadata_props.add(key=KEY, value=encode_metadata(metadata))
     proto.producer_name, proto.producer_version = "convmixer", __version__
     graph.name = metadata.architecture.name
     # Merging names a domain twice.

@@ -71,7 +71,7 @@ def preprocessing_graph(preprocessing: Preprocessing, opset: int = RESIZE_OPSET)
     return model
 
 
-def largest_difference(preprocessing: Preprocessing, source: Source, max_pixels: int = MAX_PIXELS) -> float:
+def max_difference(preprocessing: Preprocessing, source: Source, max_pixels: int = MAX_PIXELS) -> float:
     """Largest difference of the graph's crops of whole images from the host's, in levels of 0 to 255."""
     graph = preprocessing_graph(preprocessing)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])

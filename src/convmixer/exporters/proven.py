@@ -156,9 +156,9 @@ def _parity(model: ConvMixer, metadata: ModelMetadata, path: Path, batches: list
 
 def _check_preprocessing(metadata: ModelMetadata, source: Source, max_pixels: int) -> float:
     """Largest difference of the graph's own preprocessing, in levels. Raises UserError (exit 1) above one."""
-    from convmixer.exporters.preprocess import largest_difference
+    from convmixer.exporters.preprocess import max_difference
 
-    levels = largest_difference(metadata.known_preprocessing, source, max_pixels)
+    levels = max_difference(metadata.known_preprocessing, source, max_pixels)
     logger.info(f"the graph's own preprocessing differs by at most {levels:.3g} of 255 levels")
     if levels > 1.01:
         raise UserError("--embed_preprocess: the graph's crops differ by more than a level", exit_code=RUN_FAILED)

@@ -20,7 +20,7 @@ from convmixer.training.signals import Interrupted
 
 logger = logging.getLogger(__name__)
 
-MOST_NAMED = 5  # of the images that cannot be read
+MAX_NAMED = 5  # of the images that cannot be read
 
 
 class Evaluator:
@@ -79,5 +79,5 @@ class Evaluator:
         new = [(index, reason) for index, reason in total.bad if index not in self._named]
         self._named.update(index for index, _ in new)
         if processes.is_first:
-            name_unreadable(new, total, val, MOST_NAMED)
+            name_unreadable(new, total, val, MAX_NAMED)
         return total

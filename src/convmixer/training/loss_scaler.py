@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ScalingMode = Literal["none", "fixed", "dynamic"]
 
 # Below this the gradients are not too large for fp16: they are not finite at any scale.
-SMALLEST_SCALE = 2.0**-14
+MIN_SCALE = 2.0**-14
 
 
 class LossScaler:
@@ -103,7 +103,7 @@ class LossScaler:
         self._grad_scaler.step(optimizer)
         self._grad_scaler.update()
         before, self.value = self.value, self._grad_scaler.get_scale()
-        if self.value < SMALLEST_SCALE:
+        if self.value < MIN_SCALE:
             raise UserError(
                 f"the loss scale fell to {self.value:g}: the gradients are not finite at any scale; "
                 "lower base_lr, or use amp_level: O0 or amp_dtype: bf16.",

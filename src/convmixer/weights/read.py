@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 
 from convmixer.arch import Activation, Architecture, Shape
 from convmixer.data.classes import ClassMap
-from convmixer.data.formats.kinds import format_at
+from convmixer.data.formats.signatures import detect_format
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.metadata import KEY, decode
+from convmixer.metadata import KEY, decode_metadata
 from convmixer.weights.entries import TENSORS_MAX, choose
 from convmixer.weights.folder import INDEX, file_of_folder, read_shards
 from convmixer.weights.hub_config import read_hub_config
@@ -111,7 +111,7 @@ def _read(path: Path, entry: str | None) -> WeightFile:
     if own is None:
         return _described_by_config(WeightFile(state, shape, None, None, None, source, path, metadata))
     try:
-        said = decode(str(own), seal_with(content))
+        said = decode_metadata(str(own), seal_with(content))
     except ValueError as error:
         raise UserError(f"{path}: a damaged weight file: {error}.") from None
     if Shape.of(said.architecture) != shape:
@@ -172,7 +172,7 @@ def _read_safetensors(path: Path, header: int) -> tuple[dict[str, torch.Tensor],
 def _kind(head: bytes, size: int) -> str:
     if not size:
         return "an empty file"
-    image, _ = format_at(head)
+    image, _ = detect_format(head)
     if image:
         return f"a {image} image"
     for pattern, name in _OTHER_FILES:

@@ -15,7 +15,7 @@ from convmixer.arch import Architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.metadata import KEY, ModelMetadata, encode
+from convmixer.metadata import KEY, ModelMetadata, encode_metadata
 from convmixer.runs.durable import write_file
 from convmixer.weights.layouts import Layout, from_native
 from convmixer.weights.mindspore_ckpt import encode_checkpoint
@@ -40,7 +40,7 @@ def write_weights(
     tensors = _renamed(_on_cpu(state), layout, architecture)
     record = ModelMetadata(architecture, classes, preprocessing, extra or {})
     # A single key: safetensors writes several in an order of its own, which would make equal files differ.
-    metadata = {KEY: encode(record, seal_with(tensors))}
+    metadata = {KEY: encode_metadata(record, seal_with(tensors))}
     if layout == "timm":
         metadata["format"] = "pt"  # transformers, which loads timm's files too, asks for it
     _replace(Path(path), safetensors.torch.save(tensors, metadata))

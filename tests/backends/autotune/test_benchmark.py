@@ -1,4 +1,4 @@
-"""The clock: rounds, who is timed on, and the bound after which no further way is begun."""
+"""The clock: rounds, who is timed on, and the bound after which no further backend is begun."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from convmixer.backends.workload import Workload
 from convmixer.model import ConvMixer
 
 Make = Callable[..., ConvMixer]
-MakeJob = Callable[..., Workload]
+MakeWorkload = Callable[..., Workload]
 LONG = 10**9
 
 
@@ -52,23 +52,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_rounds_that_others_disturb_decide_nothing(clock: Clock, small_model: Make, job_of: MakeJob) -> None:
+def test_rounds_that_others_disturb_decide_nothing(clock: Clock, small_model: Make, workload_of: MakeWorkload) -> None:
     # No time at all is left after the first round; there are three all the same.
-    found = timed(clock, job_of(small_model()), 0.0, disturbed=(9.0, 1.0, 5.0), steady=(1.2,))
+    found = timed(clock, workload_of(small_model()), 0.0, disturbed=(9.0, 1.0, 5.0), steady=(1.2,))
     assert found == pytest.approx({"disturbed": 1.0, "steady": 1.2})
     assert clock.calls == ["disturbed", "steady"] * 3
 
 
-def test_time_goes_to_those_that_may_win(clock: Clock, small_model: Make, job_of: MakeJob) -> None:
-    found = timed(clock, job_of(small_model()), 30.0, fast=(1.0,), close=(1.4,), behind=(1.6,))
+def test_time_goes_to_those_that_may_win(clock: Clock, small_model: Make, workload_of: MakeWorkload) -> None:
+    found = timed(clock, workload_of(small_model()), 30.0, fast=(1.0,), close=(1.4,), behind=(1.6,))
     assert found == pytest.approx({"fast": 1.0, "close": 1.4, "behind": 1.6})
     counts = {name: clock.calls.count(name) for name in found}
     assert counts["behind"] == 2
     assert counts["fast"] == counts["close"] == 9
 
 
-def test_no_way_is_begun_after_the_bound(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch, clock: Clock
+def test_no_backend_is_begun_after_the_bound(
+    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     built: list[str] = []
 
@@ -95,16 +95,16 @@ def test_no_way_is_begun_after_the_bound(
     monkeypatch.setattr(backends, "BACKENDS", (eager, slow("first"), slow("second"), slow("third")))
     monkeypatch.setattr(choose, "has_bf16_units", lambda: False)
     model, said = small_model(), []
-    choose_backend(model, job_of(model), LONG, say=said.append)
+    choose_backend(model, workload_of(model), LONG, say=said.append)
     # Each is built twice, for the check and for the timing: the third would begin at 400 s.
     assert built == ["first", "first", "second", "second"]
     assert "execution: not measured, 300 s were over: third" in said
     # Nothing of it is kept, so that it is tried when the time allows it.
-    assert sorted(choose.cache.load(job_of(model))) == ["eager, channels_last", "first", "second"]
+    assert sorted(choose.cache.load(workload_of(model))) == ["eager, channels_last", "first", "second"]
 
 
 def test_an_evaluation_takes_what_pays_each_time(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch
+    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
     copying = Backend("copying", "fused", lambda workload: True, lambda model, workload, plan: model, copies=True)
@@ -116,14 +116,14 @@ def test_an_evaluation_takes_what_pays_each_time(
         tried.append([backend.full_name for backend in backends])
         return {backend.full_name: timings[backend.full_name] for backend in backends}
 
-    monkeypatch.setattr(choose, "measure", fake)
+    monkeypatch.setattr(choose, "benchmark", fake)
     monkeypatch.setattr(choose, "OUTLASTS", 0.0)
     model = small_model()
 
     def chosen(images: int, times: int, *offered: Backend, execution: Any = "auto") -> str:
         monkeypatch.setattr(backends, "BACKENDS", (eager, compiled, *offered))
         monkeypatch.setattr(choose.cache, "load", lambda workload: {})
-        return choose_evaluation_backend(model, job_of(model), images, times, execution, lambda _: None)
+        return choose_evaluation_backend(model, workload_of(model), images, times, execution, lambda _: None)
 
     # A copy costs 5 s each time and wins 0.1 s an image.
     assert chosen(49, 1000, copying) == "eager"

@@ -15,7 +15,7 @@ from convmixer.arch import parse_arch
 from convmixer.backends import registry as backends
 from convmixer.backends import workload as workload
 from convmixer.backends.autotune import cache, choose
-from convmixer.backends.autotune.benchmark import Timing, measure
+from convmixer.backends.autotune.benchmark import Timing, benchmark
 from convmixer.backends.autotune.choose import build_network, choose_backend, choose_network
 from convmixer.backends.registry import Backend, backends_for, default_name
 from convmixer.backends.workload import Workload
@@ -24,7 +24,7 @@ from convmixer.model import ConvMixer
 
 LONG = 10**9
 Make = Callable[..., ConvMixer]
-MakeJob = Callable[..., Workload]
+MakeWorkload = Callable[..., Workload]
 
 
 class Scaled(nn.Module):
@@ -61,7 +61,7 @@ def _processor_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets the ways that there are."""
+    """Sets the backends that there are."""
     return lambda *offered: monkeypatch.setattr(backends, "BACKENDS", offered)
 
 
@@ -70,21 +70,21 @@ def timings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Timing]]:
     """Measured times that the test lays down, in place of the clock; `measured` lists what was asked for."""
     laid_down: dict[str, Timing] = {}
     monkeypatch.setattr(
-        choose, "measure", lambda backends, *_: {backend.name: laid_down[backend.name] for backend in backends}
+        choose, "benchmark", lambda backends, *_: {backend.name: laid_down[backend.name] for backend in backends}
     )
     return laid_down
 
 
-def test_a_wrong_answer_is_refused_and_said(small_model: Make, job_of: MakeJob) -> None:
+def test_a_wrong_answer_is_refused_and_said(small_model: Make, workload_of: MakeWorkload) -> None:
     model = small_model()
-    found = measure([EAGER, RIGHT, WRONG, NOT_A_NUMBER], model, job_of(model), 0.0)
+    found = benchmark([EAGER, RIGHT, WRONG, NOT_A_NUMBER], model, workload_of(model), 0.0)
     assert [found[name].failure for name in ("eager, channels_last", "right")] == [None, None]
     assert found["wrong"].failure == "its logits are 1.0e-02 off, 1.0e-04 is allowed"
     assert "nan off" in found["nan"].failure
     assert found["wrong"].total(1) == float("inf")
 
 
-def test_wrong_gradients_are_refused(small_model: Make, job_of: MakeJob) -> None:
+def test_wrong_gradients_are_refused(small_model: Make, workload_of: MakeWorkload) -> None:
     class HalfGradient(nn.Module):
         def __init__(self, model: ConvMixer) -> None:
             super().__init__()
@@ -96,36 +96,38 @@ def test_wrong_gradients_are_refused(small_model: Make, job_of: MakeJob) -> None
 
     model = small_model().train()
     half = backend("half", HalfGradient)
-    found = measure([EAGER, RIGHT, half], model, job_of(model, training=True), 0.0)
+    found = benchmark([EAGER, RIGHT, half], model, workload_of(model, training=True), 0.0)
     assert found["right"].failure is None
     assert found["half"].failure == "its gradients are 5.0e-01 off, 2.0e-02 is allowed"
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_our_ways_on_the_cpu_are_right(small_model: Make, job_of: MakeJob, training: bool, dtype: torch.dtype) -> None:
+def test_our_backends_on_the_cpu_are_right(
+    small_model: Make, workload_of: MakeWorkload, training: bool, dtype: torch.dtype
+) -> None:
     model = small_model(kernel_size=3).train(training)
-    task = job_of(model, training=training, dtype=dtype)
+    task = workload_of(model, training=training, dtype=dtype)
     offered = [one for one in backends_for(task) if one.kind != "compile"]
     kinds = [one.kind for one in offered]
     assert kinds[:3] == ["eager", "eager", "fused"]
     # OpenVINO is offered where it is installed, in bf16 where the processor has it.
     assert set(kinds[3:]) <= (set() if training else {"openvino"})
-    found = measure(offered, model, task, 0.0)
+    found = benchmark(offered, model, task, 0.0)
     assert {name: timing.failure for name, timing in found.items()} == {one.name: None for one in offered}
 
 
-def test_measuring_leaves_the_model_as_it_is(small_model: Make, job_of: MakeJob) -> None:
+def test_measuring_leaves_the_model_as_it_is(small_model: Make, workload_of: MakeWorkload) -> None:
     model = small_model().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    measure(backends_for(job_of(model, training=True))[:3], model, job_of(model, training=True), 0.0)
+    benchmark(backends_for(workload_of(model, training=True))[:3], model, workload_of(model, training=True), 0.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training
     assert model.stem.conv.weight.is_contiguous()
 
 
-def test_a_long_job_takes_the_fastest_right_way(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], timings: dict[str, Timing]
+def test_a_long_workload_takes_the_fastest_right_backend(
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], timings: dict[str, Timing]
 ) -> None:
     offer(EAGER, RIGHT, WRONG, BROKEN)
     timings |= {
@@ -135,9 +137,9 @@ def test_a_long_job_takes_the_fastest_right_way(
         "broken": Timing(failure="RuntimeError: no C++ compiler"),
     }
     model, said = small_model(), []
-    assert choose_backend(model, job_of(model), LONG, say=said.append) == "right"
+    assert choose_backend(model, workload_of(model), LONG, say=said.append) == "right"
     assert said == [
-        "execution: timing 4 ways of running the network",
+        "execution: timing 4 backends",
         "execution: not wrong: its logits are 1.0e-02 off, 1.0e-04 is allowed",
         "execution: not broken: RuntimeError: no C++ compiler",
         "execution: right, 4.0 times eager (20 img/s)",
@@ -146,7 +148,7 @@ def test_a_long_job_takes_the_fastest_right_way(
 
 def test_bf16_is_offered_and_said(
     small_model: Make,
-    job_of: MakeJob,
+    workload_of: MakeWorkload,
     offer: Callable[..., None],
     timings: dict[str, Timing],
     monkeypatch: pytest.MonkeyPatch,
@@ -155,33 +157,33 @@ def test_bf16_is_offered_and_said(
     offer(EAGER, RIGHT)
     timings |= {EAGER.name: Timing(0.2, 0.1), "right": Timing(0.1, 0.1)}
     model, in_fp32, in_bf16 = small_model(), [], []
-    choose_backend(model, job_of(model), LONG, say=in_fp32.append)
-    choose_backend(model, job_of(model, dtype=torch.bfloat16), LONG, say=in_bf16.append)
+    choose_backend(model, workload_of(model), LONG, say=in_fp32.append)
+    choose_backend(model, workload_of(model, dtype=torch.bfloat16), LONG, say=in_bf16.append)
     assert in_fp32[-1] == "execution: this processor has matrix units for bf16; --amp_level O1 uses them"
     assert in_bf16[-1] == "execution: right in bf16, 2.0 times eager (10 img/s)"
 
 
 def test_building_counts(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], timings: dict[str, Timing]
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], timings: dict[str, Timing]
 ) -> None:
     offer(EAGER, RIGHT)
     timings |= {EAGER.name: Timing(1e-6, 0.0), "right": Timing(0.9e-6, 1000.0)}
     model = small_model()
     # A tenth of a microsecond is won with every image: the thousand seconds come back after 10^10 of them.
-    assert choose_backend(model, job_of(model), 9 * 10**9) == EAGER.name
-    assert choose_backend(model, job_of(model), 11 * 10**9) == "right"
+    assert choose_backend(model, workload_of(model), 9 * 10**9) == EAGER.name
+    assert choose_backend(model, workload_of(model), 11 * 10**9) == "right"
 
 
-def test_short_jobs_are_not_measured(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_short_workloads_are_not_measured(
+    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("a short job was measured")
+        raise AssertionError("a short workload was measured")
 
-    monkeypatch.setattr(choose, "measure", never)
+    monkeypatch.setattr(choose, "benchmark", never)
     model, said = small_model(), []
-    assert choose_network(model, job_of(model), 1, say=said.append) is model
-    big = replace(job_of(model), arch=small_model("convmixer_64_4").arch, image_size=32)
+    assert choose_network(model, workload_of(model), 1, say=said.append) is model
+    big = replace(workload_of(model), arch=small_model("convmixer_64_4").arch, image_size=32)
     assert choose_backend(model, big, 500, say=said.append) == default_name(big)
     assert said == []
     assert not (tmp_path / "cache").exists()
@@ -196,8 +198,8 @@ def test_operations_of_an_image_by_hand() -> None:
     assert task.nominal_seconds(100) == pytest.approx(41.3522, rel=1e-5)
 
 
-def test_compile_is_tried_for_very_long_jobs_only(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_compile_is_tried_for_very_long_workloads_only(
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[list[str]] = []
 
@@ -205,23 +207,25 @@ def test_compile_is_tried_for_very_long_jobs_only(
         tried.append([backend.name for backend in backends])
         return {backend.name: Timing(1.0, 1.0) for backend in backends}
 
-    monkeypatch.setattr(choose, "measure", fake)
+    monkeypatch.setattr(choose, "benchmark", fake)
     offer(EAGER, RIGHT, backend("compiled", lambda model: model, "compile"))
     model = small_model()
-    task = job_of(model)
+    task = workload_of(model)
     minute = int(60 / task.nominal_seconds(1))
     choose_backend(model, task, 2 * minute)
     choose_backend(model, task, 60 * minute)
     assert tried == [[EAGER.name, "right"], [EAGER.name, "right", "compiled"]]
 
 
-def test_times_are_kept_and_used_again(small_model: Make, job_of: MakeJob, offer: Callable[..., None]) -> None:
+def test_times_are_kept_and_used_again(
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
+) -> None:
     offer(EAGER, RIGHT)
     model = small_model()
     first, second = [], []
-    name = choose_backend(model, job_of(model), LONG, say=first.append)
-    assert choose_backend(model, job_of(model), LONG, say=second.append) == name
-    assert first[0] == "execution: timing 2 ways of running the network"
+    name = choose_backend(model, workload_of(model), LONG, say=first.append)
+    assert choose_backend(model, workload_of(model), LONG, say=second.append) == name
+    assert first[0] == "execution: timing 2 backends"
     assert second == first[-1:]
     (path,) = cache.cache_folder().glob("*.json")
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -232,25 +236,27 @@ def test_times_are_kept_and_used_again(small_model: Make, job_of: MakeJob, offer
 @pytest.mark.parametrize(
     "change", [{"batch_size": 3}, {"dtype": torch.bfloat16}, {"training": True}, {"image_size": 8}]
 )
-def test_another_job_is_measured_anew(small_model: Make, job_of: MakeJob, change: dict[str, object]) -> None:
-    task = job_of(small_model())
+def test_another_workload_is_measured_anew(
+    small_model: Make, workload_of: MakeWorkload, change: dict[str, object]
+) -> None:
+    task = workload_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0)})
     assert cache.load(task) == {"right": Timing(0.5, 1.0)}
     assert cache.load(replace(task, **change)) == {}
 
 
 def test_another_version_of_torch_is_measured_anew(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch
+    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = job_of(small_model())
+    task = workload_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0)})
     monkeypatch.setattr(torch, "__version__", "9.9.9")
     assert cache.load(task) == {}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"job": 1}', '{"job": {}, "ways": 3}'])
-def test_a_damaged_cache_is_no_cache(small_model: Make, job_of: MakeJob, content: str) -> None:
-    task = job_of(small_model())
+def test_a_damaged_cache_is_no_cache(small_model: Make, workload_of: MakeWorkload, content: str) -> None:
+    task = workload_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0), "broken": Timing(failure="RuntimeError: no")})
     (path,) = cache.cache_folder().glob("*.json")
     path.write_text(content, encoding="utf-8")
@@ -258,20 +264,20 @@ def test_a_damaged_cache_is_no_cache(small_model: Make, job_of: MakeJob, content
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    cache.save(job_of(small_model()), {"right": Timing(0.5, 1.0)})
-    assert cache.load(job_of(small_model())) == {}
+    cache.save(workload_of(small_model()), {"right": Timing(0.5, 1.0)})
+    assert cache.load(workload_of(small_model())) == {}
 
 
-def test_a_way_of_auto_that_fails_at_its_first_call_falls_back(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+def test_a_backend_of_auto_that_fails_at_its_first_call_falls_back(
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, BROKEN)
     model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
-    network = build_network("broken", model, job_of(model), "auto", said.append)
+    network = build_network("broken", model, workload_of(model), "auto", said.append)
     assert torch.equal(network(images), model(images))
     assert torch.equal(network(images), model(images))
     assert said == ["execution: broken failed (RuntimeError: no C++ compiler); running eager"]
@@ -281,21 +287,21 @@ def cannot(model: ConvMixer) -> nn.Module:
     raise ImportError("no such library")
 
 
-def test_a_way_of_auto_that_cannot_be_built_falls_back(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+def test_a_backend_of_auto_that_cannot_be_built_falls_back(
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, backend("absent", cannot))
     model, said = small_model(), []
-    assert build_network("absent", model, job_of(model), "auto", said.append) is model
+    assert build_network("absent", model, workload_of(model), "auto", said.append) is model
     assert said[-1] == "execution: absent failed (ImportError: no such library); running eager"
 
 
-def test_a_way_that_was_asked_for_is_not_left_when_it_fails(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+def test_a_backend_that_was_asked_for_is_not_left_when_it_fails(
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     model, images = small_model(), torch.randn(2, 3, 16, 16)
     offer(EAGER, BROKEN)
-    network = choose_network(model, job_of(model), 1, "fused", lambda _: None)
+    network = choose_network(model, workload_of(model), 1, "fused", lambda _: None)
     with pytest.raises(
         UserError, match=r"^--execution: broken failed \(RuntimeError: no C\+\+ compiler\); "
     ) as refusal:
@@ -303,48 +309,48 @@ def test_a_way_that_was_asked_for_is_not_left_when_it_fails(
     assert refusal.value.exit_code == 1
     offer(EAGER, backend("absent", cannot))
     with pytest.raises(UserError, match=r"absent failed .ImportError: no such library") as refusal:
-        choose_network(model, job_of(model), 1, "fused", lambda _: None)
+        choose_network(model, workload_of(model), 1, "fused", lambda _: None)
     assert refusal.value.exit_code == 1
 
 
 def test_none_of_those_asked_for_passes_the_measurement(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, WRONG, NOT_A_NUMBER)
     model = small_model()
     with pytest.raises(UserError, match=r"wrong failed .its logits are 1.0e-02 off") as refusal:
-        choose_backend(model, job_of(model), LONG, "fused", lambda _: None)
+        choose_backend(model, workload_of(model), LONG, "fused", lambda _: None)
     assert refusal.value.exit_code == 1
 
 
 @pytest.mark.parametrize("execution", ["fused", "compile", "openvino"])
 @pytest.mark.parametrize("images", [0, LONG])
 def test_nothing_of_the_kind_that_was_asked_for(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], execution: choose.Execution, images: int
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: choose.Execution, images: int
 ) -> None:
     offer(EAGER)
     model, said = small_model(), []
     message = f"^--execution: there is nothing {execution} for inference of this network on cpu; it needs "
     with pytest.raises(UserError, match=message) as refusal:
-        choose_network(model, job_of(model), images, execution, said.append)
+        choose_network(model, workload_of(model), images, execution, said.append)
     assert (refusal.value.exit_code, said) == (2, [])
-    assert choose_backend(model, job_of(model), 0, "auto", said.append) == EAGER.name
+    assert choose_backend(model, workload_of(model), 0, "auto", said.append) == EAGER.name
 
 
 @pytest.mark.parametrize("variable", ["", "no-such-compiler"])
 def test_without_a_compiler_there_is_no_compile(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", variable)
     model = small_model()
-    assert {one.kind for one in backends_for(job_of(model))} >= {"eager", "fused"}
+    assert {one.kind for one in backends_for(workload_of(model))} >= {"eager", "fused"}
     with pytest.raises(UserError, match=r"nothing compile .* it needs a C.. compiler on a CPU"):
-        choose_backend(model, job_of(model), 1, "compile", lambda _: None)
+        choose_backend(model, workload_of(model), 1, "compile", lambda _: None)
 
 
 def test_compiled_inference_takes_batches_of_any_size(
-    small_model: Make, job_of: MakeJob, monkeypatch: pytest.MonkeyPatch
+    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
 
@@ -357,7 +363,7 @@ def test_compiled_inference_takes_batches_of_any_size(
 
     monkeypatch.setattr(torch, "compile", compiled)
     model, images = small_model(), torch.randn(6, 3, 16, 16)
-    network = choose_network(model, job_of(model, batch=4), 1, "compile", lambda _: None)
+    network = choose_network(model, workload_of(model, batch=4), 1, "compile", lambda _: None)
     torch.testing.assert_close(network(images), model(images))
     assert seen == [4, 4]
 
@@ -365,11 +371,11 @@ def test_compiled_inference_takes_batches_of_any_size(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("training", [False, True])
-def test_torch_compile_itself_is_right(small_model: Make, job_of: MakeJob, training: bool) -> None:
+def test_torch_compile_itself_is_right(small_model: Make, workload_of: MakeWorkload, training: bool) -> None:
     model = small_model().train(training)
-    task = job_of(model, training=training)
+    task = workload_of(model, training=training)
     offered = [one for one in backends_for(task) if one.kind == "compile"]
-    found = measure([backends_for(task)[0], *offered], model, task, 0.0)
+    found = benchmark([backends_for(task)[0], *offered], model, task, 0.0)
     assert [found[one.name].failure for one in offered] == [None]
 
 

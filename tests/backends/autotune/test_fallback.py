@@ -1,4 +1,4 @@
-"""What runs where a way fails, when it is built or in one of its passes; and what a trial leaves behind."""
+"""What runs where a backend fails, when it is built or in one of its passes; and what a trial leaves behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convmixer.model import ConvMixer
 from convmixer.training.network import training_mode
 
 Make = Callable[..., ConvMixer]
-MakeJob = Callable[..., Workload]
+MakeWorkload = Callable[..., Workload]
 
 
 class Right(nn.Module):
@@ -80,15 +80,15 @@ def backend(name: str, network: type[Right], kind: registry.Kind = "fused", **mo
 
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets the ways: eager, `fused` and `graph`, which falls back to it, made of these networks."""
+    """Sets the backends: eager, `fused` and `graph`, which falls back to it, made of these networks."""
 
-    def set_ways(graph: type[Right], fused: type[Right]) -> None:
+    def set_backends(graph: type[Right], fused: type[Right]) -> None:
         eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
         planned = {"takes_plan": True}
         graphed = backend("graph", graph, fallback="fused", holds_memory=True, **planned)
         monkeypatch.setattr(registry, "BACKENDS", (eager, backend("fused", fused, **planned), graphed))
 
-    return set_ways
+    return set_backends
 
 
 def state_of(model: ConvMixer) -> list[Any]:
@@ -120,7 +120,12 @@ def tried(
 @pytest.mark.parametrize("execution", ["auto", "fused"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_graph_that_fails_runs_without_one(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], fault: type[Right], execution: str, frozen: bool
+    small_model: Make,
+    workload_of: MakeWorkload,
+    offer: Callable[..., None],
+    fault: type[Right],
+    execution: str,
+    frozen: bool,
 ) -> None:
     offer(fault, Right)
     model, said = small_model().train(), []
@@ -128,7 +133,7 @@ def test_a_graph_that_fails_runs_without_one(
         model.requires_grad_(False)
         model.head.requires_grad_(True)
     before = state_of(model)
-    network, name = tried(model, job_of(model, training=True), execution, said, frozen)
+    network, name = tried(model, workload_of(model, training=True), execution, said, frozen)
     assert type(network) is Right
     # The forms that were measured are kept.
     assert name == "fused [erf=long]"
@@ -138,12 +143,12 @@ def test_a_graph_that_fails_runs_without_one(
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_then_auto_runs_eager(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], fault: type[Right]
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], fault: type[Right]
 ) -> None:
     offer(FailsForward, fault)
     model, said = small_model().train(), []
     before = state_of(model)
-    network, name = tried(model, job_of(model, training=True), "auto", said)
+    network, name = tried(model, workload_of(model, training=True), "auto", said)
     assert network is model
     assert name == "eager, channels_last"
     assert said[1:] == [f"execution: fused [erf=long] failed ({FAULTS[fault]}); running eager"]
@@ -152,46 +157,46 @@ def test_then_auto_runs_eager(
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_but_not_where_it_was_asked_for(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], fault: type[Right]
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], fault: type[Right]
 ) -> None:
     offer(FailsForward, fault)
     model = small_model().train()
     before = state_of(model)
     with pytest.raises(UserError) as refusal:
-        tried(model, job_of(model, training=True), "fused", [])
+        tried(model, workload_of(model, training=True), "fused", [])
     assert refusal.value.exit_code == 1
     assert str(refusal.value) == (
         f"--execution: fused [erf=long] failed ({FAULTS[fault]}); "
-        "leave the option out to run the fastest way that does work"
+        "leave the option out to run the fastest backend that does work"
     )
     assert_as_before(model, before)
 
 
 @pytest.mark.parametrize("greedy", [NoMemory, NoMemoryOnACpu])
-def test_of_too_little_memory_no_way_is_to_blame(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], greedy: type[Right]
+def test_of_too_little_memory_no_backend_is_to_blame(
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], greedy: type[Right]
 ) -> None:
     offer(greedy, Right)
     model, said = small_model().train(), []
     before = state_of(model)
     with pytest.raises(RuntimeError, match="memory"):
-        tried(model, job_of(model, training=True), "auto", said)
+        tried(model, workload_of(model, training=True), "auto", said)
     assert said == []
     assert_as_before(model, before)
 
 
 def test_a_failure_of_one_process_is_that_of_all(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(Right, Right)
     model, said, answers = small_model().train(), [], iter(["RuntimeError: elsewhere", None])
-    attempt = attempts("graph", job_of(model, training=True), "auto", said.append)
+    attempt = attempts("graph", workload_of(model, training=True), "auto", said.append)
     build_tried(attempt, model, lambda network: None, lambda why: next(answers))
     assert attempt.backend.name == "fused"
     assert said == ["execution: graph failed (RuntimeError: elsewhere); running fused"]
 
 
-def test_a_trial_trains_in_the_mode_of_the_run(small_model: Make, job_of: MakeJob) -> None:
+def test_a_trial_trains_in_the_mode_of_the_run(small_model: Make, workload_of: MakeWorkload) -> None:
     model, seen = small_model().eval(), []
 
     class Watching(Right):
@@ -199,7 +204,7 @@ def test_a_trial_trains_in_the_mode_of_the_run(small_model: Make, job_of: MakeJo
             seen.append((images.shape, model.training, model.blocks.training, model.head.training))
             return super().forward(images)
 
-    workload = job_of(model, training=True)
+    workload = workload_of(model, training=True)
     generator = torch.get_rng_state()
     try_training(Watching(model), model, workload, lambda network: training_mode(network, model, frozen=True))
     assert seen == [((4, 3, 16, 16), True, False, True)]
@@ -208,18 +213,18 @@ def test_a_trial_trains_in_the_mode_of_the_run(small_model: Make, job_of: MakeJo
 
 
 @pytest.mark.parametrize("execution", ["auto", "fused"])
-def test_inference_goes_the_same_way_at_its_first_call(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None], execution: Any
+def test_inference_takes_the_same_backend_at_its_first_call(
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: Any
 ) -> None:
     offer(FailsForward, Right)
     model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
-    network = build_network("graph", model, job_of(model), execution, said.append)
+    network = build_network("graph", model, workload_of(model), execution, said.append)
     for _ in range(2):
         assert torch.equal(network(images), model(images))
     assert said == ["execution: graph failed (RuntimeError: no forward pass); running fused"]
     offer(CannotBeBuilt, FailsForward)
     if execution == "auto":
-        network = build_network("graph", model, job_of(model), execution, said.append)
+        network = build_network("graph", model, workload_of(model), execution, said.append)
         assert torch.equal(network(images), model(images))
         assert said[1:] == [
             "execution: graph failed (ImportError: no such library); running fused",
@@ -227,16 +232,16 @@ def test_inference_goes_the_same_way_at_its_first_call(
         ]
     else:
         with pytest.raises(UserError, match=r"fused failed .RuntimeError: no forward pass.; leave the option out"):
-            build_network("graph", model, job_of(model), execution, said.append)(images)
+            build_network("graph", model, workload_of(model), execution, said.append)(images)
 
 
 def test_an_evaluation_between_steps_never_ends_the_run(
-    small_model: Make, job_of: MakeJob, offer: Callable[..., None]
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(NoMemory, FailsForward)
     model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
     layout = copy.deepcopy([p.stride() for p in model.parameters()])
-    network = evaluation_network("graph", model, job_of(model), said.append)
+    network = evaluation_network("graph", model, workload_of(model), said.append)
     assert torch.equal(network(images), model(images))
     assert said == [
         "evaluation: graph failed (OutOfMemoryError: CUDA out of memory); running fused",
@@ -246,10 +251,10 @@ def test_an_evaluation_between_steps_never_ends_the_run(
     assert [p.stride() for p in model.parameters()] == layout
 
 
-def test_full_names(small_model: Make, job_of: MakeJob, offer: Callable[..., None]) -> None:
+def test_full_names(small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]) -> None:
     offer(Right, Right)
     model = small_model()
-    workload = job_of(model, training=True)
+    workload = workload_of(model, training=True)
     found = registry.backends_for(workload)
 
     def name(text: str) -> str | None:
@@ -258,7 +263,7 @@ def test_full_names(small_model: Make, job_of: MakeJob, offer: Callable[..., Non
 
     for text in ("eager, channels_last", "fused", "fused [keep=mixed erf=long]"):
         assert name(text) == text
-    # Another version's plan, a plan where none can be, and a way that is not there.
+    # Another version's plan, a plan where none can be, and a backend that is not there.
     assert [name(text) for text in ("fused [speed=great]", "eager, channels_last [erf=long]", "slow")] == [None] * 3
-    # What the backward pass finds is the job's to say.
+    # What the backward pass finds is the workload's to say.
     assert name("fused [keep=inputs]") == "fused"

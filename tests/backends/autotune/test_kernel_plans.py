@@ -1,4 +1,4 @@
-"""The measured forms of the fused passes: asked for once, kept with the timings, named with the way."""
+"""The measured forms of the fused passes: asked for once, kept with the timings, named with the backend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer
 
 Make = Callable[..., ConvMixer]
-MakeJob = Callable[..., Workload]
+MakeWorkload = Callable[..., Workload]
 LONG = 10**9
 EAGER = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
 FUSED = Backend("fused, Triton", "fused", lambda workload: True, lambda model, workload, plan: model, takes_plan=True)
@@ -44,24 +44,24 @@ def tuning(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     fast = {"fused": 0.1, "eager": 0.2}
     monkeypatch.setattr(
         choose,
-        "measure",
+        "benchmark",
         lambda backends, *_: {backend.full_name: Timing(fast[backend.kind], 1.0) for backend in backends},
     )
     return is_explicit
 
 
 @pytest.mark.parametrize("execution", ["auto", "fused"])
-def test_a_long_job_takes_the_measured_forms(
-    small_model: Make, job_of: MakeJob, tuning: list[Any], execution: Any
+def test_a_long_workload_takes_the_measured_forms(
+    small_model: Make, workload_of: MakeWorkload, tuning: list[Any], execution: Any
 ) -> None:
     model = small_model()
-    workload, said = job_of(model, training=True), []
+    workload, said = workload_of(model, training=True), []
     name = choose_backend(model, workload, LONG, execution, said.append)
     assert name == "fused, Triton [products=triton]"
     assert tuning == [(model.arch, 4, 16, torch.float32, torch.device("cpu"), True)]
     assert said == [
         "execution: timing the forms of the fused passes",
-        "execution: timing 2 ways of running the network",
+        "execution: timing 2 backends",
         "execution: fused, Triton [products=triton], 2.0 times eager (10 img/s)",
     ]
     # The second time everything is known.
@@ -71,15 +71,17 @@ def test_a_long_job_takes_the_measured_forms(
     assert cache.load_plan(workload) == "products=triton"
 
 
-def test_a_short_job_takes_the_default_ones(small_model: Make, job_of: MakeJob, tuning: list[Any]) -> None:
+def test_a_short_workload_takes_the_default_ones(
+    small_model: Make, workload_of: MakeWorkload, tuning: list[Any]
+) -> None:
     model = small_model()
-    assert choose_backend(model, job_of(model, training=True), 1, "fused", lambda _: None) == "fused, Triton"
+    assert choose_backend(model, workload_of(model, training=True), 1, "fused", lambda _: None) == "fused, Triton"
     assert tuning == []
 
 
-def test_recomputation_is_a_plan_of_its_own(small_model: Make, job_of: MakeJob, tuning: list[Any]) -> None:
+def test_recomputation_is_a_plan_of_its_own(small_model: Make, workload_of: MakeWorkload, tuning: list[Any]) -> None:
     model = small_model()
-    workload = replace(job_of(model, training=True), recompute=True)
+    workload = replace(workload_of(model, training=True), recompute=True)
     assert choose_backend(model, workload, 1, "fused", lambda _: None) == "fused, Triton [keep=inputs]"
     assert (
         choose_backend(model, workload, LONG, "fused", lambda _: None) == "fused, Triton [products=triton keep=inputs]"
@@ -87,30 +89,30 @@ def test_recomputation_is_a_plan_of_its_own(small_model: Make, job_of: MakeJob, 
     assert cache.load_plan(replace(workload, recompute=False)) is None
 
 
-def test_what_recomputes(monkeypatch: pytest.MonkeyPatch, small_model: Make, job_of: MakeJob) -> None:
+def test_what_recomputes(monkeypatch: pytest.MonkeyPatch, small_model: Make, workload_of: MakeWorkload) -> None:
     monkeypatch.setattr(backends, "reason_against", lambda *workload: None)
-    workload = replace(job_of(small_model(), training=True), recompute=True)
+    workload = replace(workload_of(small_model(), training=True), recompute=True)
     assert [backend.kind for backend in backends_for(workload)] == ["eager", "eager", "fused"]
     for backend in backends_for(workload):
         model = small_model()
         backend.network(model, workload)
         assert model.recompute
         # An evaluation in between does not end it.
-        backend.network(model, job_of(model))
+        backend.network(model, workload_of(model))
         assert model.recompute
     names = [backend.full_name for backend in backends_for(replace(workload, device=torch.device("cuda")))]
     assert names[2:] == ["fused, Triton [keep=inputs]", "fused, Triton, CUDA graph [keep=inputs]"]
 
 
 def test_forms_that_cannot_be_timed_are_the_default_ones(
-    small_model: Make, job_of: MakeJob, tuning: list[Any], monkeypatch: pytest.MonkeyPatch
+    small_model: Make, workload_of: MakeWorkload, tuning: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> Plan:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(sys.modules["convmixer.kernels.tuning"], "tuned_plan", broken)
     model, said = small_model(), []
-    workload = job_of(model, training=True)
+    workload = workload_of(model, training=True)
     assert choose_backend(model, workload, LONG, "auto", said.append) == "fused, Triton"
     assert said[1] == ("execution: forms not timed, the default ones are taken (OutOfMemoryError: CUDA out of memory)")
     assert cache.load_plan(workload) is None

@@ -40,7 +40,7 @@ def model(nodes: str, values: str = "", functions: str = "") -> bytes:
     """).SerializeToString()
 
 
-def largest_of(maker: str, values: str = "") -> bytes:
+def max_of(maker: str, values: str = "") -> bytes:
     return model(f"{maker}\nbig = ReduceMax<keepdims = 0>(made)", values)
 
 
@@ -92,17 +92,15 @@ HOSTILE = {
         " (bool h, float[n] w) { h = Identity(g) w = Abs(v) }> }",
     ),
     "a scan": scan(),
-    "a constant of 2e9": largest_of("made = ConstantOfShape(s)", "int64[1] s = {2000000000}"),
-    "expand": largest_of("made = Expand(one, s)", f"{SIZES}, float[1] one = {{1}}"),
-    "tile": largest_of("made = Tile(means, s)", SIZES),
-    "range": largest_of("made = Range(a, b, c)", "float a = {0}, float b = {2000000000}, float c = {1}"),
-    "random": largest_of("made = RandomNormal<shape = [2000000000]>()"),
-    "resize": largest_of("made = Resize(x, , s)", "float[4] s = {1, 1, 4000, 4000}"),
-    "pad": largest_of("made = Pad(x, p)", "int64[8] p = {0, 0, 20000, 20000, 0, 0, 0, 0}"),
-    "convolution": largest_of(
-        "made = Conv<pads = [15000, 15000, 15000, 15000]>(x, w)", "float[1, 3, 1, 1] w = {1, 1, 1}"
-    ),
-    "broadcast": largest_of(
+    "a constant of 2e9": max_of("made = ConstantOfShape(s)", "int64[1] s = {2000000000}"),
+    "expand": max_of("made = Expand(one, s)", f"{SIZES}, float[1] one = {{1}}"),
+    "tile": max_of("made = Tile(means, s)", SIZES),
+    "range": max_of("made = Range(a, b, c)", "float a = {0}, float b = {2000000000}, float c = {1}"),
+    "random": max_of("made = RandomNormal<shape = [2000000000]>()"),
+    "resize": max_of("made = Resize(x, , s)", "float[4] s = {1, 1, 4000, 4000}"),
+    "pad": max_of("made = Pad(x, p)", "int64[8] p = {0, 0, 20000, 20000, 0, 0, 0, 0}"),
+    "convolution": max_of("made = Conv<pads = [15000, 15000, 15000, 15000]>(x, w)", "float[1, 3, 1, 1] w = {1, 1, 1}"),
+    "broadcast": max_of(
         "v = ConstantOfShape(s)\nw = Reshape(v, u)\nmade = Add(v, w)", "int64[1] s = {45000}, int64[2] u = {-1, 1}"
     ),
     "doubled constants": doubled("c0 = Constant<value = float[1] {1}>()"),

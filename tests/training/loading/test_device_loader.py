@@ -19,7 +19,7 @@ from convmixer.data.sources.digits import open_digits
 from convmixer.data.splits import open_split
 from convmixer.training import build
 from convmixer.training.loading.batch_loader import WorkerLoader
-from convmixer.training.loading.device_loader import MOST_BYTES, DeviceLoader, whole_images
+from convmixer.training.loading.device_loader import MAX_BYTES, DeviceLoader, whole_images
 
 GREY = Preprocessing(size=8, mean=(0.5,), std=(0.5,))
 
@@ -65,7 +65,7 @@ def test_what_is_cropped_resized_or_converted_is_left_to_the_loader(toy: Path) -
 
 
 def test_what_is_too_large_is_left_to_the_loader() -> None:
-    count = MOST_BYTES // (8 * 8 * 3)
+    count = MAX_BYTES // (8 * 8 * 3)
     pixels = np.broadcast_to(np.zeros((1, 8, 8, 3), np.uint8), (count, 8, 8, 3))  # no memory behind it
     source = ArraySource(pixels, np.zeros(count, np.int64), ClassMap(("a", "b")), "large")
     assert whole_images(reader(source)) is not None

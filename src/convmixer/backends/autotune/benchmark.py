@@ -1,4 +1,4 @@
-"""Times ways on a job and checks what they answer against eager fp32, on fresh random images.
+"""Times backends on a workload and checks their answers against eager fp32, on fresh random images.
 
 The check is on the first two blocks: all are run alike, and in a deep network that is not trained yet rounding grows
 beyond meaning (in bf16 the gradients of a new 768/32 have nothing in common with those in fp32, whatever runs it).
@@ -22,25 +22,25 @@ from convmixer.backends.workload import Workload
 from convmixer.errors import first_line
 from convmixer.model import ConvMixer
 
-# Relative distance to eager fp32 that logits, and a parameter's gradient, may have in any case. Beyond, a way may be
-# three times as far from fp32 as plain eager is in the job's own precision. Gradients of biases before a BatchNorm are
-# sums that nearly cancel, and with ReLU, where rounding moves values across 0, up to 7e-3 off in fp32 itself (eager in
-# two layouts).
+# Relative distance to eager fp32 that logits, and a parameter's gradient, may have in any case. Beyond, a backend may
+# be three times as far from fp32 as plain eager is in the workload's own precision. Gradients of biases before a
+# BatchNorm are sums that nearly cancel, and with ReLU, where rounding moves values across 0, up to 7e-3 off in fp32
+# itself (eager in two layouts).
 LOGITS_FLOOR = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 GRADIENT_FLOOR = {torch.float32: 2e-2, torch.bfloat16: 1e-1, torch.float16: 5e-2}
 SLACK = 3.0
 CHECKED_BLOCKS = 2
-# Of the timing: rounds at least, whatever time they take, and at most; and how many times the fastest one's best time a
-# way's best may be, to be timed on.
-LEAST_ROUNDS, MOST_ROUNDS = 3, 9
-BEHIND = 1.5
+# Of the timing: the minimum of rounds, whatever time they take, and the maximum; and how many times the fastest one's
+# best time a backend's best may be, to be timed on.
+MIN_ROUNDS, MAX_ROUNDS = 3, 9
+MAX_RATIO = 1.5
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of a way: seconds per image and seconds of building it; or why it cannot be used (one line).
+    """Of a backend: seconds per image and seconds of building it; or why it cannot be used (one line).
 
-    Of some rounds the least: others on the machine make a round slower, never faster, and not each one alike.
+    The minimum of some rounds: others on the machine make a round slower, never faster, and not each one alike.
     """
 
     image_seconds: float = math.inf
@@ -48,19 +48,19 @@ class Timing:
     failure: str | None = None
 
     def total(self, images: int) -> float:
-        """Seconds of a job of so many images."""
+        """Seconds of a workload of so many images."""
         return self.build_seconds + images * self.image_seconds
 
 
-def measure(
+def benchmark(
     backends: Sequence[Backend], model: ConvMixer, workload: Workload, seconds: float, deadline: float = math.inf
 ) -> dict[str, Timing]:
-    """Time `ways`, of which the first is plain eager, interleaved and for about `seconds` besides their building.
+    """Time `backends`, of which the first is plain eager, interleaved and for about `seconds` besides their building.
 
-    By their full names; a way that would be begun after `deadline`, of time.monotonic(), is not among them. Each runs
-    on a copy of the model, whose weights and statistics stay as they are. Ways that hold memory are timed after the
-    others, each alone, so that a way has the device's memory as it would in the job. One that runs out of it has failed
-    like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
+    By their full names; a backend that would be begun after `deadline`, of time.monotonic(), is not among them. Each
+    runs on a copy of the model, whose weights and statistics stay as they are. Ways that hold memory are timed after
+    the others, each alone, so that a backend has the device's memory as it would in the workload. One that runs out of
+    it has failed like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
     """
     check, trial = Check(model, workload, backends[0]), _Trial(model, workload)
     together = [backend for backend in backends if not backend.holds_memory]
@@ -80,19 +80,19 @@ def _measure_group(
         if time.monotonic() > deadline:
             break
         try:
-            fault = check.fault(backend)
+            failure = check.mismatch(backend)
             release(trial.workload.device)
             start = time.perf_counter()
             step = trial.step(backend)
             finite = all(bool(tensor.isfinite().all()) for tensor in step())
             wait(trial.workload.device)
-        except Exception as error:  # whatever a compiler or a library raises, the job can run another way
+        except Exception as error:  # whatever a compiler or a library raises, another backend can run the workload
             timings[backend.full_name] = Timing(failure=reason(error))
             continue
-        if fault is None and not finite:
-            fault = "its answer is not finite"
-        timings[backend.full_name] = Timing(build_seconds=time.perf_counter() - start, failure=fault)
-        if fault is None:
+        if failure is None and not finite:
+            failure = "its answer is not finite"
+        timings[backend.full_name] = Timing(build_seconds=time.perf_counter() - start, failure=failure)
+        if failure is None:
             steps[backend.full_name] = step
     return timings | _interleaved(steps, timings, trial.workload, seconds)
 
@@ -104,7 +104,7 @@ def _interleaved(
     failed: dict[str, Timing] = {}
     going = list(steps)
     end = time.perf_counter() + seconds
-    for count in range(MOST_ROUNDS):
+    for count in range(MAX_ROUNDS):
         for name in [name for name in going if name not in failed]:
             try:
                 start = time.perf_counter()
@@ -113,9 +113,9 @@ def _interleaved(
             except Exception as error:
                 failed[name] = Timing(failure=reason(error))
             taken[name].append(time.perf_counter() - start)
-        if count + 1 >= LEAST_ROUNDS and time.perf_counter() > end:
+        if count + 1 >= MIN_ROUNDS and time.perf_counter() > end:
             break
-        if count > 0:  # in one round alone a way may have been disturbed
+        if count > 0:  # in one round alone a backend may have been disturbed
             going = _contenders({name: times for name, times in taken.items() if name not in failed})
     measured = {
         name: replace(timings[name], image_seconds=min(times) / workload.batch_size) for name, times in taken.items()
@@ -126,11 +126,11 @@ def _interleaved(
 def _contenders(taken: dict[str, list[float]]) -> list[str]:
     """Those that may still be the fastest: the time goes to them, not to what is far behind."""
     fastest = min((min(times) for times in taken.values()), default=0.0)
-    return [name for name, times in taken.items() if min(times) < BEHIND * fastest]
+    return [name for name, times in taken.items() if min(times) < MAX_RATIO * fastest]
 
 
 class _Trial:
-    """Images, random ones where none are given, and labels of a job."""
+    """Images, random ones where none are given, and labels of a workload."""
 
     def __init__(self, model: ConvMixer, workload: Workload, images: Tensor | None = None) -> None:
         self.model, self.workload = model, workload
@@ -139,17 +139,17 @@ class _Trial:
             self.images = images.to(workload.device)
 
     def copy(self) -> ConvMixer:
-        """The model, for a way to change its layout and its statistics."""
+        """The model, for a backend to change its layout and its statistics."""
         return copy.deepcopy(self.model).train(self.workload.training)
 
     def step(self, backend: Backend) -> Callable[[], list[Tensor]]:
-        """A pass of the way: builds its network now; gives logits, and for training each parameter's gradient."""
+        """A pass of the backend: builds its network now; gives logits, and for training each parameter's gradient."""
         network = backend.network(self.copy(), self.workload).train(self.workload.training)
         return lambda: _answer(network, self.workload, self.images, self.labels)
 
 
 class Check(_Trial):
-    """The right answer of the first blocks, and how far from it plain eager is in the job's precision."""
+    """The right answer of the first blocks, and how far from it plain eager is in the workload's precision."""
 
     def __init__(self, model: ConvMixer, workload: Workload, eager: Backend, images: Tensor | None = None) -> None:
         arch = replace(workload.arch, depth=min(workload.arch.depth, CHECKED_BLOCKS))
@@ -157,7 +157,7 @@ class Check(_Trial):
         first.arch, first.blocks = arch, first.blocks[: arch.depth]
         super().__init__(first, replace(workload, arch=arch), images)
         with exact_fp32(workload):
-            self.right = _answer(self.copy(), replace(self.workload, dtype=torch.float32), self.images, self.labels)
+            self.reference = _answer(self.copy(), replace(self.workload, dtype=torch.float32), self.images, self.labels)
         dtype, errors = workload.dtype, self.errors(eager)
         floors = [LOGITS_FLOOR[dtype]] + [GRADIENT_FLOOR[dtype]] * (len(errors) - 1)
         self.limits = [max(floor, SLACK * error) for floor, error in zip(floors, errors, strict=True)]
@@ -165,10 +165,10 @@ class Check(_Trial):
     def errors(self, backend: Backend) -> list[float]:
         """Relative distances of the logits, and for training of each parameter's gradient, to the right answer."""
         answer = self.step(backend)()
-        return [relative_error(one, other) for one, other in zip(answer, self.right, strict=True)]
+        return [relative_error(one, other) for one, other in zip(answer, self.reference, strict=True)]
 
-    def fault(self, backend: Backend) -> str | None:
-        """Why the way's answer is wrong, None where it is right."""
+    def mismatch(self, backend: Backend) -> str | None:
+        """Why the backend's answer is wrong, None where it is right."""
         for index, (error, limit) in enumerate(zip(self.errors(backend), self.limits, strict=True)):
             if not error <= limit:  # also where it is not a number
                 what = "logits" if index == 0 else "gradients"
@@ -176,10 +176,10 @@ class Check(_Trial):
         return None
 
 
-def relative_error(answer: Tensor, right: Tensor) -> float:
-    """Norm of the difference as a share of the right answer's."""
-    right = right.double()
-    return float((answer.double() - right).norm() / right.norm().clamp_min(1e-30))
+def relative_error(answer: Tensor, reference: Tensor) -> float:
+    """Norm of the difference as a fraction of the reference's."""
+    reference = reference.double()
+    return float((answer.double() - reference).norm() / reference.norm().clamp_min(1e-30))
 
 
 def _answer(network: nn.Module, workload: Workload, images: Tensor, labels: Tensor) -> list[Tensor]:

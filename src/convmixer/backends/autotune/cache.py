@@ -1,4 +1,4 @@
-"""What was measured, kept on disk: a file for each job, device and set of versions."""
+"""What was measured, kept on disk: one file per workload, device and set of versions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def key_of(workload: Workload) -> dict[str, Any]:
 
 
 def load(workload: Workload) -> dict[str, Timing]:
-    """Timings of the ways that were measured on this job, by their names; empty where there are none to be read."""
+    """Timings of the backends that were measured on this workload, by name; empty where none can be read."""
     try:
         return {name: _timing(values) for name, values in _read(workload)["ways"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -59,7 +59,7 @@ def load(workload: Workload) -> dict[str, Timing]:
 
 
 def load_plan(workload: Workload) -> str | None:
-    """The plan that was found best for this job, None where none was looked for."""
+    """The plan that was found best for this workload, None where none was looked for."""
     plan = _read(workload).get("plan")
     return plan if isinstance(plan, str) else None
 

@@ -1,4 +1,4 @@
-"""What runs where a way fails: the way that it names, then plain eager; one that was asked for keeps its kind."""
+"""What runs where a backend fails: its own fallback, then plain eager; one that was asked for keeps its kind."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from convmixer.backends.workload import Workload
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.model import ConvMixer
 
-LEAVE_OUT = "leave the option out to run the fastest way that does work"
+LEAVE_OUT = "leave the option out to run the fastest backend that does work"
 Failed = Callable[[str | None], str | None]
 
 
 class Attempts:
-    """The ways that are tried one after the other; `way` is the one that is tried now.
+    """The backends that are tried one after the other; `backend` is the one that is tried now.
 
-    The first of `ways` is plain eager, the last resort but where the `way` was `asked` for by name: then only those of
-    its kind are tried. `subject` begins the line that each step is said in.
+    The first of `backends` is plain eager, the last resort, unless the `backend` was asked for by name (`is_explicit`):
+    then only those of its kind are tried. `subject` begins the line that reports each step.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Attempts:
         subject: str,
     ) -> None:
         self.backend, self.workload = backend, workload
-        self._backends, self._say, self._asked, self._subject = backends, say, is_explicit, subject
+        self._backends, self._say, self._is_explicit, self._subject = backends, say, is_explicit, subject
 
     def fails(self, why: str) -> None:
-        """Go on to the next way, and say so. Raises UserError (exit 1) where there is none."""
+        """Go on to the next backend, and say so. Raises UserError (exit 1) where there is none."""
         failed, following = f"{self.backend.full_name} failed ({why})", self._following()
         if following is None:
             self._refuse(failed)
@@ -52,27 +52,27 @@ class Attempts:
             found = find_backend(self.backend.fallback + plan, self._backends, self.workload)
             if found is not None:
                 return found
-        return None if self._asked or self.backend.kind == "eager" else self._backends[0]
+        return None if self._is_explicit or self.backend.kind == "eager" else self._backends[0]
 
     def _refuse(self, failed: str) -> NoReturn:
-        advice = f"; {LEAVE_OUT}" if self._asked else ""
+        advice = f"; {LEAVE_OUT}" if self._is_explicit else ""
         raise UserError(f"--{self._subject}: {failed}{advice}", exit_code=RUN_FAILED) from None
 
 
 def build_tried(
     attempts: Attempts, model: ConvMixer, attempt: Callable[[nn.Module], None], agree: Failed = lambda why: why
 ) -> nn.Module:
-    """The network of the first way that can be built and on which `attempt` raises nothing; plain eager is not tried.
+    """The network of the first backend that can be built and on which `attempt` raises nothing; eager is not tried.
 
-    `agree` makes one answer of what failed in each process (None: nothing), so that all run the same way. Raises
-    UserError where no way is left, and what torch raises of too little memory, for which no way is to blame.
+    `agree` makes one answer of what failed in each process (None: nothing), so that all run the same backend.
+    Raises UserError where none is left, and what torch raises of too little memory, for which no backend is to blame.
     """
     while attempts.backend.kind != "eager":
         network, why = None, None
         try:
             network = attempts.backend.network(model, attempts.workload)
             attempt(network)
-        except Exception as error:  # whatever a compiler or a library raises, the job can run another way
+        except Exception as error:  # whatever a compiler or a library raises, another backend can run the workload
             if out_of_memory(error) or isinstance(error, UserError):
                 raise
             why = reason(error)
@@ -86,14 +86,14 @@ def build_tried(
 
 
 class WithFallback(nn.Module):
-    """Calls the network of a way; where that cannot be built, or its first call fails, for good that of the next one.
+    """Calls a backend's network; where that cannot be built, or its first call fails, that of the next one from then on.
 
-    `spare`: out of memory is taken for a failure too.
+    `catch_out_of_memory`: that too is taken for a failure.
     """
 
-    def __init__(self, attempts: Attempts, model: ConvMixer, *, spare: bool = False) -> None:
+    def __init__(self, attempts: Attempts, model: ConvMixer, *, catch_out_of_memory: bool = False) -> None:
         super().__init__()
-        self.model, self._attempts, self._spare = model, attempts, spare
+        self.model, self._attempts, self._catch_out_of_memory = model, attempts, catch_out_of_memory
         self.network, self._proven = self._built(), False
 
     @property
@@ -105,8 +105,8 @@ class WithFallback(nn.Module):
         while not self._proven:
             try:
                 logits = _logits(self.network, images)
-            except Exception as error:  # whatever a compiler or a library raises, the job can run another way
-                if self.backend.kind == "eager" or (out_of_memory(error) and not self._spare):
+            except Exception as error:  # whatever a compiler or a library raises, another backend can run the workload
+                if self.backend.kind == "eager" or (out_of_memory(error) and not self._catch_out_of_memory):
                     raise
                 why = reason(error)
             else:

@@ -1,4 +1,4 @@
-"""The forms of the fused passes that suit a job, found by timing them on the GPU."""
+"""The forms of the fused passes that suit a workload, found by timing them on the GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convmixer.backends.workload import Workload
 
 
 def find_plan(workload: Workload, say: Callable[[str], None]) -> str | None:
-    """The text of the plan whose passes are the fastest on this machine; None, which is said, where that fails."""
+    """The text of the plan whose passes are the fastest on this machine; None, with a line why, where that fails."""
     say("execution: timing the forms of the fused passes")
     try:
         from convmixer.kernels.tuning import tuned_plan

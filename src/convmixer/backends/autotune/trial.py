@@ -1,4 +1,4 @@
-"""One pass of a job on random images: what is timed, and what a network is tried on before a run depends on it."""
+"""One pass of a workload on random images: what is timed, and what a network is tried on before a run depends on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convmixer.backends.workload import Workload
 
 
 def random_batch(workload: Workload) -> tuple[Tensor, Tensor]:
-    """Images and labels of the job's shapes on its device, always the same; the global generators stay as they are.
+    """Images and labels of the workload's shapes on its device, always the same; global generators stay as they are.
 
     The images lie in channels_last memory, as those of training and evaluation do.
     """

@@ -14,8 +14,8 @@ from pathlib import Path
 from convmixer.errors import UserError
 
 # A large network has some thousand nodes of a dozen fields.
-MOST_FIELDS = 1_000_000
-MOST_NODES = 100_000
+MAX_FIELDS = 1_000_000
+MAX_NODES = 100_000
 _DEEPEST = 16  # graphs within graphs
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # What keeps every value, or only its number type or place.
@@ -78,17 +78,17 @@ class OnnxGraph:
                     "an image classifier needs none, and it is refused"
                 )
         counts: dict[str, int] = {}
-        if self._count(self.nodes, counts) > MOST_NODES:
-            raise UserError(f"{path}: its functions stand for more than {MOST_NODES:,} operators")
+        if self._count(self.nodes, counts) > MAX_NODES:
+            raise UserError(f"{path}: its functions stand for more than {MAX_NODES:,} operators")
 
     def _count(self, nodes: list[Node], counts: dict[str, int]) -> int:
         total = 0
         for node in _all_nodes(nodes):
             name = node.operator
             if name in self.functions and name not in counts:
-                counts[name] = MOST_NODES + 1  # of one that calls itself
+                counts[name] = MAX_NODES + 1  # of one that calls itself
                 counts[name] = self._count(self.functions[name], counts)
-            total = min(total + counts.get(name, 1), MOST_NODES + 1)
+            total = min(total + counts.get(name, 1), MAX_NODES + 1)
         return total
 
 
@@ -116,7 +116,7 @@ class _Reader:
     """Raises ValueError or IndexError for bytes that are no message, OverflowError for too many."""
 
     def __init__(self, content: mmap.mmap) -> None:
-        self.content, self.fields_left, self.nodes_left = content, MOST_FIELDS, MOST_NODES
+        self.content, self.fields_left, self.nodes_left = content, MAX_FIELDS, MAX_NODES
 
     def model(self) -> OnnxGraph:
         graph = OnnxGraph()
@@ -141,7 +141,7 @@ class _Reader:
 
     def _node(self, start: int, end: int, depth: int) -> Node:
         if self.nodes_left == 0:
-            raise OverflowError(f"holds more than {MOST_NODES:,} operators")
+            raise OverflowError(f"holds more than {MAX_NODES:,} operators")
         self.nodes_left -= 1
         node, domain = Node(), ""
         for number, first, last in self._fields(start, end):
@@ -187,22 +187,22 @@ class _Reader:
         """Number, first byte and end of each field of a message that is text, bytes or a message; others are passed."""
         while position < end:
             if self.fields_left == 0:
-                raise OverflowError(f"holds more than {MOST_FIELDS:,} parts")
+                raise OverflowError(f"holds more than {MAX_FIELDS:,} parts")
             self.fields_left -= 1
             tag, position = self._varint(position)
-            kind = tag & 7
-            if kind == _BYTES:
+            wire_type = tag & 7
+            if wire_type == _BYTES:
                 size, position = self._varint(position)
                 if size > end - position:
                     raise ValueError("longer than what it stands in")
                 yield tag >> 3, position, position + size
                 position += size
-            elif kind == _VARINT:
+            elif wire_type == _VARINT:
                 _, position = self._varint(position)
-            elif kind in (_FIXED32, _FIXED64):
-                position += 4 if kind == _FIXED32 else 8
+            elif wire_type in (_FIXED32, _FIXED64):
+                position += 4 if wire_type == _FIXED32 else 8
             else:
-                raise ValueError("no kind of field that ONNX has")
+                raise ValueError("no type of field that ONNX has")
         if position != end:
             raise ValueError("cut off")
 

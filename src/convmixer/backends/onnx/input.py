@@ -16,8 +16,8 @@ _TYPES: dict[str, type[np.generic]] = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
 }
-_LARGEST_SIDE = 4096
-_LARGEST_BATCH = 2**30  # bytes
+_MAX_SIDE = 4096
+_MAX_BATCH = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def form_of(path: str, inputs: list[Any]) -> InputForm:
         raise UserError(f"{path}: its input is {height} x {width} pixels; square images are run")
     if channels not in (None, 1, 3):
         raise UserError(f"{path}: its input {entry.shape} has {channels} channels; 1 or 3 are run")
-    if (height or 1) > _LARGEST_SIDE:
-        raise UserError(f"{path}: its input is {height} x {width} pixels; up to {_LARGEST_SIDE} are run")
-    if (batch or 1) * (channels or 3) * (height or 224) ** 2 * 4 > _LARGEST_BATCH:
-        raise UserError(f"{path}: its input {entry.shape} is a batch of more than {_LARGEST_BATCH >> 30} GiB")
+    if (height or 1) > _MAX_SIDE:
+        raise UserError(f"{path}: its input is {height} x {width} pixels; up to {_MAX_SIDE} are run")
+    if (batch or 1) * (channels or 3) * (height or 224) ** 2 * 4 > _MAX_BATCH:
+        raise UserError(f"{path}: its input {entry.shape} is a batch of more than {_MAX_BATCH >> 30} GiB")
     return InputForm(entry.name, _TYPES[entry.type], channels_last, batch, channels, height)

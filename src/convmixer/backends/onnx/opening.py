@@ -26,7 +26,7 @@ from convmixer.backends.onnx.session import (
 from convmixer.backends.probabilities import random_image, undo_for
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
-from convmixer.metadata import KEY, ModelMetadata, decode
+from convmixer.metadata import KEY, ModelMetadata, decode_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +153,6 @@ def _output(path: str, session: onnxruntime.InferenceSession, wanted: str | None
 def _metadata(path: str, session: onnxruntime.InferenceSession) -> ModelMetadata | None:
     try:
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
-        return None if text is None else decode(text)
+        return None if text is None else decode_metadata(text)
     except ValueError as error:
         raise UserError(f"{path}: a damaged ONNX file: {error}") from None

@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: batches of images through several requests at once, each on cores of its own. No torch.
 
-It runs a graph that has one input, images, and one output, logits: an ONNX file's, or one that `execution` builds.
+It runs a graph that has one input, images, and one output, logits: an ONNX file's, or one that `openvino.network`
+builds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from convmixer.backends.padding import filled_up
 
 # Pixels of a request: one image at 224 px, so that its activations stay in a core's cache, and many small ones.
 REQUEST_PIXELS = 128 * 128
-MOST_IMAGES = 32
+MAX_IMAGES = 32
 
 
 @cache
@@ -65,7 +66,7 @@ class OpenVinoEngine:
     def _queue(self, images: np.ndarray) -> tuple[openvino.AsyncInferQueue, int]:
         """Requests for images of this size, and how many each takes. A lone image gets all cores."""
         pixels = images.size // len(images) // min(images.shape[1], images.shape[-1])
-        step = self.batch or max(1, min(MOST_IMAGES, len(images), REQUEST_PIXELS // pixels))
+        step = self.batch or max(1, min(MAX_IMAGES, len(images), REQUEST_PIXELS // pixels))
         key = (step, *images.shape[1:], int(len(images) > step))
         if key not in self._compiled:
             graph = self.graph.clone()

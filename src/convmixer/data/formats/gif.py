@@ -8,7 +8,7 @@ from PIL import GifImagePlugin, Image
 
 from convmixer.data.limits import BadImage, check_size
 
-_MOST_BLOCKS = 100_000  # before the picture; of 255 bytes each, 25 MB of comments
+_MAX_BLOCKS = 100_000  # before the picture; of 255 bytes each, 25 MB of comments
 _EXTENSION, _PICTURE, _END, _CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 
 
@@ -37,11 +37,11 @@ def _first_picture(encoded: bytes, at: int) -> tuple[int, bytes]:
             while at < len(encoded) and encoded[at]:
                 at += 1 + encoded[at]
                 blocks += 1
-                if blocks > _MOST_BLOCKS:
+                if blocks > _MAX_BLOCKS:
                     break
             at += 1
             if encoded[begin + 1 : begin + 2] == bytes([_CONTROL]):
                 control = encoded[begin:at]
-        if blocks > _MOST_BLOCKS:
-            raise BadImage(f"more than {_MOST_BLOCKS} blocks before its picture")
+        if blocks > _MAX_BLOCKS:
+            raise BadImage(f"more than {_MAX_BLOCKS} blocks before its picture")
     raise BadImage("incomplete: it ends before its first picture")

@@ -18,7 +18,7 @@ from PIL import Image, JpegImagePlugin
 from convmixer.data.formats.orientation import orientation_of
 from convmixer.data.limits import BadImage, check_sides
 
-_MOST_SEGMENTS = 10_000  # 64 kB each: six times the metadata of the most talkative cameras
+_MAX_SEGMENTS = 10_000  # of up to 64 kB: six times the metadata of the most talkative cameras
 _SCANS = 20  # of a progressive image of max_pixels; encoders write about ten
 _REDUCED = 4  # times max_pixels that are decoded at half size
 
@@ -82,8 +82,8 @@ def load_jpeg(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image,
 
 def _read_header(encoded: bytes, start: int) -> _Header:
     at, stray, parts = start + 2, False, []
-    frame, kind, exif, xmp = b"", 0, b"", b""
-    for _ in range(_MOST_SEGMENTS):
+    frame, frame_type, exif, xmp = b"", 0, b"", b""
+    for _ in range(_MAX_SEGMENTS):
         mark = encoded.find(b"\xff", at)
         fill = _FILL.match(encoded, mark) if mark >= 0 else None
         if fill is None or fill.end() + 3 > len(encoded):
@@ -102,7 +102,7 @@ def _read_header(encoded: bytes, start: int) -> _Header:
         if code == _SOS:
             break
         if code in _SOF:
-            frame, kind = content, code
+            frame, frame_type = content, code
         elif code == _APP1 and not exif and content.startswith(b"Exif\0\0"):
             exif = content
         elif code == _APP1 and not xmp and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
@@ -110,13 +110,13 @@ def _read_header(encoded: bytes, start: int) -> _Header:
         if code not in _DROPPED:
             parts.append(encoded[fill.end() - 1 : at])
     else:
-        raise BadImage(f"more than {_MOST_SEGMENTS} segments before its image")
+        raise BadImage(f"more than {_MAX_SEGMENTS} segments before its image")
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     components = frame[6::3]
     if len(components) not in _MODES or len(frame) != 6 + 3 * len(components):
         raise BadImage("no header of a frame of 1, 3 or 4 components")
     check_sides(width, height)
-    several = kind in _PROGRESSIVE or content[:1] != bytes([len(components)])
+    several = frame_type in _PROGRESSIVE or content[:1] != bytes([len(components)])
     return _Header(width, height, components, several, fill.end() - 1, parts, stray, exif, xmp)
 
 
@@ -125,10 +125,10 @@ def _check_cost(encoded: bytes, header: _Header, max_pixels: int) -> bool:
     pixels = header.width * header.height
     size = f"{header.width} x {header.height} pixels"
     # Of an image in several scans all coefficients are held in memory, two bytes each.
-    most = 3 * max_pixels // max(3, len(header.components)) if header.several else _REDUCED * max_pixels
-    if pixels > most:
-        limit = f"{most} for a progressive JPEG" if header.several else f"{_REDUCED} times {max_pixels}"
-        raise BadImage(f"{size}, more than the limit of {limit} (--max_pixels)")
+    limit = 3 * max_pixels // max(3, len(header.components)) if header.several else _REDUCED * max_pixels
+    if pixels > limit:
+        text = f"{limit} for a progressive JPEG" if header.several else f"{_REDUCED} times {max_pixels}"
+        raise BadImage(f"{size}, more than the limit of {text} (--max_pixels)")
     bearable = _SCANS * max_pixels // pixels
     # The count is quick and never too low: what looks like a scan may lie behind the image.
     if header.several and encoded.count(b"\xff\xda", header.scan) > bearable:
@@ -140,7 +140,7 @@ def _check_cost(encoded: bytes, header: _Header, max_pixels: int) -> bool:
 
 def _scans(encoded: bytes, at: int) -> Iterator[bytes]:
     """The header of each scan from `at` on to the end of the image."""
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         found = _MARKER.search(encoded, at)
         if found is None or encoded[found.start() + 1] == _EOI:
             return
@@ -149,7 +149,7 @@ def _scans(encoded: bytes, at: int) -> Iterator[bytes]:
             at += int.from_bytes(encoded[at : at + 2], "big")
         if code == _SOS:
             yield encoded[found.end() + 2 : at]
-    raise BadImage(f"more than {_MOST_SEGMENTS} segments in its image")
+    raise BadImage(f"more than {_MAX_SEGMENTS} segments in its image")
 
 
 def _carries_all(encoded: bytes, header: _Header) -> bool:

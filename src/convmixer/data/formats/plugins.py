@@ -6,8 +6,8 @@ import io
 
 from PIL import BmpImagePlugin, Image, WebPImagePlugin
 
-from convmixer.data.formats.kinds import HAS_HEIC, READ, what_it_is
 from convmixer.data.formats.orientation import orientation_of
+from convmixer.data.formats.signatures import HAS_HEIC, READ, why_not_read
 from convmixer.data.limits import BadImage, check_size
 
 # Their decoders hold two to four images at once.
@@ -37,7 +37,7 @@ def open_avif(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image,
     """The first frame, not yet decoded, and its orientation."""
     del start
     if "AVIF" not in READ:
-        raise BadImage(what_it_is(encoded))
+        raise BadImage(why_not_read(encoded))
     from PIL import AvifImagePlugin  # Pillow has it from 11.3 on
 
     image = AvifImagePlugin.AvifImageFile(io.BytesIO(encoded))
@@ -49,7 +49,7 @@ def open_heic(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image,
     """The primary image, not yet decoded; its container's turn is always applied, so that it is upright."""
     del start
     if not HAS_HEIC:
-        raise BadImage(what_it_is(encoded))
+        raise BadImage(why_not_read(encoded))
     from pi_heif import HeifImageFile
 
     image = HeifImageFile(io.BytesIO(encoded))
@@ -59,20 +59,20 @@ def open_heic(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image,
 
 def _check_costly(name: str, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
-    most = max_pixels // _COSTLY
-    if width * height > most:
-        raise BadImage(f"{width} x {height} pixels, more than the limit of {most} for {name} (half of --max_pixels)")
+    limit = max_pixels // _COSTLY
+    if width * height > limit:
+        raise BadImage(f"{width} x {height} pixels, more than the limit of {limit} for {name} (half of --max_pixels)")
     check_size(width, height, max_pixels)
 
 
 def _webp_size(encoded: bytes) -> tuple[int, int]:
     """Width and height; told before libwebp, which takes memory for the whole canvas when it opens a file."""
-    kind = encoded[12:16]
-    if len(encoded) < 30 and kind != b"VP8L":
+    fourcc = encoded[12:16]
+    if len(encoded) < 30 and fourcc != b"VP8L":
         raise BadImage("incomplete WebP header")
-    if kind == b"VP8X":
+    if fourcc == b"VP8X":
         return 1 + int.from_bytes(encoded[24:27], "little"), 1 + int.from_bytes(encoded[27:30], "little")
-    if kind == b"VP8L":
+    if fourcc == b"VP8L":
         bits = int.from_bytes(encoded[21:25], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     return int.from_bytes(encoded[26:28], "little") & 0x3FFF, int.from_bytes(encoded[28:30], "little") & 0x3FFF

@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 from convmixer.data.limits import BadImage, check_size
 
 _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}  # bytes of a type's value
-_MOST_PARTS = 1 << 16  # strips or tiles
+_MAX_PARTS = 1 << 16  # strips or tiles
 _BYTES_PER_PIXEL = 8  # of the image and the part that is decoded into it
 
 _WIDTH, _LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
@@ -24,15 +24,15 @@ def open_tiff(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image,
     del start
     order = "<" if encoded[:2] == b"II" else ">"
     try:
-        tags, turned = _directory(encoded, order)
+        tags, orientation_entry = _directory(encoded, order)
     except struct.error:
         raise BadImage("incomplete: it ends within its directory") from None
     _check_parts(tags, max_pixels)
     orientation = tags.get(_ORIENTATION, 1)
-    if orientation != 1 and turned:
-        # Pillow turns TIFF files whatever is asked of it.
+    if orientation != 1 and orientation_entry:
+        # Pillow turns TIFF files in any case.
         upright = struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0)
-        encoded = encoded[:turned] + upright + encoded[turned + 12 :]
+        encoded = encoded[:orientation_entry] + upright + encoded[orientation_entry + 12 :]
     image: Image.Image = TiffImagePlugin.TiffImageFile(io.BytesIO(encoded))
     check_size(*image.size, max_pixels)
     if image.mode.startswith("I;16"):
@@ -50,30 +50,30 @@ def _directory(encoded: bytes, order: str) -> tuple[dict[int, int], int]:
     """
     (at,) = struct.unpack_from(order + "I", encoded, 4)
     (count,) = struct.unpack_from(order + "H", encoded, at)
-    tags, total, turned = {}, 0, 0
+    tags, total, orientation_entry = {}, 0, 0
     for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind, values = struct.unpack_from(order + "HHI", encoded, entry)
-        size = values * _UNITS.get(kind, 0)
+        tag, field_type, values = struct.unpack_from(order + "HHI", encoded, entry)
+        size = values * _UNITS.get(field_type, 0)
         total += size if size > 4 else 0
         if tag in (_OFFSETS, _TILE_OFFSETS):
             tags[tag] = values
-        elif kind in (3, 4) and values:
-            form = order + ("H" if kind == 3 else "I")
+        elif field_type in (3, 4) and values:
+            form = order + ("H" if field_type == 3 else "I")
             where = entry + 8 if size <= 4 else struct.unpack_from(order + "I", encoded, entry + 8)[0]
             (tags[tag],) = struct.unpack_from(form, encoded, where)
         if tag == _ORIENTATION:
-            turned = entry
+            orientation_entry = entry
     if total > len(encoded):
         raise BadImage("a directory of more than the file holds, or incomplete")
-    return tags, turned
+    return tags, orientation_entry
 
 
 def _check_parts(tags: dict[int, int], max_pixels: int) -> None:
     """Raise BadImage for more strips or tiles, or larger ones, than an image of `max_pixels` has."""
     width, height = tags.get(_WIDTH, 0), tags.get(_LENGTH, 0)
     check_size(width, height, max_pixels)
-    if max(tags.get(_OFFSETS, 0), tags.get(_TILE_OFFSETS, 0)) > _MOST_PARTS:
-        raise BadImage(f"more than {_MOST_PARTS} strips or tiles")
+    if max(tags.get(_OFFSETS, 0), tags.get(_TILE_OFFSETS, 0)) > _MAX_PARTS:
+        raise BadImage(f"more than {_MAX_PARTS} strips or tiles")
     if _TILE_OFFSETS in tags:
         part = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0)
     else:

@@ -1,1 +1,1 @@
-"""A whole image folder looked at before it is trained on: what is broken, doubled, leaking or lopsided. Read only."""
+"""An image folder is inspected before it is trained on: what is broken, doubled, leaking or lopsided. It is only read."""

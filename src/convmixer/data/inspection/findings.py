@@ -1,4 +1,4 @@
-"""From looks to findings: what is wrong with a data set, kind by kind, in the order of its files."""
+"""From file reports to findings: what is wrong with a data set, category by category, in the order of its files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from convmixer.data.formats.kinds import FORMAT_OF_EXTENSION
+from convmixer.data.formats.signatures import FORMAT_OF_EXTENSION
 from convmixer.data.inspection.probe import FileReport
 from convmixer.data.inspection.splits import Split
 
-# Kind -> what it means and what to do, in the order in which they are told.
-KINDS = {
+# Category -> what it means and what to do, in the order in which they are reported.
+CATEGORIES = {
     "unreadable": "cannot be decoded; training leaves them out: delete them or fetch them again",
     "truncated": "end before their image does; training leaves them out: fetch them again or delete them",
     "mistyped": "hold another format than their name says; rename them, or convert what is not read",
@@ -36,66 +36,66 @@ class Item:
 
 @dataclass(frozen=True)
 class Finding:
-    """All cases of a kind; `kind` is a key of KINDS."""
+    """All cases of a category; `category` is a key of CATEGORIES."""
 
-    kind: str
+    category: str
     items: tuple[Item, ...]
 
     @property
     def meaning(self) -> str:
-        return KINDS[self.kind]
+        return CATEGORIES[self.category]
 
 
-Looks = Sequence[Sequence[FileReport]]  # those of each split
+FileReports = Sequence[Sequence[FileReport]]  # those of each split
 
 
-def judge(splits: Sequence[Split], looks: Looks, *, min_side: int, max_imbalance: float) -> list[Finding]:
-    """What is wrong, in the order of KINDS; empty for a clean data set.
+def judge(splits: Sequence[Split], file_reports: FileReports, *, min_side: int, max_imbalance: float) -> list[Finding]:
+    """What is wrong, in the order of CATEGORIES; empty for a clean data set.
 
     `splits`: the training split, and the evaluation split where there is one. `min_side`: images with a shorter side
     are small, in pixels; `max_imbalance`: how many times the smallest class the largest may have.
     """
-    found: dict[str, list[Item]] = {kind: [] for kind in KINDS}
-    for split, seen in zip(splits, looks, strict=True):
-        for path, look in zip(split.paths, seen, strict=True):
-            for kind, detail in _of_file(path, look, min_side):
-                found[kind].append(Item((path,), detail))
-    for kind, item in _same_images(splits, looks):
-        found[kind].append(item)
-    found["classes"] += _class_faults(splits)
+    found: dict[str, list[Item]] = {category: [] for category in CATEGORIES}
+    for split, reports in zip(splits, file_reports, strict=True):
+        for path, report in zip(split.paths, reports, strict=True):
+            for category, detail in _of_file(path, report, min_side):
+                found[category].append(Item((path,), detail))
+    for category, item in _same_images(splits, file_reports):
+        found[category].append(item)
+    found["classes"] += _class_items(splits)
     found["imbalance"] += _imbalance(splits[0], max_imbalance)
-    return [Finding(kind, tuple(items)) for kind, items in found.items() if items]
+    return [Finding(category, tuple(items)) for category, items in found.items() if items]
 
 
-def _of_file(path: str, look: FileReport, min_side: int) -> Iterator[tuple[str, str]]:
+def _of_file(path: str, report: FileReport, min_side: int) -> Iterator[tuple[str, str]]:
     extension = os.path.splitext(path)[1].lower()
-    mistyped = look.format not in ("", FORMAT_OF_EXTENSION[extension])
+    mistyped = report.format not in ("", FORMAT_OF_EXTENSION[extension])
     if mistyped:
-        read = "" if look.fault is None else f": {look.fault}"
-        yield "mistyped", f"{look.format} under the extension {extension}{read}"
-    if look.cut:
-        yield "truncated", look.fault or ""
-    elif look.fault is not None and not mistyped:
-        yield "unreadable", look.fault
-    elif look.fault is None and min(look.width, look.height) < min_side:
-        yield "small", f"{look.width} x {look.height} pixels"
-    if look.blank is not None:
-        yield "blank", look.blank
+        read = "" if report.error is None else f": {report.error}"
+        yield "mistyped", f"{report.format} under the extension {extension}{read}"
+    if report.truncated:
+        yield "truncated", report.error or ""
+    elif report.error is not None and not mistyped:
+        yield "unreadable", report.error
+    elif report.error is None and min(report.width, report.height) < min_side:
+        yield "small", f"{report.width} x {report.height} pixels"
+    if report.blank is not None:
+        yield "blank", report.blank
 
 
-def _same_images(splits: Sequence[Split], looks: Looks) -> Iterator[tuple[str, Item]]:
+def _same_images(splits: Sequence[Split], file_reports: FileReports) -> Iterator[tuple[str, Item]]:
     """Files whose decoded pixels are equal, be they the same bytes or not."""
     groups: dict[bytes, list[tuple[int, int]]] = {}
-    for which, seen in enumerate(looks):
-        for index, look in enumerate(seen):
-            if look.pixels:
-                groups.setdefault(look.pixels, []).append((which, index))
+    for which, reports in enumerate(file_reports):
+        for index, report in enumerate(reports):
+            if report.pixels:
+                groups.setdefault(report.pixels, []).append((which, index))
     for members in groups.values():
         if len(members) == 1:
             continue
         paths = tuple(splits[which].paths[index] for which, index in members)
         classes = {splits[which].classes[splits[which].labels[index]] for which, index in members}
-        same = "bytes" if len({looks[which][index].digest for which, index in members}) == 1 else "pixels"
+        same = "bytes" if len({file_reports[which][index].digest for which, index in members}) == 1 else "pixels"
         detail = f"same {same}" + (f", in {len(classes)} classes" if len(classes) > 1 else "")
         if len({which for which, _ in members}) > 1:
             yield "leaking", Item(paths, detail)
@@ -103,7 +103,7 @@ def _same_images(splits: Sequence[Split], looks: Looks) -> Iterator[tuple[str, I
             yield "conflicting" if len(classes) > 1 else "duplicate", Item(paths, detail)
 
 
-def _class_faults(splits: Sequence[Split]) -> Iterator[Item]:
+def _class_items(splits: Sequence[Split]) -> Iterator[Item]:
     for split in splits:
         for name, count in split.counts().items():
             if count == 0:
@@ -126,9 +126,8 @@ def _class_faults(splits: Sequence[Split]) -> Iterator[Item]:
 
 def _imbalance(train: Split, limit: float) -> Iterator[Item]:
     counts = {name: count for name, count in train.counts().items() if count}
-    most = max(counts.values(), default=0)
+    max_count = max(counts.values(), default=0)
     for name, count in sorted(counts.items(), key=lambda entry: entry[1]):
-        if most > limit * count:
-            yield Item(
-                (), f"{train.name}: the class {name!r} has {count} images, the largest {most / count:.1f} times as many"
-            )
+        if max_count > limit * count:
+            ratio = f"the largest {max_count / count:.1f} times as many"
+            yield Item((), f"{train.name}: the class {name!r} has {count} images, {ratio}")

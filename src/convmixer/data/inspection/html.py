@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from convmixer.data.decode import decode
+from convmixer.data.decode import decode_image
 from convmixer.data.image_file import read_image_file
 from convmixer.data.inspection.findings import Finding
-from convmixer.data.inspection.report import Report, in_bytes, verdict
+from convmixer.data.inspection.report import DatasetReport, in_bytes, verdict
 from convmixer.data.limits import BadImage
 from convmixer.printable import printable
 
-_ROWS = 200  # cases of a kind on the page; JSON has all
+_ROWS = 200  # cases of a category on the page; JSON has all
 _PICTURED = 12  # of these with pictures
 _THUMBNAIL = 72  # longer side of a picture in pixels
 _ROW, _NAME, _BAR = 22, 190, 520  # of the chart, in pixels: height of a class, width of its name and of the longest bar
@@ -51,8 +51,8 @@ svg text { font: 13px system-ui, sans-serif; fill: var(--ink); } svg .count { fi
 """
 
 
-def to_html(report: Report) -> str:
-    """The whole page. Pictures of the first cases of each kind are read again from the data."""
+def to_html(report: DatasetReport) -> str:
+    """The whole page. Pictures of the first cases of each category are read again from the data."""
     title = f"Data set {_safe(str(report.data))}"
     state = "verdict" if report.findings else "verdict clean"
     parts = [
@@ -73,19 +73,19 @@ def _safe(text: str) -> str:
     return html.escape(printable(text))
 
 
-def _facts(report: Report) -> str:
+def _facts(report: DatasetReport) -> str:
     facts = {"images": f"{report.images:,}, {in_bytes(report.size)}"}
     facts |= {s.name: f"{len(s.paths):,} in {len(s.classes):,} classes" for s in report.splits}
     for name, counts in (("formats", report.formats()), ("ignored entries", report.ignored())):
         facts[name] = ", ".join(f"{key} {count:,}" for key, count in counts.items()) or "none"
     if sides := report.sides():
-        least, middle, most = (" × ".join(map(str, pair)) for pair in zip(*sides.values(), strict=True))
-        facts["pixels (width × height)"] = f"{least} to {most}, median {middle}"
+        min_size, median_size, max_size = (" × ".join(map(str, pair)) for pair in zip(*sides.values(), strict=True))
+        facts["pixels (width × height)"] = f"{min_size} to {max_size}, median {median_size}"
     tiles = (f"<div><dt>{_safe(name)}</dt><dd>{_safe(value)}</dd></div>" for name, value in facts.items())
     return f"<dl>{''.join(tiles)}</dl>"
 
 
-def _section(report: Report, finding: Finding) -> str:
+def _section(report: DatasetReport, finding: Finding) -> str:
     rows = []
     for number, item in enumerate(finding.items[:_ROWS]):
         if not item.paths:
@@ -96,7 +96,7 @@ def _section(report: Report, finding: Finding) -> str:
         rows.append(f"<tr><td>{names}{'<br>' + pictures if pictures else ''}</td><td>{_safe(item.detail)}</td></tr>")
     hidden = len(finding.items) - len(rows)
     more = f"<p>and {hidden:,} more</p>" if hidden else ""
-    head = f"<h2>{finding.kind}<b>{len(finding.items):,}</b></h2><p>{_safe(finding.meaning)}</p>"
+    head = f"<h2>{finding.category}<b>{len(finding.items):,}</b></h2><p>{_safe(finding.meaning)}</p>"
     return f"<section>{head}<table>{''.join(rows)}</table>{more}</section>"
 
 
@@ -104,7 +104,7 @@ def _pictures(paths: tuple[str, ...]) -> Iterator[str]:
     """What can be decoded of the files, small, as images inside the page."""
     for path in paths[:_PICTURED]:
         try:
-            image = decode(read_image_file(path))
+            image = decode_image(read_image_file(path))
         except (BadImage, MemoryError):
             continue
         image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
@@ -113,11 +113,11 @@ def _pictures(paths: tuple[str, ...]) -> Iterator[str]:
         yield f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
-def _chart(report: Report) -> str:
-    """Images a class, one bar a split, the largest training class first."""
+def _chart(report: DatasetReport) -> str:
+    """Images per class, one bar per split, the largest training class first."""
     counts = [split.counts() for split in report.splits]
     names = sorted(dict.fromkeys(name for each in counts for name in each), key=lambda name: -counts[0].get(name, 0))
-    most = max((count for each in counts for count in each.values()), default=0) or 1
+    max_count = max((count for each in counts for count in each.values()), default=0) or 1
     height = (_ROW - 6) / len(counts)
     rows = []
     for row, name in enumerate(names):
@@ -128,22 +128,21 @@ def _chart(report: Report) -> str:
         for which, (split, each) in enumerate(zip(report.splits, counts, strict=True)):
             if not each.get(name):
                 continue
-            width = max(round(_BAR * each[name] / most), 1)
+            width = max(round(_BAR * each[name] / max_count), 1)
             fill = f"var(--{'val' if which else 'train'})"
             rows.append(
                 f'<rect x="{_NAME}" y="{top + 3 + which * height:g}" width="{width}" height="{height:g}" rx="1.5" '
                 f'fill="{fill}"><title>{_safe(name)}, {split.name}: {each[name]:,}</title></rect>'
             )
         shown = " / ".join(f"{each[name]:,}" if name in each else "–" for each in counts)
-        longest = max(each.get(name, 0) for each in counts)
-        at = _NAME + max(round(_BAR * longest / most), 1) + 8
+        row_max = max(each.get(name, 0) for each in counts)
+        at = _NAME + max(round(_BAR * row_max / max_count), 1) + 8
         rows.append(f'<text class="count" x="{at}" y="{top + 15}">{shown}</text>')
     keys = "".join(
         f'<span class="key" style="background:var(--{"val" if which else "train"})"></span>{split.name}'
         for which, split in enumerate(report.splits)
     )
     width, total = _NAME + _BAR + 120, len(names) * _ROW
-    svg = (
-        f'<svg viewBox="0 0 {width} {total}" width="100%" role="img" aria-label="images a class">{"".join(rows)}</svg>'
-    )
-    return f'<section><h2>Images a class</h2><p>{keys}</p><div class="chart">{svg}</div></section>'
+    label = 'role="img" aria-label="images per class"'
+    svg = f'<svg viewBox="0 0 {width} {total}" width="100%" {label}>{"".join(rows)}</svg>'
+    return f'<section><h2>Images per class</h2><p>{keys}</p><div class="chart">{svg}</div></section>'

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from convmixer.data.decode import load_frame, to_mode
-from convmixer.data.formats.kinds import format_at
+from convmixer.data.formats.signatures import detect_format
 from convmixer.data.image_file import read_image_file
 from convmixer.data.limits import MAX_PIXELS, BadImage, strips
 from convmixer.data.reader import only_this_image
@@ -19,7 +19,7 @@ from convmixer.data.reader import only_this_image
 _BLANK = 16
 
 # How Pillow and libjpeg say that a file ends before its image does.
-_CUT = re.compile(r"truncated|premature end|incomplete|unexpected end|not enough", re.IGNORECASE)
+_TRUNCATED = re.compile(r"truncated|premature end|incomplete|unexpected end|not enough", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class FileReport:
     """`size`: in bytes; `width`, `height`: in pixels, 0 where it cannot be decoded.
 
     `format`: by content, empty for what is no known image; `digest`: SHA-256 of the file; `pixels`: a hash of the
-    decoded image, empty where there is none. `fault`: why it cannot be decoded, or None; `cut`: because it ends early.
-    `blank`: what makes it an image of one colour, or None.
+    decoded image, empty where there is none. `error`: why it cannot be decoded, or None; `truncated`: because it ends
+    early. `blank`: what makes it an image of one colour, or None.
     """
 
     size: int = 0
@@ -37,8 +37,8 @@ class FileReport:
     height: int = 0
     digest: bytes = b""
     pixels: bytes = b""
-    fault: str | None = None
-    cut: bool = False
+    error: str | None = None
+    truncated: bool = False
     blank: str | None = None
 
 
@@ -54,10 +54,10 @@ def probe(path: str, max_pixels: int = MAX_PIXELS) -> FileReport:
             for box in strips(*image.size):
                 pixels.update(image.crop(box).tobytes())
     except BadImage as error:
-        cut = _ends_early(encoded, str(error))
-        return FileReport(len(encoded), format_at(encoded)[0], fault=str(error), cut=cut)
+        truncated = _ends_early(encoded, str(error))
+        return FileReport(len(encoded), detect_format(encoded)[0], error=str(error), truncated=truncated)
     digest = hashlib.sha256(encoded).digest()
-    name, _ = format_at(encoded)
+    name, _ = detect_format(encoded)
     return FileReport(len(encoded), name, *image.size, digest, pixels.digest(), blank=_why_blank(frame, image))
 
 
@@ -69,17 +69,17 @@ def _why_blank(frame: Image.Image, image: Image.Image) -> str | None:
     if "A" in frame.getbands() and frame.getchannel("A").getextrema() == (0, 0):
         return "transparent everywhere (alpha 0)"
     if frame.mode.startswith("I"):
-        greatest: Any = frame.getextrema()[1]
-        return f"16 bits per value, of which {int(greatest).bit_length()} are used"
+        max_level: Any = frame.getextrema()[1]
+        return f"16 bits per value, of which {int(max_level).bit_length()} are used"
     if all(low == high for low, high in ranges):
         return "one colour, " + " ".join(str(low) for low, _ in ranges)
     return f"levels {min(low for low, _ in ranges)} to {max(high for _, high in ranges)} of 0 to 255"
 
 
-def _ends_early(encoded: bytes, fault: str) -> bool:
+def _ends_early(encoded: bytes, error: str) -> bool:
     if not encoded:
         return False
     if encoded[8:12] == b"WEBP":
-        # libwebp tells no reason; the file's head tells its length behind the first eight bytes.
+        # libwebp tells no reason; the file's head has its length behind the first eight bytes.
         return int.from_bytes(encoded[4:8], "little") + 8 > len(encoded)
-    return bool(_CUT.search(fault))
+    return bool(_TRUNCATED.search(error))

@@ -10,23 +10,23 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from convmixer.data.inspection.findings import Finding, Looks, judge
-from convmixer.data.inspection.scan import examine
+from convmixer.data.inspection.findings import FileReports, Finding, judge
+from convmixer.data.inspection.scan import scan
 from convmixer.data.inspection.splits import Split
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.printable import printable
 
 FORMAT = 1
-_SHOWN = 10  # cases of a kind in the text; JSON has all
+_SHOWN = 10  # cases of a category in the text; JSON has all
 
 
 @dataclass(frozen=True)
-class Report:
-    """A data set, what was seen of each file of each split, and what is wrong with it (nothing: it is clean)."""
+class DatasetReport:
+    """A data set, what was found in each file of each split, and what is wrong with it (nothing: it is clean)."""
 
     data: Path
     splits: tuple[Split, ...]
-    looks: Looks
+    file_reports: FileReports
     findings: tuple[Finding, ...]
 
     @property
@@ -36,18 +36,18 @@ class Report:
     @property
     def size(self) -> int:
         """Bytes of all image files."""
-        return sum(look.size for seen in self.looks for look in seen)
+        return sum(file.size for reports in self.file_reports for file in reports)
 
     def formats(self) -> dict[str, int]:
         """Number of images of each format, most common first; those of none are left out."""
-        return _ordered(Counter(look.format for seen in self.looks for look in seen if look.format))
+        return _ordered(Counter(file.format for reports in self.file_reports for file in reports if file.format))
 
     def sides(self) -> dict[str, list[int]]:
-        """Least, middle and greatest width and height in pixels of what can be decoded; empty where nothing can."""
-        decoded = [look for seen in self.looks for look in seen if look.fault is None]
+        """Minimum, median and maximum width and height in pixels of what can be decoded; empty where nothing can."""
+        decoded = [file for reports in self.file_reports for file in reports if file.error is None]
         if not decoded:
             return {}
-        sides = {"width": [look.width for look in decoded], "height": [look.height for look in decoded]}
+        sides = {"width": [file.width for file in decoded], "height": [file.height for file in decoded]}
         return {name: [min(values), int(median(values)), max(values)] for name, values in sides.items()}
 
     def ignored(self) -> dict[str, int]:
@@ -69,18 +69,18 @@ def inspect(
     workers: int,
     on_done: Callable[[int], None],
     max_pixels: int = MAX_PIXELS,
-) -> Report:
-    """Look at every file of the splits and judge them; the arguments are those of `judge` and `examine`."""
-    seen = examine([path for split in splits for path in split.paths], workers, on_done, max_pixels)
-    looks, first = [], 0
+) -> DatasetReport:
+    """Probe every file of the splits and judge them; the arguments are those of `judge` and `scan`."""
+    found = scan([path for split in splits for path in split.paths], workers, on_done, max_pixels)
+    file_reports, first = [], 0
     for split in splits:
-        looks.append(seen[first : first + len(split.paths)])
+        file_reports.append(found[first : first + len(split.paths)])
         first += len(split.paths)
-    findings = judge(splits, looks, min_side=min_side, max_imbalance=max_imbalance)
-    return Report(data, splits, looks, tuple(findings))
+    findings = judge(splits, file_reports, min_side=min_side, max_imbalance=max_imbalance)
+    return DatasetReport(data, splits, file_reports, tuple(findings))
 
 
-def to_record(report: Report) -> dict[str, Any]:
+def to_record(report: DatasetReport) -> dict[str, Any]:
     """All of it in plain values for JSON; paths are relative to the data folder where they lie in it."""
     return {
         "format": FORMAT,
@@ -96,7 +96,7 @@ def to_record(report: Report) -> dict[str, Any]:
             for split in report.splits
         },
         "findings": {
-            finding.kind: [
+            finding.category: [
                 {"paths": [report.shown(path) for path in item.paths], "detail": item.detail} for item in finding.items
             ]
             for finding in report.findings
@@ -104,8 +104,8 @@ def to_record(report: Report) -> dict[str, Any]:
     }
 
 
-def to_text(report: Report) -> str:
-    """A page of text: what there is, and the first cases of each kind of fault."""
+def to_text(report: DatasetReport) -> str:
+    """A page of text: what there is, and the first cases of each category."""
     lines = [f"{printable(str(report.data))}: {report.images:,} images, {in_bytes(report.size)}"]
     for split in report.splits:
         lines.append(f"  {split.name:<8}{len(split.paths):,} images in {len(split.classes):,} classes")
@@ -113,10 +113,10 @@ def to_text(report: Report) -> str:
         if counts:
             lines.append(f"  {name:<8}" + ", ".join(f"{printable(key)} {count:,}" for key, count in counts.items()))
     if sides := report.sides():
-        least, middle, most = (" x ".join(map(str, pair)) for pair in zip(*sides.values(), strict=True))
-        lines.append(f"  {'pixels':<8}{least} to {most}, median {middle} (width x height)")
+        min_size, median_size, max_size = (" x ".join(map(str, pair)) for pair in zip(*sides.values(), strict=True))
+        lines.append(f"  {'pixels':<8}{min_size} to {max_size}, median {median_size} (width x height)")
     for finding in report.findings:
-        lines += ["", f"{finding.kind}: {len(finding.items):,}; {finding.meaning}"]
+        lines += ["", f"{finding.category}: {len(finding.items):,}; {finding.meaning}"]
         for item in finding.items[:_SHOWN]:
             paths = " = ".join(printable(report.shown(path)) for path in item.paths)
             lines.append("  " + ": ".join(filter(None, (paths, printable(item.detail)))))
@@ -126,11 +126,11 @@ def to_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def verdict(report: Report) -> str:
+def verdict(report: DatasetReport) -> str:
     """One line: clean, or how many cases of what."""
     if not report.findings:
         return "nothing wrong was found"
-    return "found: " + ", ".join(f"{finding.kind} {len(finding.items):,}" for finding in report.findings)
+    return "found: " + ", ".join(f"{finding.category} {len(finding.items):,}" for finding in report.findings)
 
 
 def in_bytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Every file looked at, in their order, by as many processes as wanted."""
+"""Every file is probed, in order, by as many processes as wanted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from convmixer.data.limits import MAX_PIXELS
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.printable import printable
 
-_CHUNK = 16  # files a task: enough that handing it over costs nothing beside the decoding
+_CHUNK = 16  # files per task: enough that handing it over costs nothing beside the decoding
 
 
-def examine(
+def scan(
     paths: Sequence[str], workers: int, on_done: Callable[[int], None], max_pixels: int = MAX_PIXELS
 ) -> list[FileReport]:
     """What `probe` finds at each path. `workers` 0: in this process; `on_done` is told how many files are done.
@@ -25,24 +25,24 @@ def examine(
     Raises UserError (exit 1) when a worker is killed, as the system does when memory runs out.
     """
     chunks = [paths[first : first + _CHUNK] for first in range(0, len(paths), _CHUNK)]
-    looks: list[FileReport] = []
+    file_reports: list[FileReport] = []
     if workers == 0:
         for chunk in chunks:
-            looks += _look_at_all(chunk, max_pixels)
+            file_reports += _probe_all(chunk, max_pixels)
             on_done(len(chunk))
-        return looks
+        return file_reports
     # Not forked: the progress bar has a thread, and a copy of it may hold a lock for ever.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(chunks) or 1), context, _ignore_interrupt) as pool:
         pending: deque[tuple[Sequence[str], Future[list[FileReport]]]] = deque()
         try:
             for chunk in chunks:
-                pending.append((chunk, pool.submit(_look_at_all, chunk, max_pixels)))
+                pending.append((chunk, pool.submit(_probe_all, chunk, max_pixels)))
                 # The files' paths are in this process already; only so many answers wait for an early slow one.
                 if len(pending) > 8 * workers:
-                    looks += _next(pending, on_done)
+                    file_reports += _next(pending, on_done)
             while pending:
-                looks += _next(pending, on_done)
+                file_reports += _next(pending, on_done)
         except BrokenProcessPool:
             first, last = pending[0][0][0], pending[-1][0][-1]
             raise UserError(
@@ -53,7 +53,7 @@ def examine(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return looks
+    return file_reports
 
 
 def _next(
@@ -66,7 +66,7 @@ def _next(
     return found
 
 
-def _look_at_all(paths: Sequence[str], max_pixels: int) -> list[FileReport]:
+def _probe_all(paths: Sequence[str], max_pixels: int) -> list[FileReport]:
     return [probe(path, max_pixels) for path in paths]
 
 

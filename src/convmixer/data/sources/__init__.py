@@ -1,4 +1,4 @@
-"""Kinds of data sets, a module each, named as the option `set` has it.
+"""Data sets, a module each, named as the option `set` has it.
 
 Each has `open_source(data_url, split_dir, *, train, classes) -> Source`, which opens a split: `split_dir` below the
 folder `data_url`, or what of the set is for training or for evaluation. Its labels count in `classes` where they are

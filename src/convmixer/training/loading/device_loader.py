@@ -15,7 +15,7 @@ from convmixer.errors import UserError
 from convmixer.training.loading.batch_loader import TrainBatch
 
 # Seven times CIFAR-10 or CIFAR-100 (154 MB), and little beside the activations of a step on any GPU one trains on.
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 
 
 def whole_images(reader: TrainReader) -> np.ndarray | None:
@@ -23,14 +23,14 @@ def whole_images(reader: TrainReader) -> np.ndarray | None:
 
     They are where the source holds square images of the network's size, the least crop is the whole area and a square
     is allowed: no box of that area but the whole image then fits in, and a resize to the same size changes nothing.
-    None too for more than MOST_BYTES.
+    None too for more than MAX_BYTES.
     """
     size, channels = reader.preprocessing.size, reader.preprocessing.channels
     low, high = reader.ratio
     if reader.min_crop < 1 or not low <= 1 <= high:
         return None
     pixels = in_memory_images(reader.source)
-    if pixels is None or pixels.shape[1:] != (size, size, channels) or pixels.nbytes > MOST_BYTES:
+    if pixels is None or pixels.shape[1:] != (size, size, channels) or pixels.nbytes > MAX_BYTES:
         return None
     return pixels
 

@@ -8,14 +8,14 @@ import torch
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
 
-MOST_IMAGES = 64
+MAX_IMAGES = 64
 
 
 def image_grid(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
     """Up to 64 normalised images [N, C, H, W] side by side as they would be seen: uint8 [rows * H, columns * W, 3]."""
     mean = torch.tensor(preprocessing.mean)[:, None, None]
     std = torch.tensor(preprocessing.std)[:, None, None]
-    pixels = (images[:MOST_IMAGES].detach().float().cpu() * std + mean).mul(255).round().clamp(0, 255)
+    pixels = (images[:MAX_IMAGES].detach().float().cpu() * std + mean).mul(255).round().clamp(0, 255)
     tiles = pixels.to(torch.uint8).permute(0, 2, 3, 1).numpy()
     count, height, width, channels = tiles.shape
     columns = int(np.ceil(np.sqrt(count)))

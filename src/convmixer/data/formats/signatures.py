@@ -19,7 +19,7 @@ _ALL = {
     "HEIC": (".heic", ".heif"),
 }
 HAS_HEIC = find_spec("pi_heif") is not None
-_ABSENT = {name for name, there in (("AVIF", features.check("avif")), ("HEIC", HAS_HEIC)) if not there}
+_ABSENT = {name for name, is_available in (("AVIF", features.check("avif")), ("HEIC", HAS_HEIC)) if not is_available}
 
 READ = {name: extensions for name, extensions in _ALL.items() if name not in _ABSENT}
 EXTENSIONS = tuple(extension for extensions in READ.values() for extension in extensions)
@@ -64,7 +64,7 @@ HEAD = 512  # bytes that tell what a file is
 _STRAY = 64  # bytes in front of an image that a download or an editor may have put there
 
 
-def format_at(encoded: bytes) -> tuple[str, int]:
+def detect_format(encoded: bytes) -> tuple[str, int]:
     """Format by content, and where its first byte is: 0, or behind a few stray bytes for JPEG and PNG.
 
     The format is empty for none that is known.
@@ -86,12 +86,12 @@ def format_at(encoded: bytes) -> tuple[str, int]:
     return "", 0
 
 
-def what_it_is(encoded: bytes) -> str:
+def why_not_read(encoded: bytes) -> str:
     """Why this is no image that is read, by its first HEAD bytes."""
     if not encoded:
         return "empty file"
-    kind, _ = format_at(encoded)
-    if kind:
-        return f"{kind} is not read" + (f"; {REMEDIES[kind]}" if kind in REMEDIES else "")
+    name, _ = detect_format(encoded)
+    if name:
+        return f"{name} is not read" + (f"; {REMEDIES[name]}" if name in REMEDIES else "")
     head = encoded[:HEAD]
     return next((f"{name}, no image" for form, name in _NO_IMAGES if form.match(head)), "no image of a known format")
