@@ -194,7 +194,7 @@ def batch(session: Session) -> list[Command]:
     small: tuple[object, ...] = ()
     if session.dry_run:
         small = ("--device", "cpu", "--variants", SMALL, "--size", 8, "--most", 2, "--kinds", "fused recompute")
-    return [_script("batch", "largest_batch.py", "--output", session.results / "largest_batch.json", *small)]
+    return [_script("batch", "max_batch.py", "--output", session.results / "max_batch.json", *small)]
 
 
 def cifar10(session: Session) -> list[Command] | str:

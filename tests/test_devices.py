@@ -27,15 +27,15 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 
 @pytest.mark.parametrize("index", [0, 2])
 def test_a_gpu_is_made_the_current_one(index: int, chosen: list[torch.device]) -> None:
-    device, remark = choose_device(None, index, is_explicit=False)
+    device, remark = choose_device(None, index, is_required=False)
     assert (device, remark) == (torch.device("cuda", index), None)
     assert chosen == [device]
 
 
 def test_what_is_no_gpu_is_left(chosen: list[torch.device]) -> None:
-    assert choose_device("CPU", 2, is_explicit=True)[0] == torch.device("cpu")
+    assert choose_device("CPU", 2, is_required=True)[0] == torch.device("cpu")
     with pytest.raises(UserError, match=r"--device_id: 3 is not there; this machine has 3 GPU\(s\)"):
-        choose_device("GPU", 3, is_explicit=True)
+        choose_device("GPU", 3, is_required=True)
     assert chosen == []
 
 

@@ -207,7 +207,7 @@ assert cache.key_of(workload)["device"] == "some GPU"
 def test_what_a_gpu_machine_may_lack_is_not_imported() -> None:
     """By the scripts, by the tests that run there, nor by what these call."""
     names = """
-        gpu_session network_check gpu_kernels network_profile largest_batch machine model_speed
+        gpu_session network_check gpu_kernels network_profile max_batch machine model_speed
         tests.conftest tests.kernels.conftest tests.kernels.device.conftest tests.backends.conftest
         tests.backends.test_cuda_graph tests.kernels.test_compiles tests.kernels.test_fallback
         convmixer.backends.autotune.choose

@@ -40,7 +40,7 @@ class AnswerFile:
             self.is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
             self._put("{", "}\n")
         except OSError as error:
-            raise self._fault(error) from None
+            raise self._error(error) from None
 
     def add(self, prediction: Prediction) -> None:
         """Write an answer; its image could be read."""
@@ -49,7 +49,7 @@ class AnswerFile:
         try:
             self._put("," + text if self.count else text, "\n}\n")
         except OSError as error:
-            raise self._fault(error) from None
+            raise self._error(error) from None
         self.count += 1
 
     def close(self) -> None:
@@ -61,13 +61,15 @@ class AnswerFile:
                 self._write(b"\n}\n" if self.count else b"}\n")
             os.close(self._descriptor)
         except OSError as error:
-            raise self._fault(error) from None
+            raise self._error(error) from None
 
     def __enter__(self) -> AnswerFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if error_type is None:
             self.close()
         else:
             with suppress(UserError):  # what ends the work is what the user should read
@@ -98,7 +100,7 @@ class AnswerFile:
                 position += done
             content = content[done:]
 
-    def _fault(self, error: OSError) -> UserError:
+    def _error(self, error: OSError) -> UserError:
         kept = f"; it holds the {self.count} answers until then" if self.count else ""
         return UserError(f"{self.path}: cannot be written: {error.strerror}{kept}", exit_code=RUN_FAILED)
 

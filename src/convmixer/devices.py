@@ -11,13 +11,13 @@ from torch import Tensor
 from convmixer.errors import UserError
 
 
-def choose_device(target: str | None, index: int, *, is_explicit: bool) -> tuple[torch.device, str | None]:
-    """Device of `device_target`, now this process's current one, and, where the wish could not be met, a note.
+def choose_device(target: str | None, index: int, *, is_required: bool) -> tuple[torch.device, str | None]:
+    """Device of `device_target`, now this process's current one, and, where the request could not be met, a note.
 
     The current device is where torch makes what names none: streams, events, graphs, pinned memory, a library's
     workspaces. Whatever runs a network on a GPU gets it from here.
 
-    Left out, or `asked` False (it stands in a recipe only): a GPU where there is one, else the CPU. Asked for and
+    Left out, or `is_required` False (it stands in a recipe only): a GPU where there is one, else the CPU. Asked for and
     absent: UserError.
     """
     if target == "Ascend":
@@ -28,7 +28,7 @@ def choose_device(target: str | None, index: int, *, is_explicit: bool) -> tuple
         if index >= torch.cuda.device_count():
             raise UserError(f"--device_id: {index} is not there; this machine has {torch.cuda.device_count()} GPU(s)")
         return _current(torch.device("cuda", index)), None
-    if target == "GPU" and is_explicit:
+    if target == "GPU" and is_required:
         raise UserError("--device_target: no GPU that torch can use was found; leave it out to run on the CPU")
     return torch.device("cpu"), "no GPU found, running on the CPU"
 

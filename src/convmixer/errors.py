@@ -22,10 +22,10 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
-def first_line(error: BaseException, most: int = 300) -> str:
+def first_line(error: BaseException, max_length: int = 300) -> str:
     """The first line of an error's text, or its type where it has none; at most so many letters."""
     lines = str(error).strip().splitlines()
-    return lines[0][:most] if lines else type(error).__name__
+    return lines[0][:max_length] if lines else type(error).__name__
 
 
 def _shortened(line: str) -> str:

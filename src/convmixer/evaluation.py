@@ -33,7 +33,7 @@ def evaluate(
     """Score of `runtime` on `source`.
 
     `part` = (rank, processes): every process takes each processes-th image, so that each image counts once at any
-    number of processes. `ahead`: batches decoded before they are needed. `on_batch` is told the number of images of
+    number of processes. `ahead`: batches decoded before they are needed. `on_batch` gets the number of images of
     each batch. Images that cannot be read are listed in the score's `bad` and count neither as right nor as wrong.
     """
     rank, processes = part
@@ -61,12 +61,12 @@ def check_any_readable(score: Score, source: Source) -> None:
         )
 
 
-def name_unreadable(bad: Sequence[tuple[int, str]], score: Score, source: Source, most: int | None = None) -> None:
-    """Name the images `bad` of a score, or the first `most` of them, and say how many of all are not in the score."""
-    for index, reason in sorted(bad)[:most]:
+def name_unreadable(bad: Sequence[tuple[int, str]], score: Score, source: Source, max_named: int | None = None) -> None:
+    """Name the images `bad` of a score, or the first `max_named` of them, and log how many are not in the score."""
+    for index, reason in sorted(bad)[:max_named]:
         logger.warning(f"not evaluated: {source.name(index)}: {reason}")
-    if most is not None and len(bad) > most:
-        logger.warning(f"not evaluated: {len(bad) - most} more; convmixer check-data names all")
+    if max_named is not None and len(bad) > max_named:
+        logger.warning(f"not evaluated: {len(bad) - max_named} more; convmixer check-data names all")
     if bad:
         logger.warning(
             f"{len(score.bad)} of {len(score.bad) + score.count} images could not be read and are not in the results"

@@ -55,7 +55,7 @@ def evaluate_model(resolved: Resolved[Config]) -> tuple[Score, Source]:
 def score_of(
     model: ModelFile, source: Source, batch_size: int, threads: int, *, ahead: int = 2, max_pixels: int = MAX_PIXELS
 ) -> Score:
-    """Evaluate, and tell how fast, and what of the folder is ignored.
+    """Evaluate, and log how fast, and what of the folder is ignored.
 
     Raises UserError (exit 1) where no image can be read.
     """
@@ -117,7 +117,7 @@ def predictions(
 
 
 def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints) -> ModelFile:
-    # No engine is imported before the file tells which one it needs.
+    # No engine is imported before the file shows which one it needs.
     from convmixer.backends.model_file import DeviceRequest
     from convmixer.backends.opening import open_model
 
@@ -137,9 +137,9 @@ def _tune(resolved: Resolved[Any], model: ModelFile, images: int) -> None:
 
     options = resolved.options
     execution = "compile" if options.compile else options.execution
-    is_explicit = resolved.is_explicit("execution") or resolved.is_explicit("compile")
+    is_required = resolved.is_explicit("execution") or resolved.is_explicit("compile")
     size = model.preprocessing.size
-    tune(model.runtime, images, options.batch_size, size, execution, is_explicit=is_explicit)
+    tune(model.runtime, images, options.batch_size, size, execution, is_required=is_required)
 
 
 def _autocast(options: PrecisionOptions, device: torch.device) -> Callable[[], AbstractContextManager[object]]:

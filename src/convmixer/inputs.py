@@ -1,6 +1,7 @@
 """Which preprocessing holds: the command line wins over the weight file's record, and that over recipe and defaults.
 
-The same in every command, be the recipe named by the user or chosen by the command; what a recipe says in vain is told.
+The same in every command, be the recipe named by the user or chosen by the command; what a recipe says in vain is
+logged.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def overruled(resolved: Resolved[Any], chosen: Preprocessing) -> list[str]:
         and not resolved.is_explicit(name)
         and (value := getattr(resolved.options, name)) not in (None, "random", getattr(chosen, field))
     ]
-    said = f"the weights' preprocessing holds, not the recipe's in brackets: {', '.join(in_vain)}"
-    return [said] if in_vain else []
+    line = f"the weights' preprocessing holds, not the recipe's in brackets: {', '.join(in_vain)}"
+    return [line] if in_vain else []
 
 
 def as_options(preprocessing: Preprocessing) -> dict[str, Any]:
@@ -79,10 +80,10 @@ def as_options(preprocessing: Preprocessing) -> dict[str, Any]:
     return {name: getattr(preprocessing, field) for name, field in _FIELDS.items() if name != "interpolation"}
 
 
-def settled(
+def with_weights(
     resolved: Resolved[Config], arch: Architecture, chosen: Preprocessing | None, source: str
 ) -> Resolved[Config]:
-    """The options of a run that starts from the weights `source`, with what these said, so that it is recorded.
+    """The options of a run that starts from the weights `source`, with what these say, so that it is recorded.
 
     `arch`: the network; `chosen`: the preprocessing, None where the weights say none.
     """

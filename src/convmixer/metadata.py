@@ -90,7 +90,7 @@ def decode_metadata(text: str, seal: Seal = seal_alone) -> ModelMetadata:
 
 
 def _from_values(values: Mapping[str, Any]) -> ModelMetadata:
-    """Raises KeyError, TypeError or ValueError for what is not there or of another kind."""
+    """Raises KeyError, TypeError or ValueError for what is not there or of another type."""
     shape = values["architecture"] if "architecture" in values else values["arch"]
     names, preprocessing, source = values["classes"], values["preprocessing"], values.get("source_sha256")
     metadata = ModelMetadata(
@@ -103,7 +103,7 @@ def _from_values(values: Mapping[str, Any]) -> ModelMetadata:
         bool(values.get("embed_preprocess", False)),
     )
     if metadata.embed_preprocess and metadata.preprocessing is None:
-        raise ValueError("it has a preprocessing that it does not tell")
+        raise ValueError("it has a preprocessing that it does not give")
     if metadata.architecture.activation not in ACTIVATIONS or not all(isinstance(name, str) for name in names or ()):
-        raise ValueError("an activation or a name is of another kind")
+        raise ValueError("an activation or a name is of another type")
     return metadata

@@ -28,14 +28,14 @@ class ClassProbability:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Answer to one image: its `topk` classes, most likely first; or, in `fault`, why there is none.
+    """Answer to one image: its `topk` classes, most likely first; or, in `error`, why there is none.
 
     `path`: that of the file, or a name such as `image 3`.
     """
 
     path: str
     topk: tuple[ClassProbability, ...] = ()
-    fault: str | None = None
+    error: str | None = None
 
     @property
     def index(self) -> int:
@@ -55,7 +55,7 @@ class Prediction:
     @property
     def _best(self) -> ClassProbability:
         if not self.topk:
-            raise ValueError(f"{self.path}: {self.fault}")
+            raise ValueError(f"{self.path}: {self.error}")
         return self.topk[0]
 
 
@@ -79,7 +79,7 @@ def predict(
         return ClassProbability(index, name, float(row[index]))
 
     for batch in read_batches(images, preprocessing, batch_size, threads=threads, ahead=ahead, max_pixels=max_pixels):
-        answers = {index: Prediction(images.name(index), fault=reason) for index, reason in batch.bad}
+        answers = {index: Prediction(images.name(index), error=reason) for index, reason in batch.bad}
         if len(batch.indices):
             probabilities = softmax(runtime.logits(batch.images))
             order = np.argsort(-probabilities, axis=1, kind="stable")[:, :topk]
@@ -88,7 +88,7 @@ def predict(
                 if np.isfinite(row).all():
                     answers[index] = Prediction(path, tuple(candidate(label, row) for label in best))
                 else:
-                    answers[index] = Prediction(path, fault="the model answers with what is no number")
+                    answers[index] = Prediction(path, error="the model answers with what is no number")
         yield from (answers[index] for index in sorted(answers))
         if on_batch is not None:
             on_batch(len(answers))

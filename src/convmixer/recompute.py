@@ -52,7 +52,9 @@ class _ScratchStatistics(AbstractContextManager[None]):
             for name, tensor in own.items():
                 setattr(norm, name, None if tensor is None else tensor.clone())
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         for norm, own in zip(self._norms, self._own, strict=True):
             for name, tensor in own.items():
                 setattr(norm, name, tensor)

@@ -159,8 +159,8 @@ def test_one_that_cannot_be_read_is_a_fault(here: Path, toy: Path, weights: Path
     (here / "bad.png").write_bytes(b"no image")
     bad, good = convmixer.predict(weights, ["bad.png", next((toy / "val/red").glob("*.png"))])
     assert bad.topk == ()
-    assert bad.fault
-    assert good.fault is None
+    assert bad.error
+    assert good.error is None
     with pytest.raises(ValueError, match=r"bad\.png: "):
         _ = bad.name
 

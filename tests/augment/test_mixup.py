@@ -28,14 +28,14 @@ def settings_of(mixup: float, cutmix: float, mode: str = "batch", prob: float = 
 def test_shares_as_timm(
     mode: str, mixup: float, cutmix: float, prob: float, same_distribution: Callable[[object, object], bool]
 ) -> None:
-    """The share of an image in its target, after the correction for boxes that reach over the border."""
+    """The lam of an image in its target, after the correction for boxes that reach over the border."""
     np.random.seed(3)
     timm_mixup = Mixup(mixup, cutmix, None, prob, 0.3, mode, label_smoothing=0.0, num_classes=2)
     labels = torch.tensor([0, 1])
     theirs = [timm_mixup(torch.zeros(2, 1, SIDE, SIDE), labels)[1][0, 0].item() for _ in range(SAMPLES)]
     settings = settings_of(mixup, cutmix, mode, prob)
     draws = [draw_mixing(settings, 2, SIDE, SIDE, seed=0, step=step, rank=0) for step in range(SAMPLES)]
-    assert same_distribution(theirs, [draw.share[0] for draw in draws if draw is not None])
+    assert same_distribution(theirs, [draw.lam[0] for draw in draws if draw is not None])
     cut = np.mean([any(cut.start == 0 for cut in draw.cuts) for draw in draws if draw is not None])
     assert cut == pytest.approx(prob * (0.0 if not cutmix else 0.3 if mixup else 1.0), abs=0.05)
 
@@ -60,7 +60,7 @@ def test_boxes_are_as_large_and_anywhere_as_timms(same_distribution: Callable[[o
 @pytest.mark.parametrize("batch", [1, 2, 5, 8])
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 0.8), (0.8, 0.8)])
 def test_pixels_and_targets_hold_the_same_shares(mode: str, batch: int, mixup: float, cutmix: float) -> None:
-    """Image i is white in channel i and black in the others: the mean of a channel is the share of its image."""
+    """Image i is white in channel i and black in the others: the mean of a channel is the lam of its image."""
     images = torch.eye(batch)[:, :, None, None].expand(batch, batch, SIDE, SIDE + 7).contiguous()
     kept = images.clone()
     for step in range(10):
@@ -72,24 +72,24 @@ def test_pixels_and_targets_hold_the_same_shares(mode: str, batch: int, mixup: f
         torch.testing.assert_close(targets.sum(1), torch.ones(batch))
         assert torch.equal(images, kept)
         if mode == "pair":
-            np.testing.assert_array_equal(mixing.share, mixing.share[::-1])
+            np.testing.assert_array_equal(mixing.lam, mixing.lam[::-1])
         if mode == "batch":
-            assert len(set(mixing.share.tolist())) == 1
+            assert len(set(mixing.lam.tolist())) == 1
 
 
 def test_pixels_as_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same share, same box: the same pixels as timm's mixing of a batch."""
+    """Same lam, same box: the same pixels as timm's mixing of a batch."""
     images = torch.rand(6, 3, SIDE, SIDE)
     for settings in (settings_of(0.5, 0.0), settings_of(0.0, 0.5)):
         mixing = draw_mixing(settings, 6, SIDE, SIDE, seed=0, step=4, rank=0)
         assert mixing is not None
         timm_mixup = Mixup(num_classes=10, label_smoothing=0.1)
-        share = float(mixing.share[0])
-        monkeypatch.setattr(timm_mixup, "_params_per_batch", lambda share=share, cuts=mixing.cuts: (share, bool(cuts)))
+        lam = float(mixing.lam[0])
+        monkeypatch.setattr(timm_mixup, "_params_per_batch", lambda lam=lam, cuts=mixing.cuts: (lam, bool(cuts)))
         for cut in mixing.cuts:
             edges = (cut.top, cut.bottom, cut.left, cut.right)
             monkeypatch.setattr(
-                "timm.data.mixup.cutmix_bbox_and_lam", lambda *_, edges=edges, share=share, **__: (edges, share)
+                "timm.data.mixup.cutmix_bbox_and_lam", lambda *_, edges=edges, lam=lam, **__: (edges, lam)
             )
         labels = torch.tensor([3, 1, 4, 1, 5, 9])
         theirs, targets = timm_mixup(images.clone(), labels)
@@ -106,23 +106,23 @@ def test_targets_as_timm() -> None:
     )
     mixing = draw_mixing(settings_of(0.5, 0.0, "elem"), 4, SIDE, SIDE, seed=0, step=0, rank=0)
     assert mixing is not None
-    theirs = mixup_target(labels, 3, torch.from_numpy(mixing.share)[:, None], 0.1)
+    theirs = mixup_target(labels, 3, torch.from_numpy(mixing.lam)[:, None], 0.1)
     torch.testing.assert_close(soft_targets(labels, 3, 0.1, mixing), theirs)
 
 
 def test_drawn_from_seed_step_and_rank() -> None:
-    def share(seed: int, step: int, rank: int) -> float:
+    def lam(seed: int, step: int, rank: int) -> float:
         mixing = draw_mixing(settings_of(0.5, 0.5), 4, SIDE, SIDE, seed=seed, step=step, rank=rank)
         assert mixing is not None
-        return float(mixing.blend[0] + 2 * mixing.share[0])
+        return float(mixing.blend[0] + 2 * mixing.lam[0])
 
-    assert share(0, 0, 0) == share(0, 0, 0)
-    assert len({share(0, 0, 0), share(1, 0, 0), share(0, 1, 0), share(0, 0, 1)}) == 4
+    assert lam(0, 0, 0) == lam(0, 0, 0)
+    assert len({lam(0, 0, 0), lam(1, 0, 0), lam(0, 1, 0), lam(0, 0, 1)}) == 4
 
 
 def test_nothing_is_drawn_where_mixing_is_off() -> None:
     assert draw_mixing(AugmentOptions(), 4, SIDE, SIDE, seed=0, step=0, rank=0) is None
     mixing = draw_mixing(settings_of(0.5, 0.5, prob=0.0), 4, SIDE, SIDE, seed=0, step=0, rank=0)
     assert mixing is not None
-    assert mixing.share.tolist() == [1, 1, 1, 1]
+    assert mixing.lam.tolist() == [1, 1, 1, 1]
     assert mixing.cuts == ()

@@ -18,7 +18,7 @@ import torch
 from convmixer.arch import architecture
 from convmixer.doctor import engine, machine
 from convmixer.doctor.check_result import CheckResult, healthy, to_text
-from convmixer.doctor.largest_batch import largest_batch, parameters
+from convmixer.doctor.max_batch import max_batch, parameters
 from convmixer.model import ConvMixer
 
 GIB = 1 << 30
@@ -215,8 +215,8 @@ def test_the_batch_that_fits_a_gpu_is_told():
     ],
 )
 def test_the_batch_is_that_of_the_notes(name, memory, eager):
-    assert largest_batch(int(memory * GIB), architecture(name), 224, recompute=False) == pytest.approx(eager, rel=0.005)
-    assert largest_batch(1 << 20, architecture(name), 224, recompute=False) == 0
+    assert max_batch(int(memory * GIB), architecture(name), 224, recompute=False) == pytest.approx(eager, rel=0.005)
+    assert max_batch(1 << 20, architecture(name), 224, recompute=False) == 0
 
 
 def test_parameters_are_counted_right():

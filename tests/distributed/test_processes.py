@@ -74,7 +74,7 @@ def test_of_processes_that_know_each_other_only_by_their_agent_the_first_speaks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
-    assert [Processes(rank, rank, 2).tell("error") for rank in range(2)] == [True, False]
+    assert [Processes(rank, rank, 2).post("error") for rank in range(2)] == [True, False]
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
-    assert Processes(1, 1, 2).tell("error")
-    assert not Processes(1, 1, 2).told("error")
+    assert Processes(1, 1, 2).post("error")
+    assert not Processes(1, 1, 2).is_posted("error")

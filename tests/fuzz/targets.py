@@ -30,7 +30,7 @@ from convmixer.data.inspection.probe import probe
 from convmixer.data.sources.cifar10 import open_cifar10
 from convmixer.metadata import KEY
 from convmixer.policies.spec import AugMix, parse_policy
-from convmixer.training.checkpointing.checkpoint import fault_of, load_checkpoint
+from convmixer.training.checkpointing.checkpoint import find_damage, load_checkpoint
 from convmixer.weights.load import check, complete
 from convmixer.weights.read import read_weights
 from convmixer.weights.seal import seal_with
@@ -143,7 +143,7 @@ def checkpoints(folder: Path) -> Target:
     def read(files: dict[str, bytes]) -> None:
         for name, content in files.items():
             (place / name).write_bytes(content)
-        if fault_of(place) is None:
+        if find_damage(place) is None:
             load_checkpoint(place)
 
     return Target(inputs, whole, read)

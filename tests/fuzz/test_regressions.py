@@ -22,7 +22,7 @@ from convmixer.errors import UserError
 from convmixer.metadata import KEY
 from convmixer.model import ConvMixer
 from convmixer.policies.spec import parse_policy
-from convmixer.training.checkpointing.checkpoint import fault_of
+from convmixer.training.checkpointing.checkpoint import find_damage
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_weights
 
@@ -143,14 +143,14 @@ def test_preprocessing_that_is_no_mapping(value: object) -> None:
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"files": ' * 20_000, '{"files": {"a": 3}}', '{"files": 3}', "{}"])
 def test_manifests_that_are_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
-    assert fault_of(tmp_path) == "manifest.json is missing or broken"
+    assert find_damage(tmp_path) == "manifest.json is missing or broken"
 
 
 def test_a_name_in_a_manifest_that_no_file_can_have(tmp_path: Path) -> None:
     for name in ("x" * 5000, "a\0b"):
         files = {name: {"bytes": 1, "sha256": ""}}
         (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "step": 1, "files": files}))
-        assert fault_of(tmp_path) is not None
+        assert find_damage(tmp_path) is not None
 
 
 @pytest.mark.parametrize("spec", ["n" + "9" * 400, "n100000000", "m" + "9" * 400, "mmax" + "9" * 400, "m٣", "m²"])

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.conftest import Command, Run, ToyOptions, Train, file_size_limit
 from tests.reliability.conftest import Start, children, newest, wait_for
 
-from convmixer.training.checkpointing.checkpoint import fault_of
+from convmixer.training.checkpointing.checkpoint import find_damage
 from convmixer.training.error_messages import explain, out_of_memory
 
 
@@ -108,7 +108,7 @@ def test_the_disk_of_the_best_weights_is_full(
     assert "the best weights, those of step " in done.error
     assert done.err.count("No space left on device. They are tried again") == 1
     (run,) = (here / "runs/checkpoints").iterdir()
-    assert fault_of(newest(run)) is None
+    assert find_damage(newest(run)) is None
     logged = (here / "runs/summary" / run.name / "metrics.jsonl").read_text()
     filler.unlink()
     done = convmixer("train", *options, "--resume=auto")
@@ -135,7 +135,7 @@ def test_a_run_whose_folders_are_deleted_makes_them_again(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     (run,) = (here / "runs/checkpoints").iterdir()
-    assert fault_of(newest(run)) is None
+    assert find_damage(newest(run)) is None
     assert (here / "runs/summary" / run.name / "metrics.jsonl").read_text()
 
 

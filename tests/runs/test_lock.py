@@ -129,7 +129,7 @@ def test_of_another_machine_a_beat_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run_lock, "STALE", 1.5)
-    monkeypatch.setattr(run_lock, "BEAT", 0.2)
+    monkeypatch.setattr(run_lock, "HEARTBEAT", 0.2)
     path = write(tmp_path, **ELSEWHERE)
     done = threading.Event()
 
@@ -152,7 +152,7 @@ def test_of_another_machine_a_beat_is_waited_for(
 
 
 def test_it_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lock, "BEAT", 0.05)
+    monkeypatch.setattr(run_lock, "HEARTBEAT", 0.05)
     lock = RunLock(tmp_path)
     os.utime(lock.path, (1e9, 1e9))
     deadline = time.monotonic() + 10

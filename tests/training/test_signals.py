@@ -9,7 +9,7 @@ import pytest
 
 from convmixer.distributed.processes import Processes
 from convmixer.signals import STOP_SIGNALS
-from convmixer.training.signals import Stopped, StopSignals, StopWish
+from convmixer.training.signals import Stopped, StopRequest, StopSignals
 
 
 def send(number: int) -> None:
@@ -57,17 +57,17 @@ def test_termination_can_be_asked_for_twice() -> None:
 def test_an_evaluation_is_left_soon_after_a_word_of_another_process() -> None:
     class Others(Processes):
         heard = False
-        is_explicit = 0
+        checks = 0
 
-        def told(self, word: str) -> bool:
-            type(self).is_explicit += 1
+        def is_posted(self, word: str) -> bool:
+            type(self).checks += 1
             return self.heard
 
     others = Others(0, 0, 2)
     with StopSignals() as signals:
-        patient, hasty = StopWish(signals, others, seconds=3600), StopWish(signals, others, seconds=0)
+        patient, hasty = StopRequest(signals, others, seconds=3600), StopRequest(signals, others, seconds=0)
         assert [patient() for _ in range(100)] == [False] * 100
-        assert Others.is_explicit == 0, "the store is asked at most once per `seconds`"
+        assert Others.checks == 0, "the store is asked at most once per `seconds`"
         assert not hasty()
         Others.heard = True
         assert hasty()

@@ -31,23 +31,23 @@ def apply_layer(images: Tensor, layer: Layer, fill: Tensor) -> None:
     """
     geometric = np.isin(layer.ops, _GEOMETRIC)
     # All affine operations are one: only their matrices differ. They come last, in a group for each resampling.
-    kinds = np.where(geometric, len(OPS) + layer.resample, layer.ops)
-    rows = np.argsort(kinds, kind="stable")
+    codes = np.where(geometric, len(OPS) + layer.resample, layer.ops)
+    rows = np.argsort(codes, kind="stable")
     at = to_device(rows, images.device)
     args = to_device(layer.args[rows].astype(np.float32), images.device)
     affine_rows = rows[len(rows) - geometric.sum() :]
     each = to_device(_matrices(layer, affine_rows, *images.shape[2:]), images.device)
-    found, starts = np.unique(kinds[rows], return_index=True)
-    for kind, start, stop in zip(found.tolist(), starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
-        if kind == NO_OP:
+    found, starts = np.unique(codes[rows], return_index=True)
+    for code, start, stop in zip(found.tolist(), starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
+        if code == NO_OP:
             continue
         group = at[start:stop]
-        if kind < len(OPS):
-            images[group] = PHOTOMETRIC[OPS[kind]](images[group], args[start:stop])
+        if code < len(OPS):
+            images[group] = PHOTOMETRIC[OPS[code]](images[group], args[start:stop])
         else:
             first = len(rows) - len(affine_rows)
             matrix = each[start - first : stop - first]
-            images[group] = affine(images[group], matrix, fill, RESAMPLES[kind - len(OPS)])
+            images[group] = affine(images[group], matrix, fill, RESAMPLES[code - len(OPS)])
 
 
 def _matrices(layer: Layer, rows: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -137,7 +137,7 @@ def _choose(
         if policy.weights is None:
             chosen = (uniforms(policy.layers, *counters) * len(known)).astype(np.int64)
         else:
-            # The least of exponential waiting times at rates w is each with probability w / sum(w), and so on among
+            # The minimum of exponential waiting times at rates w is each with probability w / sum(w), and so on among
             # the rest: a weighted draw without replacement, in order.
             waiting = -np.log1p(-uniforms(len(known), *counters)) / np.array(policy.weights)
             chosen = np.argsort(waiting, axis=1)[:, : policy.layers]

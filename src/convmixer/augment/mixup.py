@@ -33,10 +33,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How a batch is mixed: `share` (b,) float32 of each image itself in its target; `blend` the same for its pixels,
+    """How a batch is mixed: `lam` (b,) float32 of each image itself in its target; `blend` the same for its pixels,
     which is 1 where a box is cut instead."""
 
-    share: np.ndarray
+    lam: np.ndarray
     blend: np.ndarray
     cuts: tuple[Cut, ...]
 
@@ -52,32 +52,32 @@ def draw_mixing(
     switch = {(True, False): 0.0, (False, True): 1.0}.get((options.mixup > 0, options.cutmix > 0), options.switch_prob)
     mixed = random.random(draws) < options.mixup_prob
     is_cut = random.random(draws) < switch
-    share = np.ones(draws)
+    lam = np.ones(draws)
     for alpha, chosen in ((options.mixup, mixed & ~is_cut), (options.cutmix, mixed & is_cut)):
         if alpha > 0:
-            share = np.where(chosen, random.beta(alpha, alpha, draws), share)
-    boxes = _boxes(share, random.random((2, draws)), height, width)
-    is_cut &= share < 1
+            lam = np.where(chosen, random.beta(alpha, alpha, draws), lam)
+    boxes = _boxes(lam, random.random((2, draws)), height, width)
+    is_cut &= lam < 1
     area = (boxes[1] - boxes[0]) * (boxes[3] - boxes[2])
-    blend = np.where(is_cut, 1.0, share)
+    blend = np.where(is_cut, 1.0, lam)
     # The box may reach over the border: the target follows what was really cut.
-    share = np.where(is_cut, 1.0 - area / (height * width), share)
+    lam = np.where(is_cut, 1.0 - area / (height * width), lam)
     rows = [(0, 0, batch)] if options.mixup_mode == "batch" else [(i, i, i + 1) for i in range(draws)]
     if options.mixup_mode == "pair":
         rows += [(i, batch - 1 - i, batch - i) for i in range(draws)]
-    whole_share, whole_blend, cuts = np.ones(batch, np.float32), np.ones(batch, np.float32), []
+    batch_lam, batch_blend, cuts = np.ones(batch, np.float32), np.ones(batch, np.float32), []
     for i, start, stop in rows:
-        whole_share[start:stop], whole_blend[start:stop] = share[i], blend[i]
+        batch_lam[start:stop], batch_blend[start:stop] = lam[i], blend[i]
         if is_cut[i]:
             cuts.append(Cut(start, stop, *(int(edge[i]) for edge in boxes)))
-    return Mixing(whole_share, whole_blend, tuple(cuts))
+    return Mixing(batch_lam, batch_blend, tuple(cuts))
 
 
-def _boxes(share: np.ndarray, centre: np.ndarray, height: int, width: int) -> tuple[np.ndarray, ...]:
-    """Top, bottom, left, right (n,) of boxes of area 1 - `share` (n,) around `centre` (2, n) in [0, 1), clipped."""
+def _boxes(lam: np.ndarray, centre: np.ndarray, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """Top, bottom, left, right (n,) of boxes of area 1 - `lam` (n,) around `centre` (2, n) in [0, 1), clipped."""
     edges: list[np.ndarray] = []
     for size, u in ((height, centre[0]), (width, centre[1])):
-        side = (size * np.sqrt(1.0 - share)).astype(np.int64)
+        side = (size * np.sqrt(1.0 - lam)).astype(np.int64)
         middle = (u * size).astype(np.int64)
         edges += [np.clip(middle - side // 2, 0, size), np.clip(middle + (side + 1) // 2, 0, size)]
     return tuple(edges)
@@ -104,5 +104,5 @@ def soft_targets(labels: Tensor, num_classes: int, smoothing: float, mixing: Mix
     targets.scatter_(1, labels[:, None], 1.0 - smoothing + off)
     if mixing is None:
         return targets
-    share = to_device(mixing.share, labels.device)[:, None]
-    return targets * share + targets.flip(0) * (1 - share)
+    lam = to_device(mixing.lam, labels.device)[:, None]
+    return targets * lam + targets.flip(0) * (1 - lam)

@@ -21,7 +21,7 @@ class Chooser(Protocol):
 
 @dataclass(frozen=True)
 class DeviceRequest:
-    """Where the user wants a model to run. `is_explicit`: on the command line, so that it must not be something else.
+    """Where the user wants a model to run. `is_required`: on the command line, so that it must not be something else.
 
     `engine`: what runs an ONNX file, onnxruntime or openvino. `output`: which of its outputs holds the logits; None:
     the file decides.
@@ -29,7 +29,7 @@ class DeviceRequest:
 
     target: str | None = None
     index: int = 0
-    is_explicit: bool = False
+    is_required: bool = False
     engine: str = "onnxruntime"
     output: str | None = None
 

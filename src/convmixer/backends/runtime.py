@@ -26,15 +26,15 @@ class Tunable(Protocol):
         ...
 
 
-def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execution: str, *, is_explicit: bool) -> None:
+def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execution: str, *, is_required: bool) -> None:
     """Have a runtime take the backend that `execution` asks for, as `Tunable.tune`.
 
     Raises UserError where that is not there, also with an engine that has no backends to choose from, if it was asked
-    for on the command line (`is_explicit`).
+    for on the command line (`is_required`).
     """
     if isinstance(runtime, Tunable):
         runtime.tune(images, batch_size, image_size, execution)
-    elif is_explicit and execution != "auto":
+    elif is_required and execution != "auto":
         raise UserError(
             f"--execution: {execution} is for weights; ONNX and MINDIR files have an engine of their own "
             "(eval-onnx and infer-onnx: --engine)"

@@ -74,7 +74,7 @@ def open_weights(
     entry: str | None = None,
 ) -> ModelFile:
     """Open weights of any layout on a device; see `opening.open_model`."""
-    device, remark = choose_device(request.target, request.index, is_explicit=request.is_explicit)
+    device, remark = choose_device(request.target, request.index, is_required=request.is_required)
     if remark is not None:
         logger.info(remark)
     weights = read_weights(path, entry)

@@ -1,1 +1,1 @@
-"""One file a command: it parses, assembles, runs and prints."""
+"""One file per command: it parses, assembles, runs and prints."""

@@ -33,7 +33,7 @@ def find_images(options: Any) -> Files:
 
 
 def check_output(name: str) -> Path:
-    """Path of the answers' file, which can be written; asked before the work, and nothing is left there.
+    """Path of the answers' file, which can be written; checked before the work, and nothing is left there.
 
     Raises UserError where it cannot, or where something else than answers would be lost: an image, weights.
     """
@@ -64,14 +64,14 @@ def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: in
     """
     options = resolved.options
     full = options.format == "full"
-    faults, stopped, is_read = 0, None, True
+    unreadable, stopped, is_read = 0, None, True
     with Progress(len(files), "infer") as progress, AnswerFile(Path(options.output), full=full) as answers:
         try:
             with RaisingSignals() as signals:
                 for prediction in predictions(resolved, model, files, ahead=ahead, on_batch=progress.add, named=full):
-                    if prediction.fault is not None:
-                        faults += 1
-                        logger.warning(f"not classified: {prediction.path}: {prediction.fault}")
+                    if prediction.error is not None:
+                        unreadable += 1
+                        logger.warning(f"not classified: {prediction.path}: {prediction.error}")
                         continue
                     # A pipe may wait for its reader, and must not be waited for.
                     with signals.held() if answers.is_file else nullcontext():
@@ -83,12 +83,12 @@ def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: in
             stopped = signalled
         rate = progress.rate
     logger.info(f"{answers.count} images, {rate:.1f} img/s; answers in {options.output}")
-    if faults:
-        logger.warning(f"{faults} of {answers.count + faults} images could not be read")
+    if unreadable:
+        logger.warning(f"{unreadable} of {answers.count + unreadable} images could not be read")
     if stopped is not None:
-        logger.warning(f"{stopped} after {answers.count + faults} of {len(files)} images")
+        logger.warning(f"{stopped} after {answers.count + unreadable} of {len(files)} images")
         return stopped.exit_code
-    return RUN_FAILED if faults else 0
+    return RUN_FAILED if unreadable else 0
 
 
 def _shown(line: str) -> bool:

@@ -75,7 +75,7 @@ def _open(options: CheckDataOptions) -> tuple[Path, tuple[Split, ...]]:
 
 
 def _output(name: str | None, option: str, data: Sequence[Path]) -> Path | None:
-    """Path of a report that may be written; asked before the hours of reading, not after."""
+    """Path of a report that may be written; checked before the hours of reading, not after."""
     if name is None:
         return None
     path = Path(name).absolute()

@@ -22,18 +22,18 @@ COMMAND = Command(
 
 def run(resolved: Resolved[DoctorOptions]) -> int:
     options = resolved.options
-    answers = examine(options)
-    print(to_text(answers))
+    results = run_checks(options)
+    print(to_text(results))
     if options.json_file is not None:
         path = Path(options.json_file)
         try:
-            path.write_text(json.dumps(to_record(answers), indent=1) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(to_record(results), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"--json: {path} cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
-    return 0 if healthy(answers) else RUN_FAILED
+    return 0 if healthy(results) else RUN_FAILED
 
 
-def examine(options: DoctorOptions) -> list[CheckResult]:
+def run_checks(options: DoctorOptions) -> list[CheckResult]:
     """All checks, the cheap ones first."""
     folders = (options.summary_root_dir, options.ckpt_root_dir, options.best_ckpt_root_dir)
     return [

@@ -1,4 +1,4 @@
-"""The console command `convmixer`: finds the subcommand, and turns every way of ending into its exit code."""
+"""The console command `convmixer`: finds the subcommand, and turns every ending into its exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from convmixer import __version__
-from convmixer.cli.explained import explained
+from convmixer.cli.user_errors import user_error_for
 from convmixer.config.loading import parse
 from convmixer.errors import WRONG_USE, UserError
 from convmixer.signals import has_agent
@@ -56,16 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     with standard_streams(), logs.shown():
         try:
-            code = _explained(words)
+            code = _run_explained(words)
             sys.stdout.flush()
             return code
         except UserError as error:
             if _speaks():
-                logs.tell_error(str(error))
+                logs.print_error(str(error))
             return error.exit_code
         except KeyboardInterrupt:
             if _speaks():
-                logs.tell_error("interrupted")
+                logs.print_error("interrupted")
             return 128 + signal.SIGINT
         except BrokenPipeError:
             # The reader of stdout has gone: `convmixer infer ... | head`.
@@ -77,15 +77,15 @@ def _speaks() -> bool:
     return not has_agent() or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _explained(words: list[str]) -> int:
+def _run_explained(words: list[str]) -> int:
     """Run it; what no command looked at before is a UserError all the same."""
     try:
         return _run(words)
     except (ImportError, MemoryError, OSError) as error:
-        told = explained(words[0], error)
-        if told is None:
+        user_error = user_error_for(words[0], error)
+        if user_error is None:
             raise
-        raise told from None
+        raise user_error from None
 
 
 def _run(words: list[str]) -> int:

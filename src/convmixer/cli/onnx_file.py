@@ -19,8 +19,8 @@ def open_named_model(resolved: Resolved[Any]) -> ModelFile:
     path = options.onnx_path or _only_onnx_file()
     if Path(path).exists() and detect_format(path) != "onnx":
         raise UserError(f"--onnx_path: {path} is not an ONNX file")
-    is_explicit = resolved.is_explicit("device_target")
-    request = DeviceRequest(options.device_target, options.device_id, is_explicit, options.engine, options.onnx_output)
+    is_required = resolved.is_explicit("device_target")
+    request = DeviceRequest(options.device_target, options.device_id, is_required, options.engine, options.onnx_output)
     return open_model(path, partial(preprocessing_for, resolved), request)
 
 

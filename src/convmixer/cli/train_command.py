@@ -10,7 +10,7 @@ import time
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
-from convmixer.cli.explained import explained
+from convmixer.cli.user_errors import user_error_for
 from convmixer.config.commands import TRAIN as COMMAND
 from convmixer.config.loading import Resolved
 from convmixer.config.schema import Config, refuse_contradictions
@@ -59,20 +59,20 @@ def _end_of(error: BaseException, processes: Processes) -> int:
 
     Mostly all processes meet it, or one meets it and the others miss that one: the first to fail says it.
     """
-    told = explained("train", error)
-    if not processes.tell("error"):
+    user_error = user_error_for("train", error)
+    if not processes.post("error"):
         # Whoever started the processes takes the code of the one that it finds ended first.
         time.sleep(_LATER)
-    elif told is not None:
-        logs.tell_error(str(told))
+    elif user_error is not None:
+        logs.print_error(str(user_error))
     elif isinstance(error, KeyboardInterrupt):
-        logs.tell_error("interrupted")
+        logs.print_error("interrupted")
     else:
         # torch's own, which puts the rank before each line.
         sys.excepthook(type(error), error, error.__traceback__)
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
-    return RUN_FAILED if told is None else told.exit_code
+    return RUN_FAILED if user_error is None else user_error.exit_code
 
 
 _LATER = 0.5  # seconds, a few times as long as a launcher takes to look at its processes again

@@ -13,8 +13,8 @@ _FOLDER_RECIPE = "small_folder"
 
 
 def _recipe_of_data(given: Mapping[str, Any]) -> str:
-    kind = str(given.get("set", "imagenet" if "data_url" in given else "digits")).lower()
-    return {"digits": "digits", "cifar10": "cifar10_256_8"}.get(kind, _FOLDER_RECIPE)
+    name = str(given.get("set", "imagenet" if "data_url" in given else "digits")).lower()
+    return {"digits": "digits", "cifar10": "cifar10_256_8"}.get(name, _FOLDER_RECIPE)
 
 
 def _recipe_of_evaluation(given: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ class DataOptions(Options):
 
     set: SetName = option(
         "imagenet",
-        "kind of data; imagenet is any image folder",
+        "data set; imagenet is any image folder",
         other_names="dataset dataset_name d",
         commands="train eval export",
     )
@@ -74,7 +74,7 @@ class DecodingOptions(Options):
 
     max_pixels: int = option(
         89_478_485,
-        "most pixels of an image; a JPEG file of up to four times as many is decoded at half its size",
+        "maximum pixels of an image; a JPEG file of up to four times as many is decoded at half its size",
         commands="train eval export",
         ge=1,
     )

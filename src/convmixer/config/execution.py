@@ -39,7 +39,7 @@ class ExecutionOptions(Options):
 
     execution: Execution = option(
         "auto",
-        "backend that runs the network; auto: for long jobs the fastest of those measured, else eager",
+        "backend that runs the network; auto: for long runs the fastest of those measured, else eager",
         other_names="backend",
         commands="train eval",
         affects_training=False,

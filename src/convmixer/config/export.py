@@ -49,7 +49,7 @@ class ExportOptions(Options):
     )
     tolerance: float | None = option(
         None,
-        "largest difference from the weights' logits, as a fraction of the largest; left out: by precision",
+        "maximum difference from the weights' logits, as a fraction of the largest; left out: by precision",
         commands="export",
         gt=0,
     )

@@ -172,11 +172,11 @@ def resolve(
     path = _recipe_path(recipe) if recipe is not None else None
     from_file = _from_yaml(read_recipe(path), options, str(path), meant) if path is not None else {}
     together = from_file | explicit
-    lowest = model_zoo.defaults_for(together) if command.takes_config else {}
-    origins = {option.name: DEFAULT for option in options.values()} | dict.fromkeys(lowest, model_zoo.ORIGIN)
+    zoo_defaults = model_zoo.defaults_for(together) if command.takes_config else {}
+    origins = {option.name: DEFAULT for option in options.values()} | dict.fromkeys(zoo_defaults, model_zoo.ORIGIN)
     origins |= dict.fromkeys(from_file, str(path)) | dict.fromkeys(explicit, origin)
     return Resolved(
-        _checked(command.model, lowest | together, origins),
+        _checked(command.model, zoo_defaults | together, origins),
         origins,
         str(path) if path is not None else None,
         tuple(argv),

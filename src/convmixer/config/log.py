@@ -1,4 +1,4 @@
-"""Options of what a command tells on stderr."""
+"""Options of what a command shows on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class LogOptions(Options):
 
     quiet: bool = option(
         False,
-        "tell warnings and errors only, and show no progress",
+        "show warnings and errors only, and no progress",
         flags=("-q",),
         other_names="silent",
         commands="train eval export",
@@ -18,7 +18,7 @@ class LogOptions(Options):
     )
     verbose: bool = option(
         False,
-        "tell more: where each option's value comes from, and what is measured",
+        "show more: where each option's value comes from, and what is measured",
         flags=("-v",),
         other_names="debug",
         commands="train eval export",
@@ -26,7 +26,7 @@ class LogOptions(Options):
     )
     log_json: bool = option(
         False,
-        "tell it as JSON, one object per line, in place of text and progress bars",
+        "log as JSON, one object per line, in place of text and progress bars",
         commands="train eval export",
         affects_training=False,
     )

@@ -126,8 +126,8 @@ class Option:
         if self.is_list:
             return "numbers"
         words = {bool: "true | false", int: "integer", float: "number", str: "text"}
-        kind = next(words[part] for part in _parts(self.annotation) if part in words)
-        return " ".join((kind, " and ".join(self.bounds))).strip()
+        type_name = next(words[part] for part in _parts(self.annotation) if part in words)
+        return " ".join((type_name, " and ".join(self.bounds))).strip()
 
 
 def as_value_error(check: Callable[[str], Any], value: str) -> str:
@@ -150,7 +150,7 @@ def accepts_bool(annotation: Any) -> bool:
 
 
 def choices_of(annotation: Any) -> tuple[str, ...]:
-    """The words that an option takes, none for other kinds of options."""
+    """The words that an option takes, none for other options."""
     return tuple(str(value) for part in _parts(annotation) for value in get_args(part) if isinstance(value, str))
 
 

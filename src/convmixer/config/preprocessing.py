@@ -11,7 +11,7 @@ from convmixer.config.options import Options, option
 ALL = "train eval export"
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
-RandomInterpolation = Literal["random", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+TrainInterpolation = Literal["random", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
 class InputOptions(Options):
@@ -54,7 +54,7 @@ class InputOptions(Options):
 class CropOptions(Options):
     """Preprocessing of training"""
 
-    interpolation: RandomInterpolation = option(
+    interpolation: TrainInterpolation = option(
         "random",
         "resampling of training crops, and of evaluation where weights do not say (random: bicubic)",
         commands=ALL,

@@ -52,7 +52,7 @@ def launch(processes: int, command: Sequence[str], *, max_restarts: int = 0) -> 
             if sent or group.code in {0, WRONG_USE, *_STOPPED}:
                 break
             if attempt < max_restarts:
-                logger.warning(f"{group.fault}; start {attempt + 2} of {max_restarts + 1}")
+                logger.warning(f"{group.failure}; start {attempt + 2} of {max_restarts + 1}")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -63,7 +63,8 @@ def _environment(processes: int, command: Sequence[str]) -> dict[str, str]:
     """What all processes of the run, of the first start and of others, find in their environment."""
     return {
         "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
-        # Each process would warn that DDP was told of unused parameters and found none (see train.network.wrap).
+        # Each process would warn that DDP was set to look for unused parameters and found none (see
+        # train.network.wrap).
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         **os.environ,
         COMMAND: typed_command(command),
@@ -101,7 +102,7 @@ class _Group:
             for number in sent[handed:]:
                 self._signal(number)
             handed = len(sent)
-            ended = self._look()
+            ended = self._poll()
             # A second Ctrl-C quits, also where a process hangs in a library and cannot hear it.
             if (ended or sent.count(signal.SIGINT) > 1) and first_end is None:
                 first_end = time.monotonic()
@@ -110,7 +111,7 @@ class _Group:
             if first_end is not None and time.monotonic() - first_end > GRACE_SECONDS:
                 self.kill()
             time.sleep(POLL_SECONDS)
-        self._look()
+        self._poll()
 
     def kill(self) -> None:
         """End what still runs, loader processes included."""
@@ -125,7 +126,7 @@ class _Group:
         return self._codes[self._failed[0]] if self._failed else max(self._codes)
 
     @property
-    def fault(self) -> str:
+    def failure(self) -> str:
         """How the first process that failed ended."""
         rank = self._failed[0] if self._failed else self._codes.index(self.code)
         code = self._codes[rank]
@@ -133,7 +134,7 @@ class _Group:
         return f"process {rank} {how}"
 
     def outcome(self, sent: list[int]) -> int:
-        """The run's exit code. Raises UserError for an end that no process has told of."""
+        """The run's exit code. Raises UserError for an end that no process has reported."""
         codes = set(self._codes)
         if len(codes) == 1 and self.code in {0, *_STOPPED}:
             return self.code
@@ -142,9 +143,9 @@ class _Group:
             return 128 + sent[0]
         if sent:
             name = signal.Signals(sent[0]).name
-            raise UserError(f"stopped by {name}, but not saved: {self.fault}", exit_code=RUN_FAILED)
+            raise UserError(f"stopped by {name}, but not saved: {self.failure}", exit_code=RUN_FAILED)
         if self.code < 0:
-            raise UserError(f"{self.fault}; the run has ended", exit_code=RUN_FAILED)
+            raise UserError(f"{self.failure}; the run has ended", exit_code=RUN_FAILED)
         return self.code
 
     @property
@@ -154,8 +155,8 @@ class _Group:
     def _running(self) -> list[subprocess.Popen[bytes]]:
         return [process for process in self._processes if process.poll() is None]
 
-    def _look(self) -> bool:
-        """Take down who has failed; of those found at once a killed one first, of which the others are the victims.
+    def _poll(self) -> bool:
+        """Note which have failed; of those found at once a killed one first, of which the others are the victims.
 
         True once a process has ended otherwise than with 0: then the run is over for all.
         """

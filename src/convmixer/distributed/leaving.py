@@ -44,7 +44,7 @@ def end_with_the_agent(local_rank: int, seconds: float) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process of several, whose work is done and saved or whose error is said, with an exit code.
+    """End this process of several, whose work is done and saved or whose error is reported, with an exit code.
 
     Without NCCL's teardown, which after an error may wait for the other processes, and without Python's: threads of
     the process group may then still be giving their objects back, and the process dies of SIGABRT ("terminate called

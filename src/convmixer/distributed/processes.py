@@ -1,4 +1,4 @@
-"""Processes of one run: rank and number as torchrun tells them, and the few collectives that the program needs."""
+"""Processes of one run: rank and number as torchrun sets them, and the few collectives that the program needs."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ class Processes:
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
 
-    def on_first(self, job: Callable[[], _Result]) -> _Result | None:
-        """What the job gives on the first process, None on the others. Its UserError is raised on all."""
+    def on_first(self, function: Callable[[], _Result]) -> _Result | None:
+        """What the function gives on the first process, None on the others. Its UserError is raised on all."""
         result, error = None, None
         if self.is_first:
             try:
-                result = job()
+                result = function()
             except UserError as raised:
                 error = raised
         error = self.from_first(error)
@@ -98,8 +98,8 @@ class Processes:
             raise error
         return result
 
-    def tell(self, word: str) -> bool:
-        """Leave a word for all processes without waiting for any; True for the first that leaves it.
+    def post(self, word: str) -> bool:
+        """Post a word for all processes without waiting for any; True for the first that posts it.
 
         Without a store, or where the process that keeps it is gone: for the first of a machine where an agent started
         all of them, else for each.
@@ -116,8 +116,8 @@ class Processes:
             return None
         return next(rendezvous("env://", self.rank, self.count, timeout=_ASKING))[0]
 
-    def told(self, word: str) -> bool:
-        """Whether a process left the word; False where who keeps the words is gone, which the next collective tells."""
+    def is_posted(self, word: str) -> bool:
+        """Whether a process posted the word; False where who keeps the words is gone, as the next collective finds."""
         with contextlib.suppress(RuntimeError):
             return _store is not None and bool(_store.check([_key(word)]))
         return False
@@ -135,7 +135,7 @@ _LOST_PEER = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pip
 
 _ASKING = timedelta(seconds=10)
 
-# Where the processes left words for each other: torch's store, by which they found each other.
+# Where the processes post words for each other: torch's store, by which they found each other.
 _store: Any = None
 
 
@@ -148,11 +148,11 @@ def _key(word: str) -> str:
     return f"convmixer/{word}"
 
 
-def _number(name: str, default: int, least: int) -> int:
+def _number(name: str, default: int, minimum: int) -> int:
     """An environment variable that is a whole number."""
     text = os.environ.get(name) or str(default)
-    if not (re.fullmatch("[0-9]{1,9}", text) and int(text) >= least):
-        raise UserError(f"{name}: {text!r} is no whole number from {least} on; {_TOGETHER}")
+    if not (re.fullmatch("[0-9]{1,9}", text) and int(text) >= minimum):
+        raise UserError(f"{name}: {text!r} is no whole number from {minimum} on; {_TOGETHER}")
     return int(text)
 
 
@@ -175,7 +175,7 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
     """Connect the processes: NCCL for what lies on GPUs, Gloo for what lies on the CPU; nothing to do for one.
 
     `device`: this process's own, and its current one (`choose_device`), which NCCL takes. After an error they are left
-    connected: it is to be said, and the process then to `leave`.
+    connected: it is to be reported, and the process then to `leave`.
     """
     if processes.count == 1:
         yield
@@ -194,10 +194,10 @@ def process_group(processes: Processes, device: torch.device, timeout_seconds: f
     try:
         yield
     except RuntimeError as error:
-        explained = lost_peer(error)
-        if explained is None:
+        user_error = lost_peer(error)
+        if user_error is None:
             raise
-        raise explained from error
+        raise user_error from error
     # Not where something failed: NCCL may wait for the processes that this one has left in a collective.
     dist.destroy_process_group()
 

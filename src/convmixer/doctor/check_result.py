@@ -1,4 +1,4 @@
-"""One answer of the doctor, and all of them as text or JSON."""
+"""One result of the doctor, and all of them as text or JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Status = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was looked at, what was found, and in one line how to mend it where it is not ok."""
+    """What was checked, what was found, and in one line how to mend it where it is not ok."""
 
     name: str
     status: Status
@@ -23,24 +23,24 @@ class CheckResult:
     fix: str = ""
 
 
-def healthy(answers: Sequence[CheckResult]) -> bool:
+def healthy(results: Sequence[CheckResult]) -> bool:
     """Whether all that every run needs is there."""
-    return all(answer.status != "error" for answer in answers)
+    return all(result.status != "error" for result in results)
 
 
-def to_text(answers: Sequence[CheckResult]) -> str:
-    """A line an answer, below it the fix where there is one, and a last line with the sum."""
-    width = max(len(answer.name) for answer in answers)
+def to_text(results: Sequence[CheckResult]) -> str:
+    """A line per result, below it the fix where there is one, and a last line with the sum."""
+    width = max(len(result.name) for result in results)
     lines = []
-    for answer in answers:
-        lines.append(f"{answer.status:<7} {answer.name:<{width}}  {printable(answer.found)}")
-        if answer.fix:
-            lines.append(f"{'':<7} {'':<{width}}  fix: {printable(answer.fix)}")
-    warnings, errors = (sum(answer.status == status for answer in answers) for status in ("warning", "error"))
-    lines += ["", f"{len(answers)} checks: {errors} errors, {warnings} warnings"]
+    for result in results:
+        lines.append(f"{result.status:<7} {result.name:<{width}}  {printable(result.found)}")
+        if result.fix:
+            lines.append(f"{'':<7} {'':<{width}}  fix: {printable(result.fix)}")
+    warnings, errors = (sum(result.status == status for result in results) for status in ("warning", "error"))
+    lines += ["", f"{len(results)} checks: {errors} errors, {warnings} warnings"]
     return "\n".join(lines)
 
 
-def to_record(answers: Sequence[CheckResult]) -> dict[str, Any]:
+def to_record(results: Sequence[CheckResult]) -> dict[str, Any]:
     """Plain values for JSON."""
-    return {"format": FORMAT, "healthy": healthy(answers), "answers": [asdict(answer) for answer in answers]}
+    return {"format": FORMAT, "healthy": healthy(results), "answers": [asdict(result) for result in results]}

@@ -16,11 +16,11 @@ from typing import Any
 
 from convmixer.arch import architecture
 from convmixer.doctor.check_result import CheckResult
-from convmixer.doctor.largest_batch import largest_batch
 from convmixer.doctor.machine import GIB
+from convmixer.doctor.max_batch import max_batch
 from convmixer.errors import first_line
 
-_OLDEST_TORCH = (2, 11)
+_MIN_TORCH = (2, 11)
 _ARCH, _BATCH, _SIZE = "convmixer_256_8_ks7_p14", 4, 224
 _LARGE = "convmixer_768_32"
 _INSTALL = "pip install 'torch>=2.11'; https://pytorch.org/get-started names the build for a machine"
@@ -40,12 +40,12 @@ def engine() -> Iterator[CheckResult]:
 
 
 def _build(torch: Any) -> CheckResult:
-    kind = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     if getattr(torch.version, "hip", None):
-        kind = f"ROCm {torch.version.hip}"
-    found = f"{torch.__version__}, built for {kind}, {torch.get_num_threads()} threads"
+        build = f"ROCm {torch.version.hip}"
+    found = f"{torch.__version__}, built for {build}, {torch.get_num_threads()} threads"
     number = re.match(r"(\d+)\.(\d+)", torch.__version__)
-    if number is None or (int(number[1]), int(number[2])) < _OLDEST_TORCH:
+    if number is None or (int(number[1]), int(number[2])) < _MIN_TORCH:
         return CheckResult("torch", "error", found, _INSTALL)
     return CheckResult("torch", "ok", found)
 
@@ -76,9 +76,9 @@ def _gpus(torch: Any) -> Iterator[CheckResult]:
 
 def _gpu(torch: Any, index: int, driver: str | None) -> CheckResult:
     name = f"gpu {index}"
-    about = torch.cuda.get_device_properties(index)
-    capability = f"{about.major}.{about.minor}"
-    found = f"{about.name}, driver {driver or 'unknown'}, compute capability {capability}"
+    properties = torch.cuda.get_device_properties(index)
+    capability = f"{properties.major}.{properties.minor}"
+    found = f"{properties.name}, driver {driver or 'unknown'}, compute capability {capability}"
     try:
         free, total = torch.cuda.mem_get_info(index)
         ones = torch.ones(64, 64, device=f"cuda:{index}")
@@ -88,7 +88,9 @@ def _gpu(torch: Any, index: int, driver: str | None) -> CheckResult:
         built = " ".join(torch.cuda.get_arch_list())
         fix = f"restart the machine or its driver, or install a torch built for it (this one: {built})"
         return CheckResult(name, "error", f"{found}: {first_line(error)}", fix)
-    found += f", {free / GIB:.1f} of {total / GIB:.1f} GiB free, bf16 {'yes' if about.major >= 8 else 'slow or none'}"
+    found += (
+        f", {free / GIB:.1f} of {total / GIB:.1f} GiB free, bf16 {'yes' if properties.major >= 8 else 'slow or none'}"
+    )
     if free < total / 2:
         return CheckResult(
             name, "warning", found, "another program holds its memory (nvidia-smi names it); end that one"
@@ -99,7 +101,7 @@ def _gpu(torch: Any, index: int, driver: str | None) -> CheckResult:
 def _batch(torch: Any, index: int) -> CheckResult:
     """What of the network that needs most memory for its speed fits, so that it is not found out by trying."""
     memory, arch = torch.cuda.get_device_properties(index).total_memory, architecture(_LARGE)
-    eager, recomputed = (largest_batch(memory, arch, _SIZE, recompute=recompute) for recompute in (False, True))
+    eager, recomputed = (max_batch(memory, arch, _SIZE, recompute=recompute) for recompute in (False, True))
     found = f"768/32 trains at {_SIZE} px in 16 bits (--amp_level O1) with up to {eager}, --recompute {recomputed}"
     return CheckResult(f"batch {index}", "ok", f"{found}; by a count of what is kept, not tried")
 
@@ -158,7 +160,7 @@ def forward_pass(torch: Any) -> CheckResult:
             # To read the answer waits for the GPU.
             finite = bool(model(images).isfinite().all().item())
             seconds = time.perf_counter() - start
-    except Exception as error:  # whatever torch or a driver raises is what the user is to be told
+    except Exception as error:  # whatever torch or a driver raises is what the user should read
         return CheckResult("forward pass", "error", f"{what}: {first_line(error)}", f"install torch anew: {_INSTALL}")
     if not finite:
         return CheckResult("forward pass", "error", f"{what}: not finite", f"install torch anew: {_INSTALL}")

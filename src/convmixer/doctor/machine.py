@@ -18,13 +18,13 @@ from convmixer.doctor.check_result import CheckResult
 from convmixer.machine import text_of, usable_cores
 
 GIB = 1 << 30
-_OLDEST_PYTHON = (3, 11)
+_MIN_PYTHON = (3, 11)
 _MIN_MEMORY = 2 * GIB
 # Eight loader processes with two batches of 128 crops of 224 x 224 each want about 0.3 GiB.
 _MIN_SHARED_MEMORY = GIB // 2
 # A checkpoint of convmixer_768_32 with averaged weights has 0.34 GiB, and ten are kept.
 _WANTED_DISK, _MIN_DISK = 4 * GIB, GIB // 4
-_MIN_SPEED = 50 * 2**20  # bytes a second
+_MIN_SPEED = 50 * 2**20  # bytes per second
 _TRIAL = 64 * 2**20  # bytes written to measure the disk
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
@@ -43,7 +43,7 @@ _OPTIONAL = {
 def python() -> CheckResult:
     """Its version and build."""
     found = f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
-    if sys.version_info[:2] < _OLDEST_PYTHON:
+    if sys.version_info[:2] < _MIN_PYTHON:
         return CheckResult("python", "error", found, "install Python 3.11 or later and convmixer into it")
     return CheckResult("python", "ok", found)
 
@@ -64,9 +64,9 @@ def packages() -> CheckResult:
 def extras() -> CheckResult:
     """The packages that single commands need."""
     found = {name: _version(name) for name in _OPTIONAL}
-    there = [f"{name} {number}" for name, number in found.items() if number is not None]
+    installed = [f"{name} {number}" for name, number in found.items() if number is not None]
     lacking = [f"{name} ({_OPTIONAL[name]})" for name, number in found.items() if number is None]
-    parts = [", ".join(there) or "none"] + ([f"not installed: {', '.join(lacking)}"] if lacking else [])
+    parts = [", ".join(installed) or "none"] + ([f"not installed: {', '.join(lacking)}"] if lacking else [])
     return CheckResult("optional packages", "ok", "; ".join(parts))
 
 
@@ -98,7 +98,7 @@ def memory() -> CheckResult:
     """Free memory of the machine, or what its control group leaves."""
     numbers = {key: int(value) << 10 for key, value in re.findall(r"(\w+):\s+(\d+) kB", text_of("/proc/meminfo"))}
     if "MemAvailable" not in numbers:
-        return CheckResult("memory", "ok", "not told by this system")
+        return CheckResult("memory", "ok", "unknown on this system")
     total, free = numbers["MemTotal"], numbers["MemAvailable"]
     limit, used = (text_of(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
     if limit.isdigit() and used.isdigit() and int(limit) < total:
@@ -127,12 +127,12 @@ def shared_memory(folder: str = "/dev/shm") -> CheckResult:
 
 def disks(folders: Sequence[str]) -> Iterator[CheckResult]:
     """Free space and speed where the folders are or would be made, each place once."""
-    places: dict[Path, list[str]] = {}
+    parents: dict[Path, list[str]] = {}
     for folder in folders:
         path = Path(folder).absolute()
         place = next(parent for parent in (path, *path.parents) if parent.exists())
-        places.setdefault(place, []).append(folder)
-    for place, named in places.items():
+        parents.setdefault(place, []).append(folder)
+    for place, named in parents.items():
         yield _disk(place, ", ".join(named))
 
 
@@ -155,7 +155,7 @@ def _disk(place: Path, named: str) -> CheckResult:
 
 
 def _write_speed(folder: Path) -> float:
-    """Bytes a second of a file that is written, flushed to the disk and removed."""
+    """Bytes per second of a file that is written, flushed to the disk and removed."""
     # Not zeros: some file systems store these for nothing.
     block = os.urandom(2**20)
     with tempfile.TemporaryFile(dir=folder, prefix=".convmixer-doctor-") as file:

@@ -129,7 +129,9 @@ def model_card(item: Publication) -> str:
 
 
 def _usage(item: Publication) -> str:
-    ours = f"```\nhf download {item.repo} --local-dir weights\nconvmixer infer PHOTO --checkpoint weights\n```\n"
+    own_usage = f"```\nhf download {item.repo} --local-dir weights\nconvmixer infer PHOTO --checkpoint weights\n```\n"
     if timm_name(item.architecture) is None:
-        return f"{ours}\ntimm reads this layout, but builds the published variants only.\n"
-    return f'{ours}\n```python\nimport timm\nmodel = timm.create_model("hf-hub:{item.repo}", pretrained=True)\n```\n'
+        return f"{own_usage}\ntimm reads this layout, but builds the published variants only.\n"
+    return (
+        f'{own_usage}\n```python\nimport timm\nmodel = timm.create_model("hf-hub:{item.repo}", pretrained=True)\n```\n'
+    )

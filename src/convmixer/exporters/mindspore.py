@@ -45,8 +45,8 @@ def build_cell(model: ConvMixer) -> Any:
     cell = Network(model.arch).set_train(False)
     state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
     parameters = {
-        theirs: mindspore.Parameter(mindspore.Tensor(state[name]), name=theirs)
-        for name, theirs in from_native(state, "mindspore", model.arch.depth).items()
+        foreign: mindspore.Parameter(mindspore.Tensor(state[name]), name=foreign)
+        for name, foreign in from_native(state, "mindspore", model.arch.depth).items()
     }
     left = mindspore.load_param_into_net(cell, parameters, strict_load=True)
     assert not any(left), f"parameters without a counterpart: {left}"

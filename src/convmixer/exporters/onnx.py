@@ -25,7 +25,7 @@ OPSET = 20
 # The first that torch's exporter writes; what is asked for below is written from it.
 _TORCH_OPSET = 18
 # Later versions of the format have number types and notes that these graphs do without, and old runtimes refuse them.
-_NEWEST_IR = 8
+_MAX_IR = 8
 
 
 class _HalfPrecision(nn.Module):
@@ -47,7 +47,7 @@ def write_onnx(
     calibration: Callable[[], Iterator[np.ndarray]] | None = None,
     opset: int = OPSET,
 ) -> None:
-    """Write one ONNX file without external data, of this opset and the lowest IR version that holds it.
+    """Write one ONNX file without external data, of this opset and the minimum IR version that holds it.
 
     Input `input`, float [batch, channels, size, size], normalised; with the preprocessing in the graph `images`, uint8
     [batch, height, width, channels]. Output `logits`, float [batch, classes]. `calibration()` yields crops uint8
@@ -132,4 +132,4 @@ def _describe(proto: onnx.ModelProto, metadata: ModelMetadata) -> None:
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     del proto.opset_import[:]
     proto.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items())
-    proto.ir_version = min(onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True), _NEWEST_IR)
+    proto.ir_version = min(onnx.helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True), _MAX_IR)

@@ -11,8 +11,8 @@ import numpy as np
 
 from convmixer.backends.runtime import Runtime
 
-# Largest difference of a logit, as a share of the largest logit. Single precision differs by rounding only, 1e-6 where
-# it was measured; half by 5e-4 to 2e-3. int8 by 0.01 to 0.14 on networks whose accuracy it left as it was.
+# Maximum difference of a logit, as a fraction of the largest logit. Single precision differs by rounding only, 1e-6
+# where it was measured; half by 5e-4 to 2e-3. int8 by 0.01 to 0.14 on networks whose accuracy it left as it was.
 TOLERANCES = {"fp32": 1e-5, "fp16": 1e-2, "int8": 0.25}
 
 
@@ -20,8 +20,8 @@ TOLERANCES = {"fp32": 1e-5, "fp16": 1e-2, "int8": 0.25}
 class Parity:
     """How an exported model's logits on `images` images compare with those of the weights.
 
-    `difference`: the largest of a logit, as a share of the weights' largest logit. `agreement`: share of the images
-    with the same top-1 class. The rates are in images a second.
+    `difference`: the maximum of a logit, as a fraction of the weights' largest logit. `agreement`: fraction of the
+    images with the same top-1 class. The rates are in images per second.
     """
 
     images: int
@@ -44,14 +44,14 @@ def compare(weights: Runtime, exported: Runtime, batches: Sequence[np.ndarray]) 
     expected, weights_rate = _timed(weights, batches)
     found, exported_rate = _timed(exported, batches)
     scale = float(np.abs(expected).max())
-    worst = float(np.abs(found - expected).max())
+    max_difference = float(np.abs(found - expected).max())
     agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    difference = worst / scale if scale > 0 else float("nan")
+    difference = max_difference / scale if scale > 0 else float("nan")
     return Parity(len(expected), difference, agreement, weights_rate, exported_rate)
 
 
 def _timed(runtime: Runtime, batches: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Logits [images, classes], and images a second."""
+    """Logits [images, classes], and images per second."""
     runtime.logits(batches[0][:1])  # what is made on the first call only is not timed
     start = time.perf_counter()
     logits = np.concatenate([runtime.logits(batch) for batch in batches])

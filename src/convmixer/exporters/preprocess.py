@@ -72,11 +72,11 @@ def preprocessing_graph(preprocessing: Preprocessing, opset: int = RESIZE_OPSET)
 
 
 def max_difference(preprocessing: Preprocessing, source: Source, max_pixels: int = MAX_PIXELS) -> float:
-    """Largest difference of the graph's crops of whole images from the host's, in levels of 0 to 255."""
+    """Maximum difference of the graph's crops of whole images from the host's, in levels of 0 to 255."""
     graph = preprocessing_graph(preprocessing)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     mean, std = preprocessing.levels
-    largest = 0.0
+    difference = 0.0
     for index in range(len(source)):
         try:
             with only_this_image():
@@ -86,5 +86,5 @@ def max_difference(preprocessing: Preprocessing, source: Source, max_pixels: int
             continue  # named when the crops were read
         batch = np.asarray(image).reshape(1, image.height, image.width, preprocessing.channels)
         found = session.run(None, {IMAGES: batch})[0][0] * std + mean
-        largest = max(largest, float(np.abs(found - expected).max()))
-    return largest
+        difference = max(difference, float(np.abs(found - expected).max()))
+    return difference

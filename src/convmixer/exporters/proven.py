@@ -155,7 +155,7 @@ def _parity(model: ConvMixer, metadata: ModelMetadata, path: Path, batches: list
 
 
 def _check_preprocessing(metadata: ModelMetadata, source: Source, max_pixels: int) -> float:
-    """Largest difference of the graph's own preprocessing, in levels. Raises UserError (exit 1) above one."""
+    """Maximum difference of the graph's own preprocessing, in levels. Raises UserError (exit 1) above one."""
     from convmixer.exporters.preprocess import max_difference
 
     levels = max_difference(metadata.known_preprocessing, source, max_pixels)

@@ -3,7 +3,7 @@
 timm's, whose geometric operations show the mean colour outside the image:
 
 rand-m9-mstd0.5-inc1    RandAugment (Cubuk et al., 2020, https://arxiv.org/abs/1909.13719)
-    m     level of every operation, an integer (10)          n    operations an image, 1 to 100 (2)
+    m     level of every operation, an integer (10)          n    operations per image, 1 to 100 (2)
     mstd  standard deviation of the level (0); above 100: uniform between 0 and m
     mmax  upper bound of the level (10)                      p    probability of each operation (0.5)
     inc   1: operations that grow stronger with the level    t    set of operations: weights, 3a, 3aw
@@ -103,7 +103,7 @@ _MAX_DEPTH = 3  # of AugMix's chains, where no depth is given
 
 
 def parse_policy(spec: str) -> Policy:
-    """The policy that `spec` names. Raises UserError that tells the wrong section and the nearest right one."""
+    """The policy that `spec` names. Raises UserError that names the wrong section and the nearest right one."""
     name, *sections = spec.split("-")
     if name == "rand":
         return _parse_rand(spec, sections)

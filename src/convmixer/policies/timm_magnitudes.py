@@ -54,7 +54,7 @@ OPS = (*LEVELLED, "TranslateX", "TranslateY")
 
 
 def arguments(op: str, levels: np.ndarray, signs: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Arguments (n,) float64 of operation `op` at `levels` (n,): degrees, factors, bits, thresholds, shares, radii.
+    """Arguments (n,) float64 of operation `op` at `levels` (n,): degrees, factors, bits, thresholds, fractions, radii.
 
     `signs` (n,) of -1 or 1 turn the operations that have two directions; `u` (n,) uniform in [0, 1).
     """

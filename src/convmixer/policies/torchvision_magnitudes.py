@@ -17,10 +17,10 @@ _PLAIN = ("Posterize", "Solarize", "AutoContrast", "Equalize")
 
 @dataclass(frozen=True)
 class MagnitudeSpace:
-    """What each operation does at the highest bin; `identity`: doing nothing is one of the operations.
+    """What each operation does at the maximum bin; `identity`: doing nothing is one of the operations.
 
-    `shear`: factor. `rotate`: degrees. `enhance`: difference of the factor from 1. `posterize`: bits at the lowest and
-    at the highest bin. `translate`: fraction of the side, or with `translate_pixels` pixels, cut to whole ones.
+    `shear`: factor. `rotate`: degrees. `enhance`: difference of the factor from 1. `posterize`: bits at the minimum and
+    at the maximum bin. `translate`: fraction of the side, or with `translate_pixels` pixels, cut to whole ones.
     """
 
     shear: float

@@ -1,4 +1,4 @@
-"""The folders of a run and its provenance: what was asked, on what and with what, so that it can be redone."""
+"""The folders of a run and its provenance: what was asked for, on what and with what, so that it can be redone."""
 
 from __future__ import annotations
 
@@ -129,13 +129,13 @@ COMMAND = "CONVMIXER_COMMAND"
 
 
 def typed_command(words: Sequence[str]) -> str:
-    """The command line of this process as a shell takes it: that of `convmixer WORDS`, of a door, or of torchrun.
+    """The command line of this process as a shell takes it: that of `convmixer WORDS`, of a wrapper, or of torchrun.
 
     `words`: the subcommand and its options.
     """
-    told = os.environ.get(COMMAND)
-    if told is not None:
-        return told
+    given = os.environ.get(COMMAND)
+    if given is not None:
+        return given
     own = sys.argv[1:]
     if own != list(words) and own != list(words[1:]):
         return shlex.join(["convmixer", *words])  # called from Python
@@ -160,7 +160,7 @@ def write_provenance(
     """
     lines = []
     for name, value in resolved.options.model_dump(mode="json").items():
-        # One option a line, with room for a comment: the flow style's braces are left out.
+        # One option per line, with room for a comment: the flow style's braces are left out.
         text = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf).strip()[1:-1]
         lines.append(f"{text}  # {resolved.origins[name]}\n")
     record = {"command": command, "versions": versions(), "hardware": hardware(), **facts}
@@ -169,5 +169,5 @@ def write_provenance(
         "run.json": json.dumps(record, indent=1),
         "classes.json": json.dumps(list(class_names), indent=0),
     }
-    # What is wrong with the disk is said once.
+    # What is wrong with the disk is logged once.
     all(keep_record(folder / name, text) for name, text in files.items())

@@ -24,8 +24,8 @@ from convmixer.errors import RUN_FAILED, UserError
 logger = logging.getLogger(__name__)
 
 NAME = "run.lock"
-BEAT, STALE = 10.0, 60.0
-_SETTLE = 0.3  # of two that take over at once, the later to write has written by then
+HEARTBEAT, STALE = 10.0, 60.0
+_TAKEOVER_SECONDS = 0.3  # of two that take over at once, the later to write has written by then
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Holder:
         return f"process {self.pid} on {self.host}"
 
     def lives(self) -> bool | None:
-        """Whether the process lives; None where that cannot be told from here."""
+        """Whether the process lives; None where that cannot be known from here."""
         if self.machine is None or self.machine != _machine():
             return None
         start = _started(self.pid)
@@ -128,7 +128,7 @@ class RunLock:
         temporary = self.path.with_name(f".{NAME}.{self.holder.token}.tmp")
         temporary.write_text(self._content(), encoding="utf-8")
         temporary.replace(self.path)
-        time.sleep(_SETTLE)
+        time.sleep(_TAKEOVER_SECONDS)
         now = _read(self.path)
         if now is not None and now.token != self.holder.token:
             raise self._refusal(now)
@@ -156,7 +156,7 @@ class RunLock:
                 f"{self.path.parent}: waiting up to {patience:.0f} s to see whether {who} is at work on this run"
             )
         while time.monotonic() - start < patience:
-            time.sleep(min(1.0, BEAT / 2))
+            time.sleep(min(1.0, HEARTBEAT / 2))
             now = _modified(self.path)
             if now != first:
                 return now is not None
@@ -176,7 +176,7 @@ class RunLock:
         return json.dumps(asdict(self.holder))
 
     def _beat(self) -> None:
-        while not self._released.wait(BEAT):
+        while not self._released.wait(HEARTBEAT):
             with contextlib.suppress(OSError):
                 found = _read(self.path)
                 if found is not None and found.token == self.holder.token:

@@ -1,4 +1,4 @@
-"""What is told on stderr: the library logs to `getLogger("convmixer")`, the commands decide what of it is shown."""
+"""What is shown on stderr: the library logs to `getLogger("convmixer")`, the commands decide what of it is shown."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class _JsonLines(logging.Handler):
     """One JSON object per record: time (UTC), level, module and message."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        said = {
+        entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "module": record.name,
             "message": record.getMessage(),
         }
-        print(json.dumps(said), file=sys.stderr, flush=True)
+        print(json.dumps(entry), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def configure(options: LogOptions) -> None:
         ROOT.handlers[:] = [_JsonLines()]
 
 
-def tell_error(message: str) -> None:
+def print_error(message: str) -> None:
     """What ends a command, in one or two lines behind `convmixer: `."""
     if any(isinstance(handler, _JsonLines) for handler in ROOT.handlers):
         ROOT.error(message)
@@ -77,5 +77,5 @@ def tell_error(message: str) -> None:
 
 
 def shows_progress() -> bool:
-    """Whether a bar may be drawn: somebody is told what goes on, and told it as text."""
+    """Whether a bar may be drawn: somebody is shown what goes on, and as text."""
     return ROOT.isEnabledFor(logging.INFO) and any(isinstance(handler, _Lines) for handler in ROOT.handlers)

@@ -64,7 +64,7 @@ class _Stream:
 
 
 class _Progress(_Stream):
-    """What a command tells while it works. Losing it is no reason to end a night's work."""
+    """What a command reports while it works. Losing it is no reason to end a night's work."""
 
     def write(self, text: str) -> int:
         with self._forgiving():
@@ -89,15 +89,15 @@ class _Results(_Stream):
     """What a command answers."""
 
     def write(self, text: str) -> int:
-        with self._telling():
+        with self._reporting():
             return self.stream.write(text)
 
     def flush(self) -> None:
-        with self._telling():
+        with self._reporting():
             self.stream.flush()
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _reporting(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

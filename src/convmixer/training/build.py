@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_trainer(run: ResolvedRun, say: Callable[[str], None] = logger.info) -> Trainer:
-    """The run, ready to start or to go on; `say` is told what it is made of.
+    """The run, ready to start or to go on; `say` gets lines on what it is made of.
 
     Raises UserError for all that does not fit; the run's lock is then given up.
     """
@@ -101,10 +101,10 @@ def _run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.
     try:
         return run_with(model, run, before)
     except RuntimeError as error:
-        told = out_of_memory(error, config.batch_size, size, recompute=config.recompute)
-        if told is None:
+        user_error = out_of_memory(error, config.batch_size, size, recompute=config.recompute)
+        if user_error is None:
             raise
-        raise told from error
+        raise user_error from error
 
 
 def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState:

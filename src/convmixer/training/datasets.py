@@ -49,7 +49,7 @@ class TrainingData:
 def open_training_data(
     resolved: Resolved[Config], weights: WeightFile | None = None, say: Callable[[str], None] = logger.info
 ) -> TrainingData:
-    """Open both splits; `weights`: those that the run starts from. `say` is told what these decide.
+    """Open both splits; `weights`: those that the run starts from. `say` gets lines on what these decide.
 
     Raises UserError where a split is missing or something does not fit.
     """

@@ -46,11 +46,11 @@ class Ema:
                 currents.append(current)
             else:
                 self._weights[name].copy_(current)
-        share = 1.0 - self.decay_of_update(self.updates)
+        weight = 1.0 - self.decay_of_update(self.updates)
         if skip is None:
-            torch._foreach_lerp_(averages, currents, share)
+            torch._foreach_lerp_(averages, currents, weight)
         else:
-            _descend(averages, list(torch._foreach_sub(averages, currents)), share, skip)
+            _descend(averages, list(torch._foreach_sub(averages, currents)), weight, skip)
         self.updates += 1
 
     def copy_to(self, model: nn.Module) -> None:
@@ -84,14 +84,14 @@ class Ema:
         self.updates = updates
 
 
-def _descend(weights: list[torch.Tensor], slopes: list[torch.Tensor], lr: float, found_inf: torch.Tensor) -> None:
-    """weights -= lr * slopes, but where `found_inf` is 1: an average is gradient descent on half the squared distance.
+def _descend(weights: list[torch.Tensor], differences: list[torch.Tensor], lr: float, found_inf: torch.Tensor) -> None:
+    """weights -= lr * differences, unless `found_inf` is 1: this is gradient descent on half the squared distance.
 
     The fused step of SGD, since a weight of 0 would not keep NaN out: 0 * NaN is NaN.
     """
     torch._fused_sgd_(
         weights,
-        slopes,
+        differences,
         [],
         weight_decay=0.0,
         momentum=0.0,

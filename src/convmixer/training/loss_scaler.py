@@ -91,13 +91,13 @@ class LossScaler:
                 optimizer.step()
                 return True
             assert honours_found_inf(optimizer), "its update would be made whatever the flag says"
-            # As GradScaler tells it, and for one step only.
-            told: Any = optimizer
-            told.found_inf = found_inf
+            # As GradScaler sets it, and for one step only.
+            flagged: Any = optimizer
+            flagged.found_inf = found_inf
             try:
                 optimizer.step()
             finally:
-                del told.found_inf
+                del flagged.found_inf
             return True
         assert found_inf is None, "a dynamic scale finds out by itself"
         self._grad_scaler.step(optimizer)

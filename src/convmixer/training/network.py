@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a step itself needs no options, nor what checks them
 def create_network(run: ResolvedRun, say: Callable[[str], None]) -> ConvMixer:
     """The run's ConvMixer on its device, initialised by the seed, then filled with the weights, if any.
 
-    Its head keeps the rows of classes that the weights know by name. `say` is told what was taken over.
+    Its head keeps the rows of classes that the weights know by name. `say` gets a line on what was taken over.
     """
     config, weights = run.config, run.weights
     with torch.random.fork_rng(devices=[]):

@@ -43,13 +43,13 @@ class _Pending:
 
 
 class FiniteCheck:
-    """Looks at each step's loss and gradient norm before the update, and raises NonFinite where one is no number.
+    """Checks each step's loss and gradient norm before the update, and raises NonFinite where one is no number.
 
     * At once: waits for the device and raises, so that the update is never launched.
     * `deferred`: nothing waits. The check stays on the device as a flag, 0 or 1 in fp32, which is 1 from the first bad
       step on: it has the optimizer (`found_inf`, which it must honour) and the average leave out that step's update
-      and every later one. The host learns of a step from `settle`, which the caller calls when it has launched the
-      next step, and before anything of the state is saved, evaluated or shown.
+      and every later one. The host learns of a step from `check_pending`, which the caller calls when it has launched
+      the next step, and before anything of the state is saved, evaluated or shown.
     """
 
     def __init__(self, deferred: bool) -> None:
@@ -64,7 +64,7 @@ class FiniteCheck:
         """`loss` and `grad_norm`, scalars, of a step. Deferred, it returns the flag; at once None, or it raises."""
         numbers = torch.stack((loss.detach().float(), grad_norm.detach().float()))
         if not self.deferred:
-            _judge(step, numbers, batches)
+            _raise_if_non_finite(step, numbers, batches)
             return None
         bad = numbers.isfinite().all().logical_not().float()
         self._flag = bad if self._flag is None else torch.maximum(self._flag, bad)
@@ -79,7 +79,7 @@ class FiniteCheck:
             one = self._pending.popleft()
             if one.arrival is not None:
                 one.arrival.synchronize()
-            _judge(one.step, one.numbers, one.batches)
+            _raise_if_non_finite(one.step, one.numbers, one.batches)
             self._free.append(one.numbers)
 
 
@@ -92,7 +92,7 @@ def _arrival(copied: torch.Tensor) -> torch.cuda.Event | None:
     return event
 
 
-def _judge(step: int, numbers: torch.Tensor, batches: Sequence[TrainBatch]) -> None:
+def _raise_if_non_finite(step: int, numbers: torch.Tensor, batches: Sequence[TrainBatch]) -> None:
     loss, grad_norm = numbers.tolist()
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise NonFinite(step, loss, grad_norm, batches)

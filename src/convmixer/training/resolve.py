@@ -15,7 +15,7 @@ from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
-from convmixer.inputs import settled
+from convmixer.inputs import with_weights
 from convmixer.precision import Precision
 from convmixer.training.datasets import TrainingData, check_class_count, open_training_data
 from convmixer.training.intervals import Intervals
@@ -29,7 +29,7 @@ _OF_THE_NETWORK = ("kernel_size", "patch_size", "activation")
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """The options, with what the weights that the run starts from have said, and all that follows from them.
+    """The options, with what the weights that the run starts from say, and all that follows from them.
 
     `command`: as it was typed, for the run's record; `weights`: those that the run starts from, if any.
     """
@@ -67,7 +67,7 @@ class ResolvedRun:
 def resolve_run(
     resolved: Resolved[Config], device: torch.device, processes: Processes, command: str, say: Say
 ) -> ResolvedRun:
-    """The run that the options ask for; `say` is told what the weights decide.
+    """The run that the options ask for; `say` gets lines on what the weights decide.
 
     Reads folders and weights, makes no network and writes nothing. Raises UserError for all that does not fit.
     """
@@ -79,7 +79,7 @@ def resolve_run(
     if weights is not None:
         check(weights, arch)
         inputs = None if weights.preprocessing is None else data.preprocessing
-        resolved = settled(resolved, arch, inputs, str(weights.path))
+        resolved = with_weights(resolved, arch, inputs, str(weights.path))
         config = resolved.options
     _check_shapes(config, arch, data.preprocessing.size, processes.count)
     sampler = BatchSampler(len(data.train), config.batch_size, config.seed, processes.count, config.accumulate)

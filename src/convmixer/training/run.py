@@ -24,7 +24,7 @@ def run_training(resolved: Resolved[Config], processes: Processes, command: str)
     config = resolved.options
     refuse_contradictions(config)
     index = config.device_id if processes.count == 1 else processes.local_rank
-    device, remark = choose_device(config.device_target, index, is_explicit=resolved.is_explicit("device_target"))
+    device, remark = choose_device(config.device_target, index, is_required=resolved.is_explicit("device_target"))
     if processes.is_first:
         for line in (f"recipe {resolved.recipe}", *_remarks(resolved), *([remark] if remark else [])):
             logger.info(line)

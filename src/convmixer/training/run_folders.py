@@ -1,4 +1,4 @@
-"""Opening a run's folders, of a new run or one that goes on: room, lock, journal, and what is recorded at the start."""
+"""Opening the folders of a run, new or resumed: room, lock, metric logger, and what is recorded at the start."""
 
 from __future__ import annotations
 

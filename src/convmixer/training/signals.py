@@ -47,7 +47,9 @@ class StopSignals:
         self._before = {number: signal.signal(number, self._note) for number in heeded()}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -57,11 +59,11 @@ class StopSignals:
         self.received = number
 
 
-class StopWish:
-    """Asked between the batches of an evaluation, whether a process of the run was told to stop.
+class StopRequest:
+    """Called between the batches of an evaluation: whether a process of the run received a stop signal.
 
     Each process evaluates its own part, with no collective before the end, so that they need not be at the same batch:
-    who received a signal leaves a word in the processes' store, where the others look every `seconds`.
+    who received a signal posts a word in the processes' store, where the others look every `seconds`.
     """
 
     def __init__(self, signals: StopSignals, processes: Processes, seconds: float = 1.0) -> None:
@@ -70,13 +72,13 @@ class StopWish:
 
     def __call__(self) -> bool:
         if self.signals.received is not None:
-            self.processes.tell(STOP)
+            self.processes.post(STOP)
             return True
         if time.monotonic() < self._next:
             return False
-        told = self.processes.told(STOP)
+        is_posted = self.processes.is_posted(STOP)
         self._next = time.monotonic() + self.seconds
-        return told
+        return is_posted
 
 
 def answer_only_the_parent() -> None:

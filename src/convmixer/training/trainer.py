@@ -17,7 +17,7 @@ from convmixer.training.intervals import Intervals
 from convmixer.training.loading.batch_loader import BatchLoader, TrainBatch
 from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.non_finite import NonFinite
-from convmixer.training.signals import Interrupted, Stopped, StopSignals, StopWish
+from convmixer.training.signals import Interrupted, Stopped, StopRequest, StopSignals
 from convmixer.training.step import TrainStep
 
 
@@ -136,7 +136,7 @@ class Trainer:
     def _evaluate(self, signals: StopSignals) -> None:
         start = time.monotonic()
         try:
-            score = self.evaluate(StopWish(signals, self.processes))
+            score = self.evaluate(StopRequest(signals, self.processes))
         except Interrupted:
             self.checkpoint_manager.save_checkpoint(self.state)
             self._stop(signals)

@@ -25,7 +25,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Entry:
-    """A network in a file: `place` is the way to its mapping, `tensors` that mapping, `network` what its names say.
+    """A network in a file: `place` is the path to its mapping, `tensors` that mapping, `network` what its names say.
 
     `aside`: what its program goes on training from, beside the averages that it saves in the usual place.
     """
@@ -51,12 +51,12 @@ class Entry:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors under our names."""
-        return {ours: self.tensors[name] for name, ours in self.network.names.items()}
+        return {native: self.tensors[name] for name, native in self.network.names.items()}
 
     def same_as(self, other: Entry) -> bool:
         """Whether both hold equal tensors, as a module that is an attribute twice."""
-        mine, theirs = self.state(), other.state()
-        return mine.keys() == theirs.keys() and all(_equal(mine[name], theirs[name]) for name in mine)
+        own, others = self.state(), other.state()
+        return own.keys() == others.keys() and all(_equal(own[name], others[name]) for name in own)
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -64,7 +64,7 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenNetwork:
     """`state`: tensors under our names, `layout` and `place` where they came from, `notes` what was not taken."""
 
     state: dict[str, torch.Tensor]
@@ -73,12 +73,12 @@ class Choice:
     notes: tuple[str, ...]
 
 
-def choose(path: Path, content: Mapping[str, Any], wanted: str | None) -> Choice:
+def choose(path: Path, content: Mapping[str, Any], wanted: str | None) -> ChosenNetwork:
     """The network to use, and what the user should know of it.
 
     Averaged weights come before plain ones; where the averages lack BatchNorm's statistics, which are no trained
     parameters, those of the plain weights are theirs. Raises UserError where no network is found, or where several are
-    and `wanted` does not tell which.
+    and `wanted` does not say which.
     """
     found = _entries(path, content)
     if wanted is None:
@@ -101,7 +101,7 @@ def choose(path: Path, content: Mapping[str, Any], wanted: str | None) -> Choice
     unused = _unused(content, entry, taken.union(_added(entry)))
     if unused:
         notes.append(f"{path}: not used: {_shown(unused)}")
-    return Choice(state, layout, ".".join(entry.place), tuple(notes))
+    return ChosenNetwork(state, layout, ".".join(entry.place), tuple(notes))
 
 
 def _with_statistics(averages: dict[str, torch.Tensor], plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -132,7 +132,7 @@ def _entries(path: Path, content: Mapping[str, Any]) -> list[Entry]:
 
 
 def mappings_of(content: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
-    """Each mapping in the file that has tensors by name, with the way to it, each object once."""
+    """Each mapping in the file that has tensors by name, with the path to it, each object once."""
     waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), content)]
     seen = set()
     while waiting:

@@ -21,17 +21,17 @@ def head_for(
     `classes`: the model's, or None where they have no names. Weights that name no classes give their head whole where
     the numbers agree, and none of it else.
     """
-    here, there = len(own[WEIGHT]), weights.shape.num_classes
+    wanted, found = len(own[WEIGHT]), weights.shape.num_classes
     whole = {name: weights.state[name] for name in (WEIGHT, BIAS)}
-    of_a_head = [whole[WEIGHT].shape == (there, own[WEIGHT].shape[1]), whole[BIAS].shape == (there,)]
+    of_a_head = [whole[WEIGHT].shape == (found, own[WEIGHT].shape[1]), whole[BIAS].shape == (found,)]
     if not all(of_a_head) or not all(tensor.is_floating_point() for tensor in whole.values()):
         return whole, []  # for `load_into` to refuse
-    if classes is None or weights.classes is None or len(weights.classes) != there:
-        if here != there:
-            left_out = f"its head of {there} classes is left out; the new one has {here}"
+    if classes is None or weights.classes is None or len(weights.classes) != found:
+        if wanted != found:
+            left_out = f"its head of {found} classes is left out; the new one has {wanted}"
             return {name: own[name] for name in whole}, [f"{weights.path}: {left_out}."]
-        said = f"names no classes; its head is kept, its {there} outputs taken for the {here} classes in their order"
-        return whole, [] if classes is None else [f"{weights.path}: {said}."]
+        note = f"names no classes; its head is kept, its {found} outputs taken for the {wanted} classes in their order"
+        return whole, [] if classes is None else [f"{weights.path}: {note}."]
     if classes == weights.classes:
         return whole, []
     rows = {composed(name): row for row, name in enumerate(weights.classes.names)}
@@ -40,15 +40,15 @@ def head_for(
     head = {name: own[name].clone() for name in whole}
     for name, rows_of_file in whole.items():
         head[name][new] = rows_of_file[old].to(head[name])
-    return head, [f"{weights.path}: {_told(weights.classes, classes, set(new))}."]
+    return head, [f"{weights.path}: {_note(weights.classes, classes, set(new))}."]
 
 
-def _told(old: ClassMap, new: ClassMap, kept: set[int]) -> str:
+def _note(old: ClassMap, new: ClassMap, kept: set[int]) -> str:
     fresh = [name for label, name in enumerate(new.names) if label not in kept]
     if not fresh and len(new) == len(old):
         return f"its head's {len(old)} rows are put in the order of the data's classes, by name"
     if not kept:
         return f"its head of {len(old)} classes is left out; none is a class of the data, the new one has {len(new)}"
     names = ", ".join(fresh[:_NAMES_SHOWN]) + (" ..." if len(fresh) > _NAMES_SHOWN else "")
-    said = f"its head keeps {len(kept)} of {len(old)} rows, by the names of their classes"
-    return f"{said}; {len(fresh)} new: {names}" if fresh else said
+    note = f"its head keeps {len(kept)} of {len(old)} rows, by the names of their classes"
+    return f"{note}; {len(fresh)} new: {names}" if fresh else note

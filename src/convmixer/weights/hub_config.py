@@ -21,7 +21,7 @@ _BESIDE = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class HubConfig:
-    """What could be used of a config.json; `notes` tell what could not."""
+    """What could be used of a config.json; `notes` say what could not."""
 
     classes: ClassMap | None = None
     preprocessing: Preprocessing | None = None
@@ -32,7 +32,7 @@ class HubConfig:
 def read_hub_config(weights: Path, shape: Shape) -> HubConfig:
     """What the config.json beside a weight file with one of the hub's names says of a network of this shape.
 
-    What is missing, malformed or of another shape is left to the defaults, and said.
+    What is missing, malformed or of another shape is left to the defaults, and noted.
     """
     path = weights.with_name(CONFIG)
     if weights.name.removesuffix(INDEX) not in _BESIDE or not path.is_file():
@@ -53,8 +53,8 @@ def read_hub_config(weights: Path, shape: Shape) -> HubConfig:
     except ValueError as error:
         notes.append(f"{path}: its class names are not used: {error}")
     arguments = config.get("model_args")
-    said = arguments.get("act_layer") if isinstance(arguments, Mapping) else None
-    activation = next((name for name in ACTIVATIONS if name == said), None)
+    act_layer = arguments.get("act_layer") if isinstance(arguments, Mapping) else None
+    activation = next((name for name in ACTIVATIONS if name == act_layer), None)
     return HubConfig(classes, preprocessing, activation, tuple(notes))  # type: ignore[arg-type]
 
 

@@ -19,7 +19,7 @@ COUNTER = "num_batches_tracked"
 # More networks than that in one file are not told apart: each is looked for among all names.
 NETWORKS_MAX = 16
 _NORM_TO_TORCH = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-_NORM_TO_MINDSPORE = {theirs: ours for ours, theirs in _NORM_TO_TORCH.items()}
+_NORM_TO_MINDSPORE = {foreign: native for native, foreign in _NORM_TO_TORCH.items()}
 _BLOCK_PARTS = {"depthwise": "0.fn.0", "depthwise_norm": "0.fn.2", "pointwise": "1", "pointwise_norm": "3"}
 
 # The weight of a depthwise convolution, which every layout has and few other networks; what stands before it is
@@ -44,7 +44,7 @@ _ROOTS: dict[Layout, re.Pattern[str]] = {
 class Network:
     """A ConvMixer found among names.
 
-    `prefix`: what wraps it, empty or with a dot at its end. `names`: {name: ours}, in which a name within the network
+    `prefix`: what wraps it, empty or with a dot at its end. `names`: {name: native}, in which a name within the network
     that is of none of its parts keeps its own. `beside`: names that stand beside a network without a prefix.
     """
 
@@ -75,7 +75,7 @@ def _modules(layout: Layout, depth: int) -> dict[str, str]:
         modules = {"stem.conv": "0", "stem.norm": "2", "head": str(depth + 5)}
         roots = [str(3 + i) for i in range(depth)]
     for i, root in enumerate(roots):
-        modules |= {f"blocks.{i}.{ours}": f"{root}.{theirs}" for ours, theirs in _BLOCK_PARTS.items()}
+        modules |= {f"blocks.{i}.{native}": f"{root}.{foreign}" for native, foreign in _BLOCK_PARTS.items()}
     return modules
 
 
@@ -89,9 +89,9 @@ def networks(names: Iterable[str]) -> list[Network]:
     for name in known:
         if (match := _DEPTHWISE.fullmatch(name)) is None:
             continue
-        prefix, listed, kind = match[1], match[2], match[3]
+        prefix, listed, part = match[1], match[2], match[3]
         layout: Layout
-        if kind == "depthwise":
+        if part == "depthwise":
             if listed != "blocks":
                 continue
             layout = "native"
@@ -122,11 +122,11 @@ def _network(prefix: str, layout: Layout, names: list[str]) -> Network:
     for name in beside:
         del short[name]
     blocks = {match[1] for inner in short.values() if (match := _BLOCKS[layout].match(inner))}
-    modules = {theirs: ours for ours, theirs in _modules(layout, len(blocks)).items()}
+    modules = {foreign: native for native, foreign in _modules(layout, len(blocks)).items()}
     if layout == "mmpretrain":
         # A backbone alone has no `backbone.` before its names; older code calls the stem `patch_embed`.
-        modules |= {theirs.removeprefix("backbone."): ours for theirs, ours in modules.items()}
-        modules |= {theirs.replace("stem.", "patch_embed."): ours for theirs, ours in modules.items()}
+        modules |= {foreign.removeprefix("backbone."): native for foreign, native in modules.items()}
+        modules |= {foreign.replace("stem.", "patch_embed."): native for foreign, native in modules.items()}
     elif layout == "authors":
         modules |= _head_elsewhere(short.values(), len(blocks))
     mapped = {}
@@ -145,21 +145,21 @@ def _torch_name(name: str) -> str:
 
 
 def _head_elsewhere(names: Iterable[str], depth: int) -> dict[str, str]:
-    """{module: head} where the nn.Sequential pools otherwise or drops features out, so that its head has another place.
+    """{module: head} where the nn.Sequential pools otherwise or drops features out, and the head has another position.
 
-    Behind the blocks only the head has parameters; its place is then one of the next few.
+    Behind the blocks only the head has parameters; its position is then one of the next few.
     """
     behind = {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
-    places = [str(i) for i in range(depth + 3, depth + 8) if str(i) in behind]
-    return {places[0]: "head"} if len(places) == 1 else {}
+    positions = [str(i) for i in range(depth + 3, depth + 8) if str(i) in behind]
+    return {positions[0]: "head"} if len(positions) == 1 else {}
 
 
 def _first_of_each(mapped: dict[str, str]) -> dict[str, str]:
     """Two names in a file may mean one parameter: the second keeps its own name."""
     taken: set[str] = set()
     result = {}
-    for name, ours in mapped.items():
-        result[name] = name if ours in taken else ours
+    for name, native in mapped.items():
+        result[name] = name if native in taken else native
         taken.add(result[name])
     return result
 

@@ -53,12 +53,12 @@ def _fitting(
     lacking, added = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if lacking or added:
         raise UserError(f"{weights.path}: lacks {_shown(lacking)}; adds {_shown(added)}.")
-    here, there = model.arch.num_classes, weights.shape.num_classes
+    wanted, found = model.arch.num_classes, weights.shape.num_classes
     if replace_head and not weights.headless:
         head, notes = head_for(own, weights, classes)
         state |= head
-    elif not replace_head and here != there:
-        raise UserError(f"{weights.path}: its head has {there} classes, the model {here}.")
+    elif not replace_head and wanted != found:
+        raise UserError(f"{weights.path}: its head has {found} classes, the model {wanted}.")
     other = [
         f"{name} {_form(state[name])}, not {_form(own[name])}" for name in own if _form(state[name]) != _form(own[name])
     ]
@@ -154,7 +154,7 @@ def _same_network(arch: Architecture, shape: Shape) -> bool:
 
 
 def _form(tensor: torch.Tensor) -> str:
-    """Shape and kind of number; a float of another width is converted, a whole number never becomes a weight."""
+    """Shape and type of number; a float of another width is converted, a whole number never becomes a weight."""
     return f"{'float' if tensor.is_floating_point() else 'integer'} {list(tensor.shape)}"
 
 

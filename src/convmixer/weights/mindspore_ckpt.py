@@ -24,8 +24,8 @@ import numpy as np
 from convmixer.errors import UserError
 
 _DTYPES = {
-    f"{kind}{bits}": np.dtype(f"<{letter}{bits // 8}")
-    for kind, letter, widths in (
+    f"{name}{bits}": np.dtype(f"<{letter}{bits // 8}")
+    for name, letter, widths in (
         ("Float", "f", (16, 32, 64)),
         ("Int", "i", (8, 16, 32, 64)),
         ("UInt", "u", (8, 16, 32, 64)),
@@ -63,12 +63,12 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise _MalformedError("a number has too many bytes")
 
 
-def _fields(data: memoryview, most: int = _FIELDS_MAX) -> Iterator[tuple[int, int | memoryview]]:
+def _fields(data: memoryview, max_fields: int = _FIELDS_MAX) -> Iterator[tuple[int, int | memoryview]]:
     """(field number, value) of a message: an int for varints, else a view of the bytes, never a copy."""
     at = 0
     while at < len(data):
-        most -= 1
-        if most < 0:
+        max_fields -= 1
+        if max_fields < 0:
             raise _MalformedError("an entry has more parts than any that MindSpore writes")
         key, at = _varint(data, at)
         wire = key & 7
@@ -81,7 +81,7 @@ def _fields(data: memoryview, most: int = _FIELDS_MAX) -> Iterator[tuple[int, in
         elif wire in (_FIXED64, _FIXED32):
             length = 8 if wire == _FIXED64 else 4
         else:
-            raise _MalformedError("it has entries of an unknown kind")
+            raise _MalformedError("it has entries of an unknown type")
         if length > len(data) - at:
             raise _MalformedError("it ends in the middle of an entry")
         yield key >> 3, data[at : at + length]
@@ -164,7 +164,7 @@ def _decode(data: memoryview, entries_max: int | None) -> dict[str, np.ndarray |
     entries: dict[str, _Entry] = {}
     for count, (number, value) in enumerate(_fields(data, sys.maxsize)):
         if number != 1:
-            raise _MalformedError("it has entries of an unknown kind")
+            raise _MalformedError("it has entries of an unknown type")
         if count == entries_max:
             raise _TooManyError(f"holds more than {entries_max:,} tensors, which no ConvMixer has")
         inner = list(_fields(_view(value)))
@@ -223,8 +223,10 @@ def encode_checkpoint(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Bytes of a `.ckpt` with these arrays, as MindSpore writes them (no CRC: versions before 2 do not read it)."""
     values = []
     for tag, array in arrays.items():
-        kind = _TYPE_NAMES[array.dtype.newbyteorder("<")]
+        type_name = _TYPE_NAMES[array.dtype.newbyteorder("<")]
         dims = b"".join(_number(1 << 3 | _VARINT) + _number(size) for size in array.shape)
-        tensor = dims + _field(2, kind.encode()) + _field(3, array.astype(_DTYPES[kind], copy=False).tobytes())
+        tensor = (
+            dims + _field(2, type_name.encode()) + _field(3, array.astype(_DTYPES[type_name], copy=False).tobytes())
+        )
         values.append(_field(1, _field(1, tag.encode()) + _field(2, tensor)))
     return b"".join(values)

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import IO, cast
 
-# About 25 a tensor: a ConvMixer of 200 blocks with Adam's moments and averages has 11,000 tensors.
+# About 25 per tensor: a ConvMixer of 200 blocks with Adam's moments and averages has 11,000 tensors.
 OPERATIONS_MAX = 400_000
 _NAME_MAX = 200
 _ENCODED_MAX = 256 * 2**20  # bytes
@@ -72,7 +72,7 @@ def make_fit(data: bytes, at: int = 0) -> Fit:
         raise PickleError("a damaged or unknown pickle; fetch or save it again") from None
     rewriter.finish(end)
     names = list(rewriter.names)
-    if "_codecs.encode" in names and rewriter.calls * rewriter.longest > _ENCODED_MAX:
+    if "_codecs.encode" in names and rewriter.calls * rewriter.max_text > _ENCODED_MAX:
         raise PickleError("its pickle unpacks to more than it holds, which no weights do")
     return Fit(bytes(rewriter.out) if rewriter.changed else data[at:end], end, names)
 
@@ -105,7 +105,7 @@ class _Rewriter:
     names: dict[str, None] = field(default_factory=dict)
     changed: bool = False
     calls: int = 0
-    longest: int = 0
+    max_text: int = 0
     _texts: list[tuple[int, str, list[int]]] = field(default_factory=list)
     """The texts pushed last, from which STACK_GLOBAL takes its names: start in `out`, text, where it was put."""
     _memo: dict[int, str | None] = field(default_factory=dict)
@@ -198,17 +198,17 @@ class _Rewriter:
 
     def _push(self, text: str) -> None:
         encoded = text.encode("utf-8", "surrogatepass")
-        self.longest = max(self.longest, len(encoded))
+        self.max_text = max(self.max_text, len(encoded))
         self.out += b"X" + struct.pack("<I", len(encoded)) + encoded
 
     def _bytes(self, content: bytes) -> None:
         """As protocol 2 has bytes: a text in Latin-1 that is encoded."""
         self._texts.clear()
         self.out += b"c_codecs\nencode\n"
-        longest = self.longest
+        max_text = self.max_text
         self._push(content.decode("latin-1"))
         self._push("latin1")
-        self.longest = longest  # each is made once, from as many bytes in the file
+        self.max_text = max_text  # each is made once, from as many bytes in the file
         self.out += b"\x86R"
 
     def _global(self, argument: object) -> None:

@@ -111,13 +111,13 @@ def _read(path: Path, entry: str | None) -> WeightFile:
     if own is None:
         return _described_by_config(WeightFile(state, shape, None, None, None, source, path, metadata))
     try:
-        said = decode_metadata(str(own), seal_with(content))
+        record = decode_metadata(str(own), seal_with(content))
     except ValueError as error:
         raise UserError(f"{path}: a damaged weight file: {error}.") from None
-    if Shape.of(said.architecture) != shape:
-        raise UserError(f"{path}: its record says {Shape.of(said.architecture)}, its tensors are those of {shape}.")
+    if Shape.of(record.architecture) != shape:
+        raise UserError(f"{path}: its record says {Shape.of(record.architecture)}, its tensors are those of {shape}.")
     return WeightFile(
-        state, shape, said.architecture.activation, said.classes, said.preprocessing, source, path, said.extra
+        state, shape, record.architecture.activation, record.classes, record.preprocessing, source, path, record.extra
     )
 
 

@@ -1,4 +1,4 @@
-"""The architecture that the shapes of a network's tensors tell, and whether they are those of a ConvMixer at all."""
+"""The architecture that the shapes of a network's tensors give, and whether they are those of a ConvMixer at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCKS_FEW, _PARTS = 100, 4
 
 
 def shape_of(path: Path, state: Mapping[str, torch.Tensor]) -> Shape:
-    """Architecture told by the shapes of stem, first block and head; `num_classes` is 0 where there is no head.
+    """Architecture given by the shapes of stem, first block and head; `num_classes` is 0 where there is no head.
 
     Raises UserError for a part of a ConvMixer, and for a network that is none though its blocks have such names.
     """

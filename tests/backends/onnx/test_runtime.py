@@ -306,7 +306,7 @@ def test_a_gpu_that_is_not_there(write_model: Write) -> None:
         pytest.skip("this ONNX Runtime has a GPU")
     path = str(write_model())
     with pytest.raises(UserError, match="onnxruntime-gpu"):
-        open_onnx(path, choose, DeviceRequest("GPU", is_explicit=True))
+        open_onnx(path, choose, DeviceRequest("GPU", is_required=True))
     assert open_onnx(path, choose, DeviceRequest("GPU")).num_classes == 3  # a wish of a recipe only
 
 
@@ -327,7 +327,7 @@ def test_the_other_engine_answers_the_same(
 def test_the_other_engine_has_no_gpu(write_model: Write) -> None:
     pytest.importorskip("openvino")
     with pytest.raises(UserError, match="openvino runs on the CPU"):
-        open_onnx(str(write_model()), choose, DeviceRequest("GPU", is_explicit=True, engine="openvino"))
+        open_onnx(str(write_model()), choose, DeviceRequest("GPU", is_required=True, engine="openvino"))
 
 
 def test_the_other_engine_is_not_installed(write_model: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 from convmixer.training.checkpointing.checkpoint import (
     checkpoints,
-    fault_of,
+    find_damage,
     keep_newest,
     load_checkpoint,
     save_checkpoint,
@@ -47,7 +47,7 @@ def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
     folder = save(tmp_path, 7)
     assert folder == tmp_path / "step_00000007"
     assert sorted(path.name for path in folder.iterdir()) == FILES
-    assert fault_of(folder) is None
+    assert find_damage(folder) is None
     model, ema, state = load_checkpoint(folder)
     assert ema is not None
     assert all(torch.equal(model[name], tensor) for name, tensor in weights(7).items())
@@ -81,11 +81,11 @@ def test_any_flipped_bit_and_any_lost_byte_are_found(tmp_path: Path, name: str) 
     whole = (folder / name).read_bytes()
     for place in (0, len(whole) // 2, len(whole) - 1):
         (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-        assert fault_of(folder) == f"{name} has changed since it was written"
+        assert find_damage(folder) == f"{name} has changed since it was written"
     (folder / name).write_bytes(whole[:-1])
-    assert fault_of(folder) == f"{name} has {len(whole) - 1} of {len(whole)} bytes"
+    assert find_damage(folder) == f"{name} has {len(whole) - 1} of {len(whole)} bytes"
     (folder / name).unlink()
-    assert fault_of(folder) == f"{name} is missing"
+    assert find_damage(folder) == f"{name} is missing"
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"step": 1}', '{"files": 3}', '{"files": {"state.pt": 3}}'])
@@ -94,7 +94,7 @@ def test_a_manifest_that_is_none(tmp_path: Path, content: str | None) -> None:
     (folder / "manifest.json").unlink()
     if content is not None:
         (folder / "manifest.json").write_text(content)
-    assert fault_of(folder) == "manifest.json is missing or broken"
+    assert find_damage(folder) == "manifest.json is missing or broken"
 
 
 class Crash(BaseException):
@@ -121,7 +121,7 @@ def test_a_crash_while_a_step_is_saved_again_leaves_one_of_both_whole(
             save(tmp_path, 2)
     (found,) = checkpoints(tmp_path)
     assert step_of(found) == 2
-    assert fault_of(found) is None
+    assert find_damage(found) is None
     assert (found / "model.safetensors").read_bytes() == before
     assert load_checkpoint(found)[2]["step"] == 2
     # The next save puts it in order, and what is done with afterwards goes.
@@ -147,7 +147,7 @@ def test_a_second_rename_that_fails_gives_the_old_one_its_name_back(
         with pytest.raises(UserError, match=r"step_00000002.*Disk quota exceeded"):
             save(tmp_path, 2)
     assert list(tmp_path.iterdir()) == [first]
-    assert fault_of(first) is None
+    assert find_damage(first) is None
 
 
 def changed(folder: Path, *, sealed: bool, **changes: object) -> None:
@@ -163,9 +163,9 @@ def changed(folder: Path, *, sealed: bool, **changes: object) -> None:
 def test_a_manifest_that_was_changed_is_found(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     changed(folder, sealed=False, run={"summary": "/elsewhere"})
-    assert fault_of(folder) == "manifest.json has changed since it was written"
+    assert find_damage(folder) == "manifest.json has changed since it was written"
     changed(folder, sealed=True)
-    assert fault_of(folder) is None
+    assert find_damage(folder) is None
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
@@ -174,16 +174,16 @@ def test_a_manifest_must_tell_of_every_member(tmp_path: Path, name: str) -> None
     files = json.loads((folder / "manifest.json").read_text())["files"]
     del files[name]
     changed(folder, sealed=True, files=files)
-    assert fault_of(folder) == f"manifest.json does not tell of {name}"
+    assert find_damage(folder) == f"manifest.json does not name {name}"
     changed(folder, sealed=True, files={})
-    assert fault_of(folder) == "manifest.json does not tell of model.safetensors"
+    assert find_damage(folder) == "manifest.json does not name model.safetensors"
 
 
 def test_a_manifest_tells_of_its_own_folder_only(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     changed(folder, sealed=True, files=files | {"../secret": {"bytes": 1, "sha256": ""}})
-    assert fault_of(folder) == "manifest.json tells of a file of another folder"
+    assert find_damage(folder) == "manifest.json names a file of another folder"
 
 
 def test_averaged_weights_that_no_manifest_tells_of_are_not_read(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_averaged_weights_that_no_manifest_tells_of_are_not_read(tmp_path: Path)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     del files["ema.safetensors"]
     changed(folder, sealed=True, files=files)
-    assert fault_of(folder) is None
+    assert find_damage(folder) is None
     assert load_checkpoint(folder)[1] is None
 
 
@@ -202,10 +202,10 @@ def test_older_manifests_stay_readable_and_newer_ones_are_refused(tmp_path: Path
     old = {"format": 1, "step": 1, "files": manifest["files"]}
     (folder / "manifest.json").write_text(json.dumps(old, indent=1))
     os.utime(folder / "manifest.json", (1e9, 1e9))
-    assert fault_of(folder) is None
+    assert find_damage(folder) is None
     assert written_at(folder) == 1e9
     changed(folder, sealed=True, sha256="", format=3)
-    assert fault_of(folder) == "manifest.json is of a format that this convmixer does not know"
+    assert find_damage(folder) == "manifest.json is of a format that this convmixer does not know"
 
 
 def test_the_time_of_writing_survives_a_copy(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_full_disk_says_so(small_disk: Callable[[str], Path]) -> None:
     with pytest.raises(UserError, match=r"step_00000002: .*: No space left on device"):
         save_checkpoint(root, 2, {"model.safetensors": weights(0)}, state, {"architecture": NETWORK})
     assert list(root.iterdir()) == [older]
-    assert fault_of(older) is None
+    assert find_damage(older) is None
     subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
     with pytest.raises(UserError, match=r"step_00000002: .*: Read-only file system"):
         save(root, 2)
@@ -251,7 +251,7 @@ def test_a_folder_that_is_deleted_in_the_middle_is_made_again(
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", delete)
-    assert fault_of(save(tmp_path / "run", 1)) is None
+    assert find_damage(save(tmp_path / "run", 1)) is None
     assert len(calls) > call
 
 
@@ -268,7 +268,7 @@ def test_checkpoints_of_later_steps_do_not_push_out_the_one_just_saved(tmp_path:
 def test_the_same_step_can_be_saved_again(tmp_path: Path) -> None:
     save(tmp_path, 2)
     (tmp_path / "step_00000002" / "state.pt").write_bytes(b"broken")
-    assert fault_of(save(tmp_path, 2)) is None
+    assert find_damage(save(tmp_path, 2)) is None
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
@@ -286,7 +286,7 @@ def test_a_full_disk_leaves_the_older_checkpoints(tmp_path: Path, monkeypatch: p
         with pytest.raises(UserError, match=r"step_00000002.*No space left on device") as caught:
             save(tmp_path, 2)
     assert caught.value.exit_code == 1
-    assert fault_of(older) is None
+    assert find_damage(older) is None
     assert checkpoints(tmp_path) == [older]
     assert list(tmp_path.iterdir()) == [older]
 

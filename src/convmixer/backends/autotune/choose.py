@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 Execution = Literal["auto", "eager", "compile", "fused", "openvino"]
 Say = Callable[[str], None]
 
-# Seconds that a workload must take (nominally) for the backends to be timed, and for torch.compile, which itself needs a
-# minute or two, to be among them; seconds that the timing itself may take, and after which no further backend is begun,
-# whatever the building of those before has taken.
+# Seconds that a workload must take (nominally) for the backends to be timed, and for torch.compile, which itself needs
+# a minute or two, to be among them; seconds that the timing itself may take, and after which no further backend is
+# begun, whatever the building of those before has taken.
 OUTLASTS = 60.0
 OUTLASTS_COMPILE = 1200.0
 TUNING_SECONDS = 10.0
@@ -48,9 +48,9 @@ def choose_network(
 ) -> nn.Module:
     """The network that runs `model` on a workload of so many images, and a line that says which backend it is.
 
-    Short workloads under `auto` run eager, without a measurement and without a line. A backend that fails, now or at its first call, is left for
-    its fallback and for plain eager, with a line that says why. In place of one that was asked for by name only those
-    of its kind are taken: else that is a UserError.
+    Short workloads under `auto` run eager, without a measurement and without a line. A backend that fails, now or at
+    its first call, is left for its fallback and for plain eager, with a line that says why. In place of one that was
+    asked for by name only those of its kind are taken: else that is a UserError.
     """
     return build_network(choose_backend(model, workload, images, execution, say), model, workload, execution, say)
 
@@ -71,7 +71,7 @@ def attempts(name: str, workload: Workload, execution: Execution = "auto", say: 
     backends = backends_for(workload)
     backend = find_backend(name, backends, workload)
     assert backend is not None
-    return Attempts(backend, backends, workload, say, is_explicit=execution != "auto", subject="execution")
+    return Attempts(backend, backends, workload, say, is_required=execution != "auto", subject="execution")
 
 
 def requested_backends(workload: Workload, execution: Execution) -> list[Backend]:
@@ -151,7 +151,7 @@ def evaluation_network(name: str, model: ConvMixer, workload: Workload, say: Say
     backends = evaluation_backends(workload)
     chosen = find_backend(name, backends, workload) or backends[0]
     return WithFallback(
-        Attempts(chosen, backends, workload, say, is_explicit=False, subject="evaluation"),
+        Attempts(chosen, backends, workload, say, is_required=False, subject="evaluation"),
         model,
         catch_out_of_memory=True,
     )
@@ -170,7 +170,7 @@ def _in_16_bits(workload: Workload) -> str:
 def _benchmarked(
     default: Backend, candidates: Sequence[Backend], model: ConvMixer, workload: Workload, say: Say
 ) -> tuple[list[Backend], dict[str, Timing]]:
-    """The `candidates` with the plan that suits the workload, and what was measured of them and of `default`, plain eager.
+    """The `candidates` with the plan that suits the workload, and what was measured of them and of `default`, eager.
 
     Nothing is known of a backend that is not among the timings: the time was over, or the check did not fit.
     """

@@ -21,7 +21,7 @@ Failed = Callable[[str | None], str | None]
 class Attempts:
     """The backends that are tried one after the other; `backend` is the one that is tried now.
 
-    The first of `backends` is plain eager, the last resort, unless the `backend` was asked for by name (`is_explicit`):
+    The first of `backends` is plain eager, the last resort, unless the `backend` was asked for by name (`is_required`):
     then only those of its kind are tried. `subject` begins the line that reports each step.
     """
 
@@ -32,11 +32,11 @@ class Attempts:
         workload: Workload,
         say: Callable[[str], None],
         *,
-        is_explicit: bool,
+        is_required: bool,
         subject: str,
     ) -> None:
         self.backend, self.workload = backend, workload
-        self._backends, self._say, self._is_explicit, self._subject = backends, say, is_explicit, subject
+        self._backends, self._say, self._is_explicit, self._subject = backends, say, is_required, subject
 
     def fails(self, why: str) -> None:
         """Go on to the next backend, and say so. Raises UserError (exit 1) where there is none."""
@@ -86,7 +86,7 @@ def build_tried(
 
 
 class WithFallback(nn.Module):
-    """Calls a backend's network; where that cannot be built, or its first call fails, that of the next one from then on.
+    """Calls a backend's network; where that cannot be built, or its first call fails, the next one's from then on.
 
     `catch_out_of_memory`: that too is taken for a failure.
     """

@@ -37,7 +37,7 @@ def open_onnx(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
     What a file of others does not say is ImageNet's; see `backends.opening.open_model`.
     """
     other_engine = request.engine == "openvino"
-    if other_engine and request.is_explicit and request.target == "GPU":
+    if other_engine and request.is_required and request.target == "GPU":
         raise UserError("--engine: openvino runs on the CPU; leave out GPU, or the engine")
     # ONNX Runtime reads what the file says of itself in any case, and proves on the CPU that it can be run.
     providers = [CPU] if other_engine else providers_for(request)
@@ -77,7 +77,7 @@ def _engine(
 def _final(file: OnnxFile, providers: Sequence[Provider], request: DeviceRequest) -> onnxruntime.InferenceSession:
     """The session that the file is run in, once it is known to be harmless."""
     session = file.session(providers)
-    if request.is_explicit and request.target == "GPU" and session.get_providers()[0] == CPU:
+    if request.is_required and request.target == "GPU" and session.get_providers()[0] == CPU:
         raise UserError("GPU: ONNX Runtime could not start on it; leave the option out to run on the CPU")
     return session
 

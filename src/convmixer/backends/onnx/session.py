@@ -91,7 +91,7 @@ def providers_for(request: DeviceRequest) -> list[Provider]:
     if request.target != "CPU":
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             return [("CUDAExecutionProvider", {"device_id": request.index}), CPU]
-        if request.target == "GPU" and request.is_explicit:
+        if request.target == "GPU" and request.is_required:
             raise UserError("GPU: this ONNX Runtime has none; install onnxruntime-gpu, or leave the option out")
         logger.info("ONNX Runtime finds no GPU, running on the CPU")
     return [CPU]

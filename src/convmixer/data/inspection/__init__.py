@@ -1,1 +1,1 @@
-"""An image folder is inspected before it is trained on: what is broken, doubled, leaking or lopsided. It is only read."""
+"""What is broken, doubled, leaking or lopsided in an image folder, before it is trained on. It is only read."""

@@ -31,7 +31,7 @@ _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def step_of(folder: Path) -> int | None:
-    """The step that a checkpoint folder's name tells, or None for another name."""
+    """The step that a checkpoint folder's name has, or None for another name."""
     match = _NAME.fullmatch(folder.name)
     return int(match[1] or match[2]) if match else None
 
@@ -51,19 +51,19 @@ def save_checkpoint(
     step: int,
     weights: Mapping[str, Weights],
     state: Mapping[str, Any],
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     run: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `root/step_<step>` with the weight files of `weights`, state.pt and a manifest of their hashes.
 
-    `run`: where the other folders of the run lie. `about` goes to `write_weights` (architecture, classes,
+    `run`: where the other folders of the run lie. `metadata` goes to `write_weights` (architecture, classes,
     preprocessing). A crash at any moment leaves the older checkpoints, one of this step that was there before or the
     new one, and folders whose names start with a dot. Raises UserError (exit 1) when the disk refuses.
     """
     final = root / f"step_{step:08d}"
     for attempt in (1, 2):
         try:
-            _write(final, step, weights, state, about, run or {})
+            _write(final, step, weights, state, metadata, run or {})
             break
         except (OSError, RuntimeError, UserError) as error:
             cause = _cause(error)
@@ -81,15 +81,15 @@ def _write(
     step: int,
     weights: Mapping[str, Weights],
     state: Mapping[str, Any],
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     run: Mapping[str, str],
 ) -> None:
-    partial, aside = (final.with_name(f".{final.name}.{kind}") for kind in ("partial", "aside"))
+    partial, aside = (final.with_name(f".{final.name}.{suffix}") for suffix in ("partial", "aside"))
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, tensors in weights.items():
-            write_weights(partial / name, tensors, **about)
+            write_weights(partial / name, tensors, **metadata)
         with (partial / STATE).open("wb") as file:
             torch.save(dict(state), file)
         files = {name: _record(partial / name) for name in sorted([*weights, STATE])}
@@ -137,7 +137,7 @@ def run_of(folder: Path) -> dict[str, str]:
 def written_at(folder: Path) -> float:
     """When a checkpoint was written, in seconds since 1970.
 
-    Its manifest tells, which a copy keeps; an older one's time is its file's, a broken one's the folder's.
+    Its manifest has it, which a copy keeps; an older one's time is its file's, a broken one's the folder's.
     """
     with contextlib.suppress(OSError, *_MALFORMED):
         return float(_manifest(folder)["written"])
@@ -148,7 +148,7 @@ def written_at(folder: Path) -> float:
     return 0.0
 
 
-def fault_of(folder: Path) -> str | None:
+def find_damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, in a few words, or None: every file is read and its hash compared."""
     try:
         manifest = _manifest(folder)
@@ -164,11 +164,11 @@ def fault_of(folder: Path) -> str | None:
         return f"{MANIFEST} has changed since it was written"
     for name in (MODEL, STATE):
         if name not in manifest["files"]:
-            return f"{MANIFEST} does not tell of {name}"
+            return f"{MANIFEST} does not name {name}"
     for name, size, digest in files:
         path = folder / name
         if Path(name).name != name:
-            return f"{MANIFEST} tells of a file of another folder"
+            return f"{MANIFEST} names a file of another folder"
         if not os.path.isfile(path):  # unlike Path.is_file, False for a name too long for any file
             return f"{name} is missing"
         if path.stat().st_size != size:
@@ -179,7 +179,7 @@ def fault_of(folder: Path) -> str | None:
 
 
 def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, Any]]:
-    """Weights, averaged weights or None, and the rest of the state, of a folder that `fault_of` finds whole."""
+    """Weights, averaged weights or None, and the rest of the state, of a folder that `find_damage` finds whole."""
     ema = read_weights(folder / EMA).state if EMA in _manifest(folder)["files"] else None
     return read_weights(folder / MODEL).state, ema, load_plain(folder / STATE)
 

@@ -32,25 +32,25 @@ BEST = "best.safetensors"
 class CheckpointManager:
     """Writes on the first process (`folders` given), does nothing on the others.
 
-    `about`: architecture, classes and preprocessing, which go into every weight file; `identity`: what a resumed run
-    is compared with; `keep`: checkpoints kept; `latest`: the newest checkpoint; `lock`: released by `close`.
+    `metadata`: architecture, classes and preprocessing, which go into every weight file; `fingerprint`: what a resumed
+    run is compared with; `keep`: checkpoints kept; `latest`: the newest checkpoint; `lock`: released by `close`.
     """
 
     def __init__(
         self,
         folders: RunFolders | None,
-        about: Mapping[str, Any],
-        identity: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
         keep: int,
         metric_logger: MetricLogger | None = None,
         latest: Path | None = None,
         lock: RunLock | None = None,
     ) -> None:
-        self.folders, self.about, self.identity, self.keep = folders, about, identity, keep
+        self.folders, self.metadata, self.fingerprint, self.keep = folders, metadata, fingerprint, keep
         self.metric_logger, self.latest, self.lock = metric_logger, latest, lock
         self._best: _Best | None = None  # what the disk has not taken yet
-        self._told = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._warned = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: list[Future[None]] = []
 
     @property
@@ -76,7 +76,7 @@ class CheckpointManager:
         weights = {MODEL: state.model.state_dict()}
         if state.ema is not None:
             weights[EMA] = dict(state.ema.weights())
-        content = {**state.counters(), "identity": dict(self.identity)}
+        content = {**state.counters(), "identity": dict(self.fingerprint)}
         if self._best is not None:
             # A resumed run compares with the file that is there, and evaluates these weights again to write them.
             content["best_top1"] = self._best.top1_before
@@ -87,7 +87,7 @@ class CheckpointManager:
         copied_content = _copied(content)
 
         def write() -> None:
-            self.latest = save_checkpoint(root, step, copies, copied_content, self.about, run)
+            self.latest = save_checkpoint(root, step, copies, copied_content, self.metadata, run)
             keep_newest(root, self.keep, step)
             self._write_best()
 
@@ -115,13 +115,13 @@ class CheckpointManager:
         try:
             with contextlib.suppress(OSError):  # the folder may have been deleted; what else is wrong comes next
                 path.parent.mkdir(parents=True, exist_ok=True)
-            write_weights(path, best.weights, **self.about, extra=best.extra)
+            write_weights(path, best.weights, **self.metadata, extra=best.extra)
         except UserError as error:
-            if not self._told:
+            if not self._warned:
                 logger.warning(f"{error} They are tried again with each checkpoint.")
-            self._told = True
+            self._warned = True
         else:
-            self._best, self._told = None, False
+            self._best, self._warned = None, False
 
     def save_non_finite(self, state: TrainState) -> None:
         """Put the state of a step whose loss is not finite beside the run's record, for whoever looks into it.
@@ -131,7 +131,9 @@ class CheckpointManager:
         if self.folders is not None:
             weights = {MODEL: state.model.state_dict()}
             try:
-                save_checkpoint(self.folders.summary / "non_finite", state.step, weights, state.counters(), self.about)
+                save_checkpoint(
+                    self.folders.summary / "non_finite", state.step, weights, state.counters(), self.metadata
+                )
             except UserError as error:  # which must not take the place of what has happened
                 logger.warning(str(error))
 
@@ -158,8 +160,8 @@ class CheckpointManager:
         if self.lock is not None:
             self.lock.release()
 
-    def _write(self, job: Callable[[], None]) -> None:
-        self._writing.append(self._thread.submit(job))
+    def _write(self, task: Callable[[], None]) -> None:
+        self._writing.append(self._thread.submit(task))
 
 
 @dataclass

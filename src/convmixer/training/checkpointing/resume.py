@@ -1,4 +1,4 @@
-"""Going on with a run: which checkpoint, whether it is whole, and whether it belongs to what is asked."""
+"""Going on with a run: which checkpoint, whether it is whole, and whether it belongs to the run that is asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from convmixer.training.checkpointing.checkpoint import (
     MANIFEST,
     STATE,
     checkpoints,
-    fault_of,
+    find_damage,
     load_checkpoint,
     run_of,
     written_at,
@@ -54,15 +54,15 @@ def run_fingerprint(config: Config, data: TrainingData, global_batch: int) -> di
 
 
 def _inputs(preprocessing: Preprocessing) -> dict[str, Any]:
-    said = {**as_options(preprocessing), _EVALUATION: preprocessing.interpolation}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+    values = {**as_options(preprocessing), _EVALUATION: preprocessing.interpolation}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 _EVALUATION = "interpolation of evaluation"
 _DEFAULTS = {name: value for name, value in Config().model_dump(mode="json").items() if name not in _FREE}
 
 
-def _as_today(before: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+def _as_today(before: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """The identity that an older version has written, as this one would have: what it lacks was as if left out."""
     then = {**_DEFAULTS, **before}
     then["set"] = str(then["set"]).lower()  # was ImageNet
@@ -70,7 +70,7 @@ def _as_today(before: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[st
         # The options alone said what the input is, and what they left out was ImageNet's.
         then |= _inputs(preprocessing_of(SimpleNamespace(**then), then["in_chans"]))
         if then["auto_augment"] is None:
-            then["aa_interpolation"] = identity["aa_interpolation"]  # nothing was resampled by it
+            then["aa_interpolation"] = fingerprint["aa_interpolation"]  # nothing was resampled by it
     return then
 
 
@@ -117,8 +117,8 @@ class Resumed:
         try:
             state.restore(model, ema, counters)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
-            told = str(error).strip().splitlines() if isinstance(error, ValueError | RuntimeError) else []
-            raise self._refusal(told[0] if told else "it is of another kind than this program writes") from None
+            lines = str(error).strip().splitlines() if isinstance(error, ValueError | RuntimeError) else []
+            raise self._refusal(lines[0] if lines else "it is of another kind than this program writes") from None
         parts = ["weights", "optimizer", *(["averaged weights"] if ema is not None and state.ema is not None else [])]
         best = "none yet" if state.best_top1 is None else f"{state.best_top1:g}"
         return f"resumed {self.checkpoint}: step {state.step}, {', '.join(parts)}, best Top1-Acc {best}"
@@ -138,7 +138,7 @@ def find_resumable(config: Config, claim: Callable[[Path], None]) -> Resumed | N
     """The checkpoint that `resume` names, None where it is left out or `auto` finds none.
 
     A path is a checkpoint folder or the checkpoint folder of a run; of a run the newest whole checkpoint is taken.
-    A process that torchrun started again goes on with its own run. `claim` is told the run's checkpoint folder before
+    A process that torchrun started again goes on with its own run. `claim` gets the run's checkpoint folder before
     anything in it is read, so that no other process changes it meanwhile; what it raises is passed on.
     """
     root = Path(config.ckpt_root_dir)
@@ -189,18 +189,18 @@ def _newest_whole(config: Config, path: Path, claim: Callable[[Path], None]) -> 
     claim(path.resolve().parent if single else path.resolve())
     candidates = [path] if single else checkpoints(path)
     for candidate in reversed(candidates):
-        fault = fault_of(candidate)
-        if fault is None:
-            _tell_of_later(candidate, candidates)
+        damage = find_damage(candidate)
+        if damage is None:
+            _warn_of_later(candidate, candidates)
             return Resumed(candidate, _folders(config, candidate.resolve()))
-        logger.warning(f"{candidate}: {fault}; trying the one before")
+        logger.warning(f"{candidate}: {damage}; trying the one before")
     raise UserError(f"--resume: no whole checkpoint in {path.parent if single else path}")
 
 
-def _tell_of_later(taken: Path, candidates: list[Path]) -> None:
+def _warn_of_later(taken: Path, candidates: list[Path]) -> None:
     """Say where a checkpoint of an earlier step was written later: the run has gone on from an older one since."""
     last = max(candidates, key=lambda path: (written_at(path), path == taken))
-    if last != taken and fault_of(last) is None:
+    if last != taken and find_damage(last) is None:
         logger.warning(f"{last}: was written after {taken.name}, which has the later step and is taken")
 
 
@@ -214,17 +214,17 @@ def _folders(config: Config, checkpoint: Path) -> RunFolders:
     below = RunFolders.of(config, run.name)
     if below.checkpoints.resolve() == run:
         return below
-    told = run_of(checkpoint)
+    recorded = run_of(checkpoint)
 
-    def own(kind: str, default: Path, option: str) -> Path:
-        path = Path(os.path.abspath(told.get(kind, default)))
+    def own(name: str, default: Path, option: str) -> Path:
+        path = Path(os.path.abspath(recorded.get(name, default)))
         beside = run.parent.parent / path.parent.name / run.name
         if path.resolve() in (default.resolve(), beside.resolve()):
             return path
         if beside.is_dir():  # the run was moved or copied as a whole
             return beside
         raise UserError(
-            f"--resume: {checkpoint} says that the run's {kind} folder is {path}, which is not beside it\n"
+            f"--resume: {checkpoint} says that the run's {name} folder is {path}, which is not beside it\n"
             f"--{option} {path.parent} goes on writing there; "
             f"--ckpt_root_dir {run.parent} uses the folders of the options"
         )

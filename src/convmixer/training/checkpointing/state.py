@@ -20,8 +20,9 @@ class TrainState:
 
     `best_top1` is None before the first evaluation; `evaluated_step` is the step after which the last one was made,
     before the first the step that the run starts at;
-    `log_bytes` is the length of metrics.jsonl, to which a resumed run cuts it back; `way` and `evaluation_way` are how
-    the network is trained and evaluated, which changes the last bits of what is computed.
+    `log_bytes` is the length of metrics.jsonl, to which a resumed run cuts it back; `backend` and `evaluation_backend`
+    are how the network is trained and evaluated (`way` and `evaluation_way` in the file), which changes the last bits
+    of what is computed.
     """
 
     model: ConvMixer

@@ -1,6 +1,6 @@
 """Batches for training: uint8 crops made in loader processes, in an order that is a pure function of the step.
 
-A small set whose crops never change is kept on the device instead: `resident`.
+A small set whose crops never change is kept on the device instead: `device_loader`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _Batches(Dataset[TrainBatch | UserError]):
             torch.tensor(labels, dtype=torch.int64),
             np.array(actual),
             epoch,
-            [report for report in bad if report is not None],
+            [entry for entry in bad if entry is not None],
         )
 
     def read_last(self) -> str:

@@ -21,7 +21,7 @@ MAX_BYTES = 2**30
 def whole_images(reader: TrainReader) -> np.ndarray | None:
     """The pixels uint8 [n, size, size, C] that the reader's crops are in every epoch; None where they are not.
 
-    They are where the source holds square images of the network's size, the least crop is the whole area and a square
+    They are where the source holds square images of the network's size, the minimum crop is the whole area and a square
     is allowed: no box of that area but the whole image then fits in, and a resize to the same size changes nothing.
     None too for more than MAX_BYTES.
     """

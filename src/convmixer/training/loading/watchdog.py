@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Watchdog:
-    """Within `waiting()`, kills `processes()` after `seconds`; `bitten` tells that it had to."""
+    """Within `waiting()`, kills `processes()` after `seconds`; `timed_out` says that it had to."""
 
     def __init__(self, seconds: float, processes: Callable[[], Sequence[int]]) -> None:
         self.seconds, self.processes, self.timed_out = seconds, processes, False

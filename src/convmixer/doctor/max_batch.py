@@ -1,4 +1,4 @@
-"""The largest batch of training that a GPU's memory holds, by a count of what is kept; nothing of it is measured.
+"""The maximum batch of training that a GPU's memory holds, by a count of what is kept; nothing of it is measured.
 
 The counts are those of benchmarks/NOTES.md, "Memory", which tests/kernels/device/test_memory.py and
 tests/test_recompute.py take from torch: of 16-bit maps (--amp_level O1), run eager.
@@ -16,7 +16,7 @@ _STEP = 3  # maps that the widest step backwards holds beside those that were ke
 _IMAGE = 4 + 2  # bytes of a value of an image: in fp32, and cast
 
 
-def largest_batch(memory: int, arch: Architecture, size: int, *, recompute: bool) -> int:
+def max_batch(memory: int, arch: Architecture, size: int, *, recompute: bool) -> int:
     """Images of `size` pixels in a batch that `memory` bytes hold; 0 where not even the parameters fit."""
     relu = arch.activation == "relu"
     # Inputs of both convolutions and BatchNorms, and where ReLU's result does not do instead, of both activations.

@@ -1,6 +1,6 @@
 """The largest batch that trains on this GPU: the three published variants at 224 px under bf16 autocast, with AdamW.
 
-    python benchmarks/largest_batch.py [--variants ...] [--output benchmarks/results/largest_batch.json]
+    python benchmarks/max_batch.py [--variants ...] [--output benchmarks/results/max_batch.json]
 
 For each variant and each of four ways, plain eager and our fused kernels, both without and with --recompute, in a
 process of its own: the batch is doubled until a training step runs out of memory, and the gap is halved to a
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--one", choices=KINDS, help="only this way of the first variant, in this process, as JSON")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("largest_batch: needs a CUDA GPU")
+        sys.exit("max_batch: needs a CUDA GPU")
     if options.one is not None:
         print(json.dumps(search(options.variants[0], options.one, options)))
         return

@@ -19,11 +19,11 @@ _EXTRAS = {
 }
 
 # What no path that can be used ends with.
-_PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
+_PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
 
 
-def explained(command: str, error: BaseException) -> UserError | None:
-    """The UserError that an error of a command stands for, itself where it is one; None for a fault of ours."""
+def user_error_for(command: str, error: BaseException) -> UserError | None:
+    """The UserError that an error of a command stands for, itself where it is one; None for a bug of ours."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, ImportError):
@@ -33,7 +33,7 @@ def explained(command: str, error: BaseException) -> UserError | None:
         reason = str(error).rstrip(".") or "out of memory"
         return UserError(f"{reason}; a smaller batch_size takes less", exit_code=RUN_FAILED)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError) and error.filename and error.strerror:
-        code = WRONG_USE if error.errno in _PATH_FAULTS else RUN_FAILED
+        code = WRONG_USE if error.errno in _PATH_ERRORS else RUN_FAILED
         return UserError(f"{error.filename}: {error.strerror}", exit_code=code)
     return None
 

@@ -1,4 +1,4 @@
-"""The search of benchmarks/largest_batch.py, against limits that are known."""
+"""The search of benchmarks/max_batch.py, against limits that are known."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import ModuleType
 import pytest
 import torch
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "largest_batch.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "max_batch.py"
 
 
 @pytest.fixture(scope="module")
 def script(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_script("largest_batch")
+    return benchmark_script("max_batch")
 
 
 @pytest.mark.parametrize("limit", [0, 1, 15, 16, 17, 100, 511, 512, 1000])
@@ -37,4 +37,4 @@ def test_the_answer_fits_and_is_near_the_limit(script: ModuleType, limit: int) -
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would start to measure")
 def test_without_a_gpu_it_says_so_in_a_line() -> None:
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "largest_batch: needs a CUDA GPU\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "max_batch: needs a CUDA GPU\n")
