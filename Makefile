@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.core
 	$(BIN)/python scripts/demo.py
 
-# One thread a process: two test processes share the cores.
+# One thread per process: two test processes share the cores.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 

@@ -5,7 +5,7 @@
     python benchmarks/gpu_kernels.py --check_only --candidates          checks, and compiles what will be timed
     TRITON_INTERPRET=1 python benchmarks/gpu_kernels.py --check_only    on a CPU: tiny maps in fp32
 
-Each pass of the fused network on the maps of each published variant at 224 px in bf16, beside torch's eager way where
+Each pass of the fused network on the maps of each published variant at 224 px in bf16, beside torch's eager pass where
 it has one, one turn of each after the other. Every output is compared with float64 on fresh random inputs first; what
 is wrong is not timed. `--candidates` adds each other form of a pass and each choice of `tiling`; `--plan` times those
 of `convmixer.kernels.tuning` and says which it takes. Prints a table; writes the same as JSON with hardware and
@@ -64,7 +64,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Device:
-    """Measured rates: bytes a second of a large copy (read and written), operations a second of a bf16 product."""
+    """Measured rates: bytes per second of a large copy (read and written), operations per second of a bf16 product."""
 
     device: torch.device
     bandwidth: float

@@ -41,7 +41,7 @@ TOLERANCE_OF_SUMS = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 2
 class Case:
     """A pass: maps of memory traffic (of one read or write each) and floating-point operations, at least.
 
-    `ours` gives tensors (None and empty ones are left out) that `exact` gives in float64; `eager` is torch's way.
+    `ours` gives tensors (None and empty ones are left out) that `exact` gives in float64; `eager` is torch's.
     `activated`: an activation is part of it.
     """
 
@@ -56,7 +56,7 @@ class Case:
 
 
 class Maps:
-    """Random maps and parameters of one block, [C, N, H, W], and the ways to compute each pass of it."""
+    """Random maps and parameters of one block, [C, N, H, W], and the implementations of each pass of it."""
 
     def __init__(self, arch: Architecture, batch: int, side: int, dtype: torch.dtype, device: torch.device) -> None:
         self.arch, self.k, self.dtype, self.device = arch, arch.kernel_size, dtype, device

@@ -2,7 +2,7 @@
 
     python benchmarks/max_batch.py [--variants ...] [--output benchmarks/results/max_batch.json]
 
-For each variant and each of four ways, plain eager and our fused kernels, both without and with --recompute, in a
+For each variant and each of four forms, plain eager and our fused kernels, both without and with --recompute, in a
 process of its own: the batch is doubled until a training step runs out of memory, and the gap is halved to a
 thirty-second of the answer. A trial is two steps, forward, backward and update. Prints a table; after each line the
 same as JSON, with hardware and versions. `--device cpu` shows that it works: there a batch of `--most` is the limit.
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--most", type=int, default=2, help="images that fit into the device, where that is a CPU")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--one", choices=KINDS, help="only this way of the first variant, in this process, as JSON")
+    parser.add_argument("--one", choices=KINDS, help="only this form of the first variant, in this process, as JSON")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("max_batch: needs a CUDA GPU")

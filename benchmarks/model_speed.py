@@ -1,4 +1,4 @@
-"""How fast ConvMixer runs: timm's module, other engines and this project's ways, interleaved in one run.
+"""How fast ConvMixer runs: timm's module, other engines and this project's backends, interleaved in one run.
 
     python benchmarks/model_speed.py                    all parts of the device at hand
     python benchmarks/model_speed.py --parts inference --variants convmixer_768_32 --rounds 7

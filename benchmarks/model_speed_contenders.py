@@ -1,4 +1,4 @@
-"""A setting, its trial, and torch's contenders: timm's module and the ways of this project, with the same weights."""
+"""A setting, its trial, and torch's contenders: timm's module and the backends of this project, with the same weights."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _on_gpu(setting: Setting) -> bool:
 
 
 def _way(setting: Setting, kind: str, number: int = 0) -> Backend | None:
-    """Our way of this kind; where there are several, the one of this number."""
+    """Our backend of this kind; where there are several, the one of this number."""
     if setting.precision not in DTYPES:
         return None
     found = [backend for backend in backends_for(setting.workload()) if backend.kind == kind]
@@ -217,7 +217,7 @@ TORCH = {
     "timm compiled channels_last": _timm(torch.channels_last, compiled=True),
     "timm compiled frozen": Contender(lambda s: s.on_cpu_inference and s.precision in DTYPES, _frozen),
 }
-# On a GPU our compiled ways are timm's, compiled: once is enough.
+# On a GPU our compiled backends are timm's, compiled: once is enough.
 OURS = {
     f"ours {kind}": Contender(
         lambda setting, kind=kind: _way(setting, kind) is not None and not (kind == "compile" and _on_gpu(setting)),
@@ -225,7 +225,7 @@ OURS = {
     )
     for kind in ("eager", "fused", "compile", "openvino")
 } | {
-    # The second of the fused ways, which a GPU has.
+    # The second of the fused backends, which a GPU has.
     "ours fused, CUDA graph": Contender(
         lambda setting: _way(setting, "fused", 1) is not None,
         lambda trial: _ours(trial, "fused", 1),

@@ -71,7 +71,7 @@ def _text(value: Any) -> str:
 
 
 def chart(result: dict[str, Any], path: Path) -> None:
-    """A panel a setting, a bar a contender, in images a second; ours in another colour. Raises ImportError."""
+    """One panel per setting, one bar per contender, in images per second; ours in another colour. Raises ImportError."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -94,7 +94,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
         axis.invert_yaxis()
         axis.margins(x=0.3)
         axis.set_title(setting["title"], fontsize=9)
-        axis.set_xlabel("images a second", fontsize=8)
+        axis.set_xlabel("images per second", fontsize=8)
         axis.tick_params(labelsize=8)
     figure.suptitle(f"{result['hardware'].get('gpu', result['hardware']['processor'])}, {result['date']}", fontsize=10)
     figure.tight_layout()

@@ -16,7 +16,7 @@ from convmixer.backends.autotune.trial import release, wait
 
 
 def time_setting(setting: Setting, names: Sequence[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """A row for each contender that applies: its error, images a second and ratio to timm's eager module, or a note.
+    """A row for each contender that applies: its error, images per second and ratio to timm's eager module, or a note.
 
     Those that hold memory from their first pass on are timed after the others, each alone.
     """

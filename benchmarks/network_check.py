@@ -41,7 +41,7 @@ from convmixer.model import ConvMixer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BLOCKS = 2
-# Of gradients in fp32, tighter than the choice of a way needs, so that a sum which is 1 % off shows. Not for ReLU,
+# Of gradients in fp32, tighter than the choice of a backend needs, so that a sum which is 1 % off shows. Not for ReLU,
 # where rounding moves some values across 0: eager in two layouts is up to 7e-3 apart (2e-4 with GELU).
 FP32_GRADIENTS = 3e-3
 
@@ -74,7 +74,7 @@ class Checked:
 
 
 def find_backend(name: str, forward: Forward) -> Backend:
-    """A function of model and images as a way of running it."""
+    """A function of model and images as a backend."""
     return Backend(name, "fused", lambda workload: True, lambda model, workload, plan: FunctionOfModel(model, forward))
 
 

@@ -33,7 +33,7 @@ STEPS = 2
 
 
 def step_of(variant: str, part: str, options: argparse.Namespace) -> tuple[Callable[[], object], str]:
-    """A step of the fused way where there is one, else of plain eager; and the way's name."""
+    """A step of the fused backend where there is one, else of plain eager; and the backend's name."""
     device = torch.device(options.device)
     torch.manual_seed(0)
     model = ConvMixer(parse_arch(variant)).to(device).train(part == "training")

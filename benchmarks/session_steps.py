@@ -21,7 +21,8 @@ SMALL = "convmixer_8_2_ks3_p2"
 INTERPRETED = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
 # The tests need no plugin, and a machine may have any.
 TESTED = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
-# The contenders of a training step: who trains today, in both layouts, and our two ways. Compiled ones take minutes.
+# The contenders of a training step: who trains today, in both layouts, and our two backends. Compiled ones take
+# minutes.
 CONTENDERS = ("timm eager NCHW", "timm eager channels_last", "ours fused", "ours fused, CUDA graph")
 # The tests that only a GPU can fail; those of the graphs first.
 TESTS = (
@@ -212,7 +213,7 @@ def cifar10(session: Session) -> list[Command] | str:
 
 
 def curves(session: Session) -> list[Command] | str:
-    """Whether the fast way trains as the plain one does; seconds of each run."""
+    """Whether the fast backend trains as the plain one does; seconds of each run."""
     output = ("--output", session.results, "--name", "curves")
     if session.dry_run:
         words = ("digits", "--seeds", 0, "--executions", "eager", *output, "--epochs=1", "--train_num_samples=64")

@@ -1,4 +1,4 @@
-"""Whether it still trains: the learning curves of a fast way of running the network beside those of the plain one.
+"""Whether it still trains: the learning curves of a fast backend beside those of the plain one.
 
     python benchmarks/training_curves.py digits
     python benchmarks/training_curves.py cifar10 --data_url FOLDER
@@ -38,7 +38,7 @@ SETS = {
     "digits": ["--config", "digits", "--arch", "convmixer_256_8"],
     "cifar10": ["--config", "cifar10_256_8"],
 }
-# Every step's loss into metrics.jsonl, a top-1 an epoch, and little else.
+# Every step's loss into metrics.jsonl, a top-1 per epoch, and little else.
 RECORDING = "--summary_loss_collect_freq 1 --eval_every 1 --ckpt_keep_num 1 --print_loss_every 100".split()
 FIRST_STEPS = 10
 

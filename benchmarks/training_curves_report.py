@@ -71,7 +71,7 @@ def verdict(comparison: dict[str, Any]) -> str:
 
 
 def chart(result: dict[str, Any], path: Path) -> None:
-    """Loss and top-1 over the epochs: a colour an execution, a line style a seed. Raises ImportError."""
+    """Loss and top-1 over the epochs: one colour per backend, one line style per seed. Raises ImportError."""
     import matplotlib
 
     matplotlib.use("Agg")

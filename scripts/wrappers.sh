@@ -1,9 +1,9 @@
-# Shared by the shell doors: their words, the Python in use, and how an argument is refused. Sourced, never run.
-# A door sets `usage` before it sources this file.
+# Shared by the shell wrappers: their words, the Python in use, and how an argument is refused. Sourced, never run.
+# A wrapper sets `usage` before it sources this file.
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154  # the doors read the variables below, and set `usage`
+# shellcheck disable=SC2034,SC2154  # the wrappers read the variables below, and set `usage`
 
-door=$(basename "$0")
+wrapper=$(basename "$0")
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)
 
 # What read_words finds: the word without a flag, the options by their names, and all that follows --extra.
@@ -17,19 +17,19 @@ fi
 
 # refuse MESSAGE: one line on what is wrong, one on what is right.
 refuse() {
-    echo "$door: $1" >&2
-    echo "usage: $door $usage" >&2
+    echo "$wrapper: $1" >&2
+    echo "usage: $wrapper $usage" >&2
     exit 2
 }
 
-# read_words "NAME ..." "$@": the words of a door that takes one word without a flag and these options.
+# read_words "NAME ..." "$@": the words of a wrapper that takes one word without a flag and these options.
 read_words() {
     local known=" $1 " name value
     shift
     while (($#)); do
         case $1 in
             -h | --help)
-                echo "usage: $door $usage"
+                echo "usage: $wrapper $usage"
                 exit 0
                 ;;
             --extra)
@@ -70,7 +70,7 @@ continue_from() {
     if [[ -d $1 ]]; then
         start=(--resume "$1")
     elif [[ -e $1 ]]; then
-        echo "$door: $1 is a weight file and no training checkpoint: a new run starts from its weights" >&2
+        echo "$wrapper: $1 is a weight file and no training checkpoint: a new run starts from its weights" >&2
         start=(--pretrained "$1")
     else
         refuse "--checkpoint: there is no $1"

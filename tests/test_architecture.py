@@ -186,7 +186,7 @@ def test_no_module_has_a_name_that_says_nothing(word: str) -> None:
     assert [name for name in MODULES if word in name.split(".")] == []
 
 
-def test_each_script_of_the_root_is_a_door_to_one_command() -> None:
+def test_each_script_of_the_root_is_a_wrapper_to_one_command() -> None:
     for command in ("train", "eval", "infer", "export", "eval-onnx", "infer-onnx"):
-        door = ROOT / f"{command.replace('-', '_')}.py"
-        assert f'main(["{command}", *sys.argv[1:]])' in door.read_text(encoding="utf-8")
+        wrapper = ROOT / f"{command.replace('-', '_')}.py"
+        assert f'main(["{command}", *sys.argv[1:]])' in wrapper.read_text(encoding="utf-8")

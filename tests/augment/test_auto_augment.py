@@ -80,7 +80,7 @@ def test_draws_as_timm(spec: str, same_distribution: Callable[[object, object], 
 
 
 def test_rand_m9_in_numbers() -> None:
-    """15 operations, 2 an image with probability 1/2; level normal(9, 0.5) below 10; both signs alike."""
+    """15 operations, 2 per image with probability 1/2; level normal(9, 0.5) below 10; both signs alike."""
     draws = [draw for image in sample_ours("rand-m9-mstd0.5-inc1") for draw in image]
     assert len(draws) / SAMPLES == pytest.approx(1.0, abs=0.04)
     counts = Counter(op for op, _ in draws)

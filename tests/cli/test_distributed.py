@@ -1,4 +1,4 @@
-"""Two processes with Gloo, started by the shell door."""
+"""Two processes with Gloo, started by the shell wrapper."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_one_run_with_an_exact_evaluation(
 ) -> None:
     done = train_in_two(*toy_options(toy, batch_size=4), "--with_ema")
     assert done.code == 0, done.err
-    assert "global batch 8, 3 steps an epoch" in done.err
+    assert "global batch 8, 3 steps per epoch" in done.err
     run = Run.below(here, done)
     assert [entry["step"] for entry in run.metrics("train")] == [1, 2, 3, 4, 5, 6]
     assert [entry["step"] for entry in run.metrics("eval")] == [3, 6]
     assert len(done.out.splitlines()) == 2
-    # What the door ran, for all its processes.
+    # What the wrapper ran, for all its processes.
     command = shlex.split(json.loads((run.summary / "run.json").read_text())["command"])
     assert command[0] == sys.executable
     assert command[-len(toy_options(toy)) - 1 :] == [*toy_options(toy, batch_size=4), "--with_ema"]

@@ -230,19 +230,19 @@ def test_a_damaged_record_is_refused(convmixer: Command, colours: Path, named: P
     assert (done.code, "its SHA-256 does not fit its content" in done.error) == (2, True)
 
 
-@pytest.mark.parametrize("door", ["eval_onnx.py", "infer_onnx.py"])
-def test_the_doors_need_no_torch(here: Path, colours: Path, door: str) -> None:
+@pytest.mark.parametrize("wrapper", ["eval_onnx.py", "infer_onnx.py"])
+def test_the_wrappers_need_no_torch(here: Path, colours: Path, wrapper: str) -> None:
     foreign_model(here / "only.onnx")
-    data = "val" if door == "eval_onnx.py" else "val/c blue/0.png"
+    data = "val" if wrapper == "eval_onnx.py" else "val/c blue/0.png"
     code = (
         "import runpy, sys\n"
         "sys.modules['torch'] = None\n"  # importing it raises ImportError
-        f"sys.argv = ['{door}', '{data}']\n"
-        f"runpy.run_path({str(ROOT / door)!r}, run_name='__main__')\n"
+        f"sys.argv = ['{wrapper}', '{data}']\n"
+        f"runpy.run_path({str(ROOT / wrapper)!r}, run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    expected = "eval results: {'Top1-Acc': 0.9, 'Top5-Acc': 1.0}" if door == "eval_onnx.py" else f"{data} (class: 2)"
+    expected = "eval results: {'Top1-Acc': 0.9, 'Top5-Acc': 1.0}" if wrapper == "eval_onnx.py" else f"{data} (class: 2)"
     assert done.stdout == f"{expected}\n"
 
 

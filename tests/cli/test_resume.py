@@ -317,7 +317,7 @@ def with_moment(value: object) -> Callable[[State], object]:
         (lambda state: state | {"step": "4"}, "its step is no whole number"),
         (lambda state: state | {"step": -1}, "its step or log_bytes is below 0"),
         (lambda state: state | {"ema_updates": None}, "its ema_updates is no whole number"),
-        (lambda state: state | {"best_top1": "high"}, "its best_top1 or way is of another type"),
+        (lambda state: state | {"best_top1": "high"}, "its best_top1 or backend is of another type"),
         (lambda state: state | {"scaler": {"scale": "x"}}, "its scaler is no dictionary of numbers"),
         (lambda state: state | {"optimizer": 3}, "it is of another kind than this program writes"),
         (lambda state: state | {"optimizer": {"state": {}, "param_groups": []}}, "zip() argument 2 is shorter"),
@@ -342,7 +342,7 @@ def test_a_state_that_no_run_has_written(
 
 
 def test_a_checkpoint_of_the_first_version_goes_on(stopped: Stopped, resume: Command, uninterrupted: Path) -> None:
-    """Its manifest had no hash, time or folders of its own, its state no way, and its options were fewer."""
+    """Its manifest had no hash, time or folders of its own, its state no backend, and its options were fewer."""
     folder = stopped(4)
     checkpoint = folder / "step_00000004"
     state = torch.load(checkpoint / "state.pt", weights_only=True)

@@ -1,4 +1,4 @@
-"""The root's scripts and the shell doors, from another folder, as a user of the model zoo calls them."""
+"""The root's scripts and the shell wrappers, from another folder, as a user of the model zoo calls them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import Run, ToyOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
-DOORS = {
+WRAPPERS = {
     "run_distribute_train_gpu.sh": "CONFIG [--num_devices N] [--device_ids 0,1,2,3] [--checkpoint C] [--extra ARGS...]",
     "run_standalone_train_gpu.sh": "CONFIG [--device ID] [--checkpoint C] [--extra ARGS...]",
     "run_eval_gpu.sh": "CONFIG [--device ID] [--checkpoint C] [--extra ARGS...]",
@@ -22,7 +22,7 @@ DOORS = {
     "run_infer_gpu.sh": "DATA [--checkpoint C] [--arch A] [--output F]",
     "run_infer_onnx.sh": "DATA [--onnx_path M] [--output F]",
 }
-# The names of the model zoo's examples -> the door that they are.
+# The names of the model zoo's examples -> the wrapper that they are.
 ALSO = {f"run_{kind}_train.sh": f"run_{kind}_train_gpu.sh" for kind in ("distribute", "standalone")}
 
 HandedOn = Callable[..., tuple[list[str], str | None, str]]
@@ -40,26 +40,26 @@ def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def door(here: Path) -> Call:
-    """Call a shell door from the folder `here`, with this Python."""
+def wrapper(here: Path) -> Call:
+    """Call a shell wrapper from the folder `here`, with this Python."""
     return lambda name, *words, **environment: run(
         "bash", SCRIPTS / name, *words, **{"PYTHON": sys.executable, **environment}
     )
 
 
 @pytest.fixture
-def handed_on(here: Path, door: Call) -> HandedOn:
-    """What a door would run: the words after the interpreter, CUDA_VISIBLE_DEVICES, and stderr."""
+def handed_on(here: Path, wrapper: Call) -> HandedOn:
+    """What a wrapper would run: the words after the interpreter, CUDA_VISIBLE_DEVICES, and stderr."""
     fake = here / "python"
     fake.write_text(
         f"#!{sys.executable}\nimport json, os, sys\n"
-        'if sys.argv[1] == "-c": print(3)\n'  # the door asks how many GPUs there are
+        'if sys.argv[1] == "-c": print(3)\n'  # the wrapper asks how many GPUs there are
         'else: print(json.dumps([sys.argv[1:], os.environ.get("CUDA_VISIBLE_DEVICES")]))\n'
     )
     fake.chmod(0o755)
 
     def call(name: str, *words: object) -> tuple[list[str], str | None, str]:
-        done = door(name, *words, PYTHON=str(fake))
+        done = wrapper(name, *words, PYTHON=str(fake))
         assert done.returncode == 0, done.stderr
         (script, *rest), devices = json.loads(done.stdout)
         assert Path(script).parent == ROOT
@@ -68,20 +68,20 @@ def handed_on(here: Path, door: Call) -> HandedOn:
     return call
 
 
-def test_every_door_can_be_run_and_is_valid_bash() -> None:
-    for name in (*DOORS, *ALSO):
+def test_every_wrapper_can_be_run_and_is_valid_bash() -> None:
+    for name in (*WRAPPERS, *ALSO):
         assert os.access(SCRIPTS / name, os.X_OK), name
         assert run("bash", "-n", SCRIPTS / name).returncode == 0, name
 
 
 class TestWords:
-    @pytest.mark.parametrize("name", [*DOORS, *ALSO])
-    def test_help(self, door: Call, name: str) -> None:
-        done = door(name, "--help")
+    @pytest.mark.parametrize("name", [*WRAPPERS, *ALSO])
+    def test_help(self, wrapper: Call, name: str) -> None:
+        done = wrapper(name, "--help")
         name = ALSO.get(name, name)
-        assert (done.returncode, done.stdout) == (0, f"usage: {name} {DOORS[name]}\n")
+        assert (done.returncode, done.stdout) == (0, f"usage: {name} {WRAPPERS[name]}\n")
 
-    @pytest.mark.parametrize("name", [*DOORS, *ALSO])
+    @pytest.mark.parametrize("name", [*WRAPPERS, *ALSO])
     @pytest.mark.parametrize(
         ("words", "message"),
         [
@@ -91,15 +91,15 @@ class TestWords:
             (["x", "y"], "unexpected argument 'y'"),
         ],
     )
-    def test_wrong_use(self, door: Call, here: Path, name: str, words: list[str], message: str) -> None:
-        done = door(name, *words)
+    def test_wrong_use(self, wrapper: Call, here: Path, name: str, words: list[str], message: str) -> None:
+        done = wrapper(name, *words)
         name = ALSO.get(name, name)
         error, usage = done.stderr.splitlines()
         assert done.returncode == 2
         assert done.stdout == ""
         assert error.startswith(f"{name}: ")
         assert message in error
-        assert usage == f"usage: {name} {DOORS[name]}"
+        assert usage == f"usage: {name} {WRAPPERS[name]}"
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -115,8 +115,8 @@ class TestWords:
             (["--device_ids=1,1"], "--device_ids: 1,1 names a device twice"),
         ],
     )
-    def test_wrong_values(self, door: Call, words: list[str], message: str) -> None:
-        done = door("run_distribute_train_gpu.sh", "digits", *words)
+    def test_wrong_values(self, wrapper: Call, words: list[str], message: str) -> None:
+        done = wrapper("run_distribute_train_gpu.sh", "digits", *words)
         assert done.returncode == 2
         assert done.stderr.splitlines()[0] == f"run_distribute_train_gpu.sh: {message}"
 
@@ -196,29 +196,31 @@ class TestPython:
     """Each script once for what it is there for."""
 
     def test_training_goes_on_from_a_checkpoint(
-        self, door: Call, here: Path, toy: Path, toy_options: ToyOptions, toy_run: Run
+        self, wrapper: Call, here: Path, toy: Path, toy_options: ToyOptions, toy_run: Run
     ) -> None:
         options = toy_options(toy, epochs=1)
-        done = door("run_standalone_train_gpu.sh", "small_folder", "--extra", *options)
+        done = wrapper("run_standalone_train_gpu.sh", "small_folder", "--extra", *options)
         assert done.returncode == 0, done.stderr
         (checkpoint,) = (here / "runs/checkpoints").glob("*/*")
         assert done.stdout.splitlines()[1] == f"last: {checkpoint.relative_to(here)}"
-        again = door("run_standalone_train.sh", "small_folder", "--checkpoint", checkpoint, "--extra", *options)
+        again = wrapper("run_standalone_train.sh", "small_folder", "--checkpoint", checkpoint, "--extra", *options)
         assert again.returncode == 0, again.stderr
         assert f"{checkpoint}: step 3, " in again.stderr
         assert len(list((here / "runs/checkpoints").iterdir())) == 1
 
-    def test_evaluation_and_inference(self, door: Call, here: Path, toy: Path, toy_run: Run) -> None:
+    def test_evaluation_and_inference(self, wrapper: Call, here: Path, toy: Path, toy_run: Run) -> None:
         weights = toy_run.best / "best.safetensors"
         (here / "mine.yaml").write_text(f"data_url: {toy}\n")
-        done = door("run_eval_gpu.sh", "mine.yaml", "--checkpoint", weights, "--extra", "--batch_size", "8")
+        done = wrapper("run_eval_gpu.sh", "mine.yaml", "--checkpoint", weights, "--extra", "--batch_size", "8")
         assert done.returncode == 0, done.stderr
         best = max(toy_run.metrics("eval"), key=lambda entry: (entry["Top1-Acc"], -entry["step"]))
         expected = {name: best[name] for name in ("Loss", "Top1-Acc", "Top5-Acc")}
         assert done.stdout == f"eval results: {expected}\n"
 
         image = toy / "val/red/0.png"
-        done = door("run_infer_gpu.sh", image, "--checkpoint", weights, "--arch", "convmixer_8_2", "--output", "a.json")
+        done = wrapper(
+            "run_infer_gpu.sh", image, "--checkpoint", weights, "--arch", "convmixer_8_2", "--output", "a.json"
+        )
         assert done.returncode == 0, done.stderr
         label = json.loads((here / "a.json").read_text())[str(image)]
         assert done.stdout == f"{image} (class: {label})\n"
@@ -238,8 +240,8 @@ class TestPython:
         assert done.returncode == 2
         assert done.stderr.startswith("convmixer: --epochs: ")
 
-    def test_the_exit_code_is_the_programs(self, door: Call, here: Path) -> None:
-        done = door("run_eval_gpu.sh", "digits")
+    def test_the_exit_code_is_the_programs(self, wrapper: Call, here: Path) -> None:
+        done = wrapper("run_eval_gpu.sh", "digits")
         assert done.returncode == 2
         assert done.stderr == "convmixer: --pretrained: a weight file or a checkpoint folder is needed\n"
         assert list(here.iterdir()) == []

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files, ignored_line, open_files, refuse_nested
-from convmixer.data.formats import kinds
+from convmixer.data.formats import signatures
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.source import Source
@@ -210,7 +210,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 def test_heic_without_its_extra_is_ignored_in_one_line_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kinds.HAS_HEIC:
+    if signatures.HAS_HEIC:
         pytest.skip("pi_heif is installed")
     write(tmp_path / "1.png")
     (tmp_path / "2.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")

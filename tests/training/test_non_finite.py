@@ -266,7 +266,7 @@ def test_a_run_with_a_bad_step_resumes_to_the_bit(
     bad_loss: Callable[[int | None], None],
     tmp_path: Path,
 ) -> None:
-    # 12 steps an epoch; step 5 is the last before a save, 11 before an evaluation.
+    # 12 steps per epoch; step 5 is the last before a save, 11 before an evaluation.
     whole = train(*OPTIONS, **QUIET)
     (here / "runs").rename(tmp_path / "whole")
     options = [*toy_options(toy, **QUIET), *OPTIONS]

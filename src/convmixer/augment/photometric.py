@@ -1,6 +1,6 @@
 """Operations on the levels of a batch, equal to Pillow's ImageOps and ImageEnhance as timm calls them.
 
-Each takes images (n, c, h, w), float32 holding the integers 0..255, c 1 or 3, and one argument an image (n,) float32,
+Each takes images (n, c, h, w), float32 holding the integers 0..255, c 1 or 3, and one argument per image (n,) float32,
 and returns new images of the same kind. Pillow cuts fractions off, and so does this.
 """
 

@@ -31,7 +31,7 @@ def steps_per_epoch(count: int, global_batch: int) -> int:
 class BatchSampler:
     """Which images each process takes at each step.
 
-    `count`: images in the set; `batch_size`: images a process takes at once; `world`: processes; `accumulate`:
+    `count`: images in the set; `batch_size`: images that a process takes at once; `world`: processes; `accumulate`:
     micro-batches of each process in one step.
     """
 

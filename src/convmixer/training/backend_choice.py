@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 # Seconds that the others wait for the first process's measurements. No backend is begun after a bound that is far
 # shorter (backends.autotune.choose), but one may compile for minutes, and the forms of the kernels are timed before.
 MAX_TUNING = 3600.0
-# torch's warning of the gradient of a 1 x 1 filter, whose strides may be told in two ways for one and the same memory.
+# torch's warning of the gradient of a 1 x 1 filter, whose strides may be given in two forms for one and the same
+# memory.
 _STRIDES_OF_1_X_1 = r"Grad strides do not match bucket view[\s\S]*grad\.sizes\(\) = \[\d+, \d+, 1, 1\]"
 
 
@@ -53,7 +54,7 @@ def run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.M
     """
     processes, workload, execution = run.processes, training_workload(run), _execution(run)
     requested_backends(workload, execution)
-    names = from_first_in_time(processes, "ways", lambda: _choose(model, run, before), MAX_TUNING)
+    names = from_first_in_time(processes, "backends", lambda: _choose(model, run, before), MAX_TUNING)
     say = logger.info if processes.is_first else lambda _: None
     tried = attempts(names[0], workload, execution, say)
     set_mode = partial(training_mode, model=model, frozen=run.config.freeze)

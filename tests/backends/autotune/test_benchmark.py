@@ -125,11 +125,11 @@ def test_an_evaluation_takes_what_pays_each_time(
         monkeypatch.setattr(choose.cache, "load", lambda workload: {})
         return choose_evaluation_backend(model, workload_of(model), images, times, execution, lambda _: None)
 
-    # A copy costs 5 s each time and wins 0.1 s an image.
+    # A copy costs 5 s each time and wins 0.1 s per image.
     assert chosen(49, 1000, copying) == "eager"
     assert chosen(51, 1000, copying) == "copying"
     assert tried[0] == ["eager", "copying"]
-    # What reads the parameters themselves is built once: 100 s, at 0.05 s an image, here of 1,000 times 3.
+    # What reads the parameters themselves is built once: 100 s, at 0.05 s per image, here of 1,000 times 3.
     reading = Backend("reading", "fused", lambda workload: True, lambda model, workload, plan: model)
     assert chosen(3, 1000, reading) == "reading"
     assert chosen(3, 100, reading) == "eager"

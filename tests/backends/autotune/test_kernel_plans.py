@@ -30,10 +30,10 @@ FUSED = Backend("fused, Triton", "fused", lambda workload: True, lambda model, w
 @pytest.fixture
 def tuning(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stands in for the kernels' own timing; lists what was asked of it."""
-    is_required: list[Any] = []
+    calls: list[Any] = []
 
     def tuned_plan(*arguments: object, **options: object) -> Plan:
-        is_required.append((*arguments, options["training"]))
+        calls.append((*arguments, options["training"]))
         return Plan(products="triton")
 
     module = ModuleType("convmixer.kernels.tuning")
@@ -47,7 +47,7 @@ def tuning(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         "benchmark",
         lambda backends, *_: {backend.full_name: Timing(fast[backend.kind], 1.0) for backend in backends},
     )
-    return is_required
+    return calls
 
 
 @pytest.mark.parametrize("execution", ["auto", "fused"])

@@ -26,11 +26,11 @@ class Clock:
 
     def __init__(self, times: dict[str, float]) -> None:
         self.times = times
-        self.is_required: list[list[Plan]] = []
+        self.timed: list[list[Plan]] = []
 
     def __call__(self, calls: Sequence[Any]) -> list[float]:
         plans = [call.args[0] for call in calls]
-        self.is_required.append(plans)
+        self.timed.append(plans)
         return [self.time(plan) for plan in plans]
 
     def time(self, plan: Plan) -> float:
@@ -82,7 +82,7 @@ def test_the_fastest_of_each_pass_is_taken_with_those_before_it(tune: Tune, pass
         "pointwise=16x32x16x4x2",
         "kernels: products, ms: as it is 0.500, products=triton 0.450: products=triton",
     ]
-    assert [len(plans) for plans in clock.is_required] == [3, 2]
+    assert [len(plans) for plans in clock.timed] == [3, 2]
 
 
 def test_tiles_of_products_that_are_not_taken_are_not_in_the_plan(tune: Tune, passes: Callable[..., None]) -> None:
@@ -195,7 +195,7 @@ def test_every_real_form_is_right(training: bool, tune: Tune) -> None:
     if not training:
         names = ["depthwise", "pointwise", "products", "ends"]
     assert [line.split(",")[0].removeprefix("kernels: ") for line in said] == names
-    assert all(len(plans) >= 2 for plans in clock.is_required)
+    assert all(len(plans) >= 2 for plans in clock.timed)
 
 
 @pytest.mark.usefixtures("few_tiles")
@@ -208,7 +208,7 @@ def test_what_may_be_kept(
     monkeypatch.setattr(Maps, "_products", lambda self, plan: right(plan))
     monkeypatch.setattr(Maps, "_ends", lambda self, plan: right(plan))
     plan, _, clock = tune({"keep=mixed": 0.1}, recompute=recompute)
-    assert {plan.keep} == kept == {one.keep for plans in clock.is_required for one in plans}
+    assert {plan.keep} == kept == {one.keep for plans in clock.timed for one in plans}
 
 
 def test_short_erf_is_a_choice_for_gelu_in_bf16_alone(device: torch.device) -> None:

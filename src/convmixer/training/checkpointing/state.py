@@ -89,7 +89,7 @@ def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, ave
         raise ValueError("its step or log_bytes is below 0")
     named = all(isinstance(counters.get(name), str | None) for name in ("way", "evaluation_way"))
     if not isinstance(counters["best_top1"], float | int | None) or not named:
-        raise ValueError("its best_top1 or way is of another type")
+        raise ValueError("its best_top1 or backend is of another type")
     scaler, saved = counters["scaler"], counters["optimizer"]
     if not isinstance(scaler, dict) or not all(isinstance(value, float | int) for value in scaler.values()):
         raise ValueError("its scaler is no dictionary of numbers")
