@@ -33,7 +33,7 @@ from convmixer.kernels.block import reason_against_fused
 from convmixer.model import ConvMixer
 
 FIRST, PRECISION = 16, 32
-KINDS = ("eager", "fused", "eager recompute", "fused recompute")
+FORMS = ("eager", "fused", "eager recompute", "fused recompute")
 
 
 def largest(fits: Callable[[int], bool]) -> int:
@@ -103,12 +103,12 @@ def search(variant: str, kind: str, options: argparse.Namespace) -> dict[str, An
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--kinds", nargs="+", default=list(FORMS), choices=FORMS)
     parser.add_argument("--size", type=int, default=224, help="side of the images")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--most", type=int, default=2, help="images that fit into the device, where that is a CPU")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--one", choices=KINDS, help="only this form of the first variant, in this process, as JSON")
+    parser.add_argument("--one", choices=FORMS, help="only this form of the first variant, in this process, as JSON")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("max_batch: needs a CUDA GPU")

@@ -1,4 +1,4 @@
-"""A setting, its trial, and torch's contenders: timm's module and the backends of this project, with the same weights."""
+"""A setting, its trial, and torch's contenders: timm's module and our backends, with the same weights."""
 
 from __future__ import annotations
 

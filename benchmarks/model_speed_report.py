@@ -71,7 +71,7 @@ def _text(value: Any) -> str:
 
 
 def chart(result: dict[str, Any], path: Path) -> None:
-    """One panel per setting, one bar per contender, in images per second; ours in another colour. Raises ImportError."""
+    """A panel per setting, a bar per contender, in images per second; ours in another colour. Raises ImportError."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -19,13 +19,13 @@ class ReadsTheFirstPixel:
     """Its logits favour the class that the first pixel of an image says, then the next ones."""
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        said = images[:, 0, 0, 0].astype(np.int64)
-        distance = (np.arange(len(CLASSES))[None, :] - said[:, None]) % len(CLASSES)
+        predicted = images[:, 0, 0, 0].astype(np.int64)
+        distance = (np.arange(len(CLASSES))[None, :] - predicted[:, None]) % len(CLASSES)
         return -distance.astype(np.float32)
 
 
-def source_of(said: list[int], labels: list[int]) -> ArraySource:
-    pixels = np.repeat(np.array(said, np.uint8), 4).reshape(-1, 2, 2, 1)
+def source_of(predicted: list[int], labels: list[int]) -> ArraySource:
+    pixels = np.repeat(np.array(predicted, np.uint8), 4).reshape(-1, 2, 2, 1)
     return ArraySource(pixels, np.array(labels), CLASSES, "test")
 
 
@@ -33,14 +33,14 @@ def source_of(said: list[int], labels: list[int]) -> ArraySource:
 @pytest.mark.parametrize("count", range(1, 18))
 def test_each_image_counts_once(count: int, processes: int) -> None:
     draw = np.random.default_rng(count)
-    said, labels = draw.integers(0, 7, count).tolist(), draw.integers(0, 7, count).tolist()
-    source = source_of(said, labels)
+    predicted, labels = draw.integers(0, 7, count).tolist(), draw.integers(0, 7, count).tolist()
+    source = source_of(predicted, labels)
     parts = [
         evaluate(ReadsTheFirstPixel(), source, PREPROCESSING, batch_size=4, threads=0, part=(rank, processes))
         for rank in range(processes)
     ]
     score = Score.merged(parts)
-    ranks = [(label - s) % 7 for s, label in zip(said, labels, strict=True)]
+    ranks = [(label - s) % 7 for s, label in zip(predicted, labels, strict=True)]
     assert score.count == count
     assert score.top1 == sum(rank < 1 for rank in ranks)
     assert score.top5 == sum(rank < 5 for rank in ranks)

@@ -36,7 +36,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Shape:
-    """What the shapes of the parameters tell of an architecture: all of it but the activation."""
+    """What the shapes of the parameters give of an architecture: all of it but the activation."""
 
     dim: int
     depth: int
@@ -58,7 +58,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class ArchitectureHints:
-    """What a user says of a network: `arch` is its name, the others are fields of Architecture; None: not said."""
+    """What a user says of a network: `arch` is its name, the others are fields of Architecture; None: not given."""
 
     arch: str | None = None
     kernel_size: int | None = None
@@ -69,7 +69,7 @@ class ArchitectureHints:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The fields of Architecture that are said."""
+        """The fields of Architecture that are given."""
         return {name: value for name, value in asdict(self).items() if value is not None and name != "arch"}
 
     def applied_to(self, arch: Architecture) -> Architecture:

@@ -53,7 +53,7 @@ class Block(nn.Module):
 
 
 class ConvMixer(nn.Module):
-    """Images [N, in_chans, height, width], normalised -> logits [N, num_classes]. `arch` tells its shape.
+    """Images [N, in_chans, height, width], normalised -> logits [N, num_classes]. `arch` is its shape.
 
     `recompute`, False at first: in training mode only each block's input is kept for the backward pass.
     """

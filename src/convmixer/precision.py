@@ -1,4 +1,4 @@
-"""What the model zoo's amp_level and keep_bn_fp32 mean in torch, said as it is.
+"""What the model zoo's amp_level and keep_bn_fp32 mean in torch.
 
 MindSpore's levels cast ever more of the network to fp16: O1 chosen operations, O2 all weights but BatchNorm's, O3 all.
 torch's autocast keeps every weight, gradient and optimizer moment in fp32 and runs convolutions and matrix products in

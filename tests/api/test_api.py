@@ -140,7 +140,7 @@ def test_a_turned_pillow_image(tmp_path: Path, weights: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         (np.zeros((4, 4, 3)), "an array float64 [4, 4, 3]; uint8 pixels"),
         (np.zeros((4, 4, 7), np.uint8), "an array uint8 [4, 4, 7]; uint8 pixels"),
@@ -149,10 +149,10 @@ def test_a_turned_pillow_image(tmp_path: Path, weights: Path) -> None:
         ("nowhere.jpg", "nowhere.jpg"),
     ],
 )
-def test_what_is_no_image_is_refused(here: Path, weights: Path, images: object, said: str) -> None:
+def test_what_is_no_image_is_refused(here: Path, weights: Path, images: object, message: str) -> None:
     with pytest.raises(convmixer.UserError) as caught:
         convmixer.predict(weights, images)  # type: ignore[arg-type]
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_one_that_cannot_be_read_is_a_fault(here: Path, toy: Path, weights: Path) -> None:
@@ -201,7 +201,7 @@ def test_an_exported_file_answers_alike(here: Path, toy: Path, weights: Path) ->
     assert convmixer.evaluate("toy.onnx", toy).top1 == convmixer.evaluate(weights, toy).top1
 
 
-def test_wrong_arguments_are_told_as_options_are(weights: Path) -> None:
+def test_wrong_arguments_are_reported_as_options_are(weights: Path) -> None:
     with pytest.raises(convmixer.UserError, match=r"^unknown option epoch; did you mean epochs\?$"):
         convmixer.train(epoch=3)
     with pytest.raises(convmixer.UserError, match=r"^epochs: should be greater than or equal to 1, not 0$"):

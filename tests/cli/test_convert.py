@@ -68,7 +68,7 @@ def test_safetensors_keep_all_that_the_file_said(convmixer: Command, source: Pat
     assert found.metadata == {"top1": 0.5}
 
 
-def test_what_is_lost_is_said(convmixer: Command, source: Path) -> None:
+def test_what_is_lost_is_logged(convmixer: Command, source: Path) -> None:
     done = convmixer("convert", source, "--to", "mindspore")
     assert done.err == (
         "convmixer_8_2.ckpt: this layout has no place for the activation (gelu), the names of the 3 classes, "

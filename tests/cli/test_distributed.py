@@ -58,7 +58,7 @@ def test_one_run_with_an_exact_evaluation(
         assert "13 images, " in alone.err
 
 
-def test_what_is_wrong_before_the_start_is_said_once(
+def test_what_is_wrong_before_the_start_is_logged_once(
     train_in_two: Command,
     here: Path,
     toy: Path,
@@ -70,7 +70,7 @@ def test_what_is_wrong_before_the_start_is_said_once(
     assert list(here.iterdir()) == []
 
 
-def test_what_the_processes_find_wrong_is_said_once(
+def test_what_the_processes_find_wrong_is_logged_once(
     train_in_two: Command,
     here: Path,
     toy: Path,

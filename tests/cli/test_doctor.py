@@ -46,7 +46,7 @@ def test_this_machine_is_fit(convmixer, here):
     assert sorted(here.iterdir()) == [*before, here / "doctor.json"]
 
 
-def test_a_broken_answer_is_exit_1_with_its_fix(convmixer, monkeypatch):
+def test_an_error_is_exit_1_with_its_fix(convmixer, monkeypatch):
     def no_torch(name):
         if name == "torch":
             raise OSError("libcudart.so.13: cannot open shared object file")
@@ -106,7 +106,7 @@ def test_free_space_where_runs_are_kept(monkeypatch, tmp_path, free, status):
 @pytest.mark.parametrize(
     "folder", ["/proc", pytest.param(None, marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may write"))]
 )
-def test_a_folder_that_cannot_be_written_is_broken(tmp_path, folder):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, folder):
     if folder is None:
         folder = str(tmp_path)
         tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_written_is_broken(tmp_path, folder):
     assert answer.found.startswith(folder)
 
 
-def test_a_slow_disk_is_weak(monkeypatch, tmp_path):
+def test_a_slow_disk_is_a_warning(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "_write_speed", lambda folder: 3 * 2**20)
     (answer,) = machine.disks([str(tmp_path)])
     assert answer.status == "warning"
@@ -144,7 +144,7 @@ def test_cores_are_those_that_a_control_group_leaves(monkeypatch):
     assert machine.usable_cores() == 8
 
 
-def test_a_missing_or_broken_compiler_is_weak(monkeypatch, tmp_path):
+def test_a_missing_or_broken_compiler_is_a_warning(monkeypatch, tmp_path):
     broken = tmp_path / "c++"
     broken.write_text("#!/bin/sh\necho 'fatal error: Python.h: No such file' >&2\nexit 1\n")
     broken.chmod(0o755)
@@ -192,7 +192,7 @@ class OneGpu:
         return torch.ones(*shape)
 
 
-def test_the_batch_that_fits_a_gpu_is_told():
+def test_the_batch_that_fits_a_gpu_is_reported():
     """RTX 2080 Ti, 10.75 GiB. By hand, in maps of 1.573 MB (2 bytes * 768 * 32 * 32):
 
     10.75 GiB - 1 GiB - 22 * 21.1 M = 10.005 GB, by 0.90 MB of images and (129 + 3) maps = 208.5 MB: 47,

@@ -96,7 +96,7 @@ def test_a_bad_image_is_named_counted_and_not_scored(convmixer: Command, own_toy
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without a GPU")
-def test_a_gpu_in_the_recipe_only_is_a_wish(convmixer: Command, here: Path, toy: Path, toy_run: Run) -> None:
+def test_a_gpu_in_the_recipe_only_is_not_required(convmixer: Command, here: Path, toy: Path, toy_run: Run) -> None:
     (here / "mine.yaml").write_text(f"device_target: GPU\ndata_url: {toy}\n")
     done = convmixer("eval", "--config", "mine.yaml", f"--pretrained={toy_run.best / 'best.safetensors'}")
     assert done.code == 0

@@ -84,7 +84,7 @@ def test_no_file_that_can_be_read(convmixer: Command, here: Path, weights: Path)
 def test_the_limit_of_pixels_reaches_every_reader(convmixer: Command, here: Path, toy: Path, weights: Path) -> None:
     foreign_model(here / "only.onnx")
     too_large = f"12 x 10 pixels, more than the limit of {PIXELS - 1} (--max_pixels)"
-    for words, told, count in (
+    for words, expected, count in (
         (("eval", f"--data_url={toy}", "--pretrained", weights), "not evaluated: ", 7),
         (("infer", toy / "val", "--recursive", "--checkpoint", weights), "not classified: ", 7),
         (("eval-onnx", toy / "val", "-m", "CPU"), "not evaluated: ", 7),
@@ -94,7 +94,7 @@ def test_the_limit_of_pixels_reaches_every_reader(convmixer: Command, here: Path
         assert done.code == 1
         lines = [line for line in done.err.splitlines() if too_large in line]
         assert len(lines) == count
-        assert all(told in line and line.endswith(f".png: {too_large}") for line in lines)
+        assert all(expected in line and line.endswith(f".png: {too_large}") for line in lines)
         assert convmixer(*words, f"--max_pixels={PIXELS}").code == 0
     done = convmixer("check-data", toy, "--image_size=5", "-j0", FEWER)
     assert done.code == 1

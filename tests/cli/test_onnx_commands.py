@@ -275,13 +275,13 @@ def shades(here: Path) -> Path:
 def test_classes_that_are_numbers_are_the_outputs_of_a_nameless_model(convmixer: Command, shades: Path) -> None:
     """Sorted as text, 10 comes before 2, and only 0 and 1 would count: 16.7 %."""
     norm = ["--mean", "0.449", "0.449", "0.449", "--std", "0.226", "0.226", "0.226"]
-    said = "the weights name no classes; the data's, 0 to 11, are taken for their outputs by their numbers"
+    message = "the weights name no classes; the data's, 0 to 11, are taken for their outputs by their numbers"
     done = convmixer("eval-onnx", shades, *norm)
     assert (done.code, done.out) == (0, "eval results: {'Top1-Acc': 1.0, 'Top5-Acc': 1.0}\n"), done.err
-    assert said in done.err
+    assert message in done.err
     done = convmixer("eval", "--pretrained=shades.onnx", "--data_url", shades.parent, *norm)
     assert "'Top1-Acc': 1.0" in done.out, done.err
-    assert said in done.err
+    assert message in done.err
     # One name that is no number of these, and they are names like any other.
     (shades / "11").rename(shades / "011")
-    assert said not in convmixer("eval-onnx", shades, *norm).err
+    assert message not in convmixer("eval-onnx", shades, *norm).err

@@ -61,7 +61,7 @@ def test_we_read_the_folder_with_all_that_the_file_said(convmixer: Command, smal
     assert (found.source, found.activation, found.classes, found.preprocessing) == ("timm", "gelu", CLASSES, INPUTS)
 
 
-def test_a_network_that_timm_cannot_build_is_said(convmixer: Command, small: Path, here: Path) -> None:
+def test_a_network_that_timm_cannot_build_is_logged(convmixer: Command, small: Path, here: Path) -> None:
     done = convmixer("push", small, "--repo", "me/small", "--dry_run")
     assert "timm cannot build convmixer_8_2" in done.err
     card = (here / "small/README.md").read_text()

@@ -231,7 +231,7 @@ def test_auto_takes_the_run_that_was_written_last(stopped: Stopped, resume: Comm
     assert sorted(path.name for path in later.iterdir()) == [f"step_{step:08d}" for step in (1, 2, 3, 4)]
 
 
-def test_a_clock_that_was_set_back_is_said(stopped: Stopped, resume: Command) -> None:
+def test_a_clock_that_was_set_back_is_logged(stopped: Stopped, resume: Command) -> None:
     folder = stopped(4)
     edited(folder / "step_00000004", written=time.time() + 7200)
     done = resume("auto")
@@ -240,7 +240,7 @@ def test_a_clock_that_was_set_back_is_said(stopped: Stopped, resume: Command) ->
     assert done.err.count("minutes from now") == 1
 
 
-def test_an_older_step_that_was_written_later_is_said(stopped: Stopped, resume: Command) -> None:
+def test_an_older_step_that_was_written_later_is_logged(stopped: Stopped, resume: Command) -> None:
     folder = stopped(4)
     edited(folder / "step_00000002", written=time.time())
     done = resume(folder)
@@ -311,7 +311,7 @@ def with_moment(value: object) -> Callable[[State], object]:
         (without("identity"), "it does not say which run it belongs to (no identity)"),
         (lambda state: [1, 2], "it does not say which run it belongs to (no identity)"),
         (lambda state: state | {"identity": 3}, "it does not say which run it belongs to (no identity)"),
-        (lambda state: state | {"identity": {"std": [3, "x", 2]}}, "its identity is of another kind"),
+        (lambda state: state | {"identity": {"std": [3, "x", 2]}}, "its identity is of another type"),
         (without("step"), "it has no step"),
         (without("optimizer", "scaler"), "it has no optimizer"),
         (lambda state: state | {"step": "4"}, "its step is no whole number"),
@@ -319,7 +319,7 @@ def with_moment(value: object) -> Callable[[State], object]:
         (lambda state: state | {"ema_updates": None}, "its ema_updates is no whole number"),
         (lambda state: state | {"best_top1": "high"}, "its best_top1 or backend is of another type"),
         (lambda state: state | {"scaler": {"scale": "x"}}, "its scaler is no dictionary of numbers"),
-        (lambda state: state | {"optimizer": 3}, "it is of another kind than this program writes"),
+        (lambda state: state | {"optimizer": 3}, "it is of another type than this program writes"),
         (lambda state: state | {"optimizer": {"state": {}, "param_groups": []}}, "zip() argument 2 is shorter"),
         (with_moment(torch.zeros(3)), "its optimizer's exp_avg does not fit parameter 0"),
         (with_moment("x"), "its optimizer's exp_avg does not fit parameter 0"),

@@ -155,7 +155,7 @@ def tiny_model() -> ConvMixer:
     return ConvMixer(architecture("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=2, activation="gelu"))
 
 
-def test_a_head_without_names_of_the_same_number_is_kept_and_said(train: Train, toy_run: Run, here: Path) -> None:
+def test_a_head_without_names_of_the_same_number_is_kept_and_logged(train: Train, toy_run: Run, here: Path) -> None:
     weights = here / "three.safetensors"
     network = architecture("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=3, activation="gelu")
     write_weights(weights, ConvMixer(network).state_dict(), architecture=network)

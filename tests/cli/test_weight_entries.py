@@ -107,13 +107,13 @@ def test_names_and_preprocessing_of_a_hub_folder(convmixer: Command, toy: Path, 
     ours = ConvMixer(ARCH).state_dict()
     inputs = Preprocessing(8, 0.9, "bilinear", (0.5,) * 3, (0.25,) * 3)
     write_weights(here / "w", ours, architecture=ARCH, classes=ClassMap(tuple(names)), preprocessing=inputs)
-    said = []
+    outputs = []
     for weights in (folder, here / "w"):
         done = convmixer("infer", toy / "val/red", "--checkpoint", weights, "--activation", "gelu", "--format", "full")
         scored = convmixer("eval", "--pretrained", weights, "--data_url", toy, "--activation", "gelu")
         assert (done.code, scored.code) == (0, 0), done.err + scored.err
-        said.append((done.out, scored.out))
-    assert said[0] == said[1]
+        outputs.append((done.out, scored.out))
+    assert outputs[0] == outputs[1]
     (folder / "config.json").write_text(json.dumps({"label_names": ["a", "b", "c"]}))
     done = convmixer("eval", "--pretrained", folder, "--data_url", toy, "--activation", "gelu")
     assert done.code == 1

@@ -51,7 +51,7 @@ def test_defaults_give_way_to_yaml_and_that_to_the_command_line(
     assert resolved.argv[-1] == "--batch_size=9"
 
 
-def test_a_recipe_that_the_command_chose_was_not_said_by_the_user() -> None:
+def test_a_recipe_that_the_command_chose_was_not_named_by_the_user() -> None:
     resolved = parse(TRAIN, ["--epochs=1"])
     assert resolved.options.arch == "convmixer_64_4"
     assert (resolved.explicit("arch"), resolved.explicit("epochs")) == (None, 1)

@@ -82,7 +82,7 @@ def test_the_model_zoos_own_file_is_its_recipe_here(mine: Callable[..., Resolved
     assert mine(MODEL_ZOO, "--defaults=model_zoo").options.aa_interpolation == "bilinear"
 
 
-def test_what_differs_is_said(mine: Callable[..., Resolved[Config]]) -> None:
+def test_what_differs_is_logged(mine: Callable[..., Resolved[Config]]) -> None:
     assert difference(mine(MODEL_ZOO)) == (
         f"{mine(MODEL_ZOO).recipe} leaves out what has another default in the model zoo: aa_interpolation bilinear "
         "(random); ours, in brackets, hold, --defaults model_zoo takes theirs"

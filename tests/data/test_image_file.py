@@ -92,11 +92,11 @@ def sparse(path: Path) -> str:
 FAULTS = (pipe, device, listener, folder, loop, nowhere, below_a_file, failing_disk, sparse_giant, sparse)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_reader_goes_on(tmp_path: Path, fault: Callable[[Path], str]) -> None:
+@pytest.mark.parametrize("make_unreadable", FAULTS)
+def test_each_reader_goes_on(tmp_path: Path, make_unreadable: Callable[[Path], str]) -> None:
     whole, bad = tmp_path / "whole.png", tmp_path / "bad.png"
     whole.write_bytes(png())
-    reason = fault(bad)
+    reason = make_unreadable(bad)
     files = Files([whole, bad], labels=[0, 1])
     (batch,) = read_batches(files, SMALL, 2)
     assert batch.bad == [(1, reason)]

@@ -173,7 +173,7 @@ def png_of_16_bits(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def test_a_class_in_two_unicode_forms_is_told(data: Path) -> None:
+def test_a_class_in_two_unicode_forms_is_reported(data: Path) -> None:
     for form in ("caf\u00e9", "cafe\u0301"):
         write(data / "train" / form / "1.jpg", encoded())
     write(data / "val/cafe\u0301/1.jpg", encoded())

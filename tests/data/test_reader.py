@@ -78,7 +78,7 @@ def test_a_set_in_memory_gives_what_files_give(preprocessing: Preprocessing) -> 
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_bad_images_are_told_and_left_out(threads: int) -> None:
+def test_bad_images_are_reported_and_left_out(threads: int) -> None:
     batches = list(read_batches(Images(10, bad={0, 3, 6, 7, 8}), GREY, 3, threads=threads))
     assert [b.indices.tolist() for b in batches] == [[1, 2], [4, 5], [], [9]]
     assert [[index for index, _ in b.bad] for b in batches] == [[0], [3], [6, 7, 8], []]
@@ -155,7 +155,7 @@ def test_train_crops_share_no_draws() -> None:
     assert len(crops) >= 98  # a few boxes are the whole image, or nearly
 
 
-def test_a_bad_image_is_replaced_by_the_same_other_one_and_told() -> None:
+def test_a_bad_image_is_replaced_by_the_same_other_one_and_reported() -> None:
     reader = TrainReader(Images(100, bad={7, 8}), GREY)
     crop, label, actual, bad = reader.read(2, 7)
     assert bad is not None

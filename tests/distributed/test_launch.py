@@ -105,7 +105,7 @@ while True:
         launched(program)
 
 
-def test_a_killed_process_is_said(launched: Launch) -> None:
+def test_a_killed_process_is_logged(launched: Launch) -> None:
     with pytest.raises(UserError, match="process 1 was killed by SIGKILL; the run has ended") as caught:
         launched("if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(30)")
     assert caught.value.exit_code == 1

@@ -1,7 +1,7 @@
 """Fuzzing of everything that reads: `python tests/fuzz/fuzz.py [--seconds 600] [--seed N] [--target NAME ...]`.
 
-Each target runs in a process of its own under limits, for its share of the seconds, over inputs that hypothesis draws.
-An input that breaks a rule of `guard` is made smaller and shown, and the exit code is 1.
+Each target runs in a process of its own under limits, for its seconds_each of the seconds, over inputs that hypothesis
+draws. An input that breaks a rule of `guard` is made smaller and shown, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def main() -> int:
     given = parser.parse_args()
     if given.alone:
         return run_alone(given.target[0], given.seconds, given.seed)
-    share = given.seconds * given.jobs / len(given.target)
+    seconds_each = given.seconds * given.jobs / len(given.target)
     with ThreadPoolExecutor(given.jobs) as pool:
-        results = list(pool.map(lambda name: run_apart(name, share, given.seed), given.target))
+        results = list(pool.map(lambda name: run_apart(name, seconds_each, given.seed), given.target))
     for result in results:
         print(
             f"{result['target']:<14}{result['inputs']:>9,} inputs{result['accepted']:>9,} accepted"
-            f"{result['growth'] >> 20:>6} MiB growth  {'fault' if result['fault'] else 'ok'}"
+            f"{result['growth'] >> 20:>6} MiB growth  {'failure' if result['failure'] else 'ok'}"
         )
-    total, faults = sum(result["inputs"] for result in results), [r for r in results if r["fault"]]
-    print(f"{total:,} inputs tried in {given.seconds:g} s (seed {given.seed}), {len(faults)} faults")
-    for result in faults:
-        print(f"\n{result['target']}:\n{result['fault']}", file=sys.stderr)
-    return 1 if faults else 0
+    total, failures = sum(result["inputs"] for result in results), [r for r in results if r["failure"]]
+    print(f"{total:,} inputs tried in {given.seconds:g} s (seed {given.seed}), {len(failures)} failures")
+    for result in failures:
+        print(f"\n{result['target']}:\n{result['failure']}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def run_apart(name: str, seconds: float, seed: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def run_apart(name: str, seconds: float, seed: int) -> dict[str, Any]:
     # One arena and one thread: each more would take address space, which is limited.
     limits = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     paths = os.pathsep.join(filter(None, [str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH")]))
-    result = {"target": name, "inputs": 0, "accepted": 0, "growth": 0, "fault": None}
+    result = {"target": name, "inputs": 0, "accepted": 0, "growth": 0, "failure": None}
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(
@@ -71,14 +71,14 @@ def run_apart(name: str, seconds: float, seed: int) -> dict[str, Any]:
                 env={**os.environ, **limits, "PYTHONPATH": paths, "PYTHONFAULTHANDLER": "1"},
             )
         except subprocess.TimeoutExpired:
-            return {**result, "fault": f"hung in code that no signal interrupts, on {_last(folder)}"}
+            return {**result, "failure": f"hung in code that no signal interrupts, on {_last(folder)}"}
         executed, last = (Path(folder) / "FUZZED").exists(), _last(folder)
     lines = done.stdout.splitlines()
     if done.returncode != 0 or not lines:
-        return {**result, "fault": f"the process ended with {done.returncode}:\n{done.stderr[-3000:]}\non {last}"}
+        return {**result, "failure": f"the process ended with {done.returncode}:\n{done.stderr[-3000:]}\non {last}"}
     result |= json.loads(lines[-1])
     if executed:
-        result["fault"] = "something was executed: it made the folder FUZZED"
+        result["failure"] = "something was executed: it made the folder FUZZED"
     return result
 
 
@@ -134,11 +134,13 @@ def run_alone(name: str, seconds: float, seed: int) -> int:
         seed += 1
         # The first round has loaded what hypothesis needs, some 200 MiB of tables of letters.
         before = before or peak()
-    fault = None
+    failure = None
     if found:
         shown, trace = min(found, key=lambda each: len(each[0]))
-        fault = f"{trace[-3000:]}on {shown[:_SHOWN]}"
-    print(json.dumps({"inputs": guard.inputs, "accepted": guard.accepted, "growth": peak() - before, "fault": fault}))
+        failure = f"{trace[-3000:]}on {shown[:_SHOWN]}"
+    print(
+        json.dumps({"inputs": guard.inputs, "accepted": guard.accepted, "growth": peak() - before, "failure": failure})
+    )
     return 0
 
 

@@ -100,7 +100,7 @@ def _safetensors(whole: bytes) -> st.SearchStrategy[bytes]:
     """A header of safetensors that is other JSON, or our record changed and hashed as if it were right."""
     size = struct.unpack("<Q", whole[:8])[0]
     header = json.loads(whole[8 : 8 + size])
-    said = json.loads(header["__metadata__"][KEY])
+    record = json.loads(header["__metadata__"][KEY])
     tensors = safetensors.torch.load(whole)
 
     def with_record(values: Any) -> bytes:
@@ -113,7 +113,7 @@ def _safetensors(whole: bytes) -> st.SearchStrategy[bytes]:
         return struct.pack("<Q", len(text)) + text + whole[8 + size :]
 
     deep = st.just(safetensors.torch.save(tensors, {KEY: "[" * 100_000}))
-    return json_texts(header).map(with_header) | changed_json(said).map(with_record) | deep
+    return json_texts(header).map(with_header) | changed_json(record).map(with_record) | deep
 
 
 def checkpoints(folder: Path) -> Target:
@@ -135,8 +135,8 @@ def checkpoints(folder: Path) -> Target:
     place = folder / "step_00000007"
 
     def with_manifest(files: dict[str, bytes]) -> dict[str, bytes]:
-        told = {n: {"bytes": len(files[n]), "sha256": hashlib.sha256(files[n]).hexdigest()} for n in names}
-        changed = {**{k: v for k, v in manifest.items() if k != "sha256"}, "files": told}
+        listed = {n: {"bytes": len(files[n]), "sha256": hashlib.sha256(files[n]).hexdigest()} for n in names}
+        changed = {**{k: v for k, v in manifest.items() if k != "sha256"}, "files": listed}
         changed["sha256"] = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
         return {**files, "manifest.json": json.dumps(changed).encode()}
 

@@ -86,7 +86,7 @@ def test_one_minute_of_fuzzing() -> None:
         [sys.executable, str(HERE / "fuzz.py"), "--seconds=60"], capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    total = re.search(r"([\d,]+) inputs tried in 60 s \(seed 0\), 0 faults", done.stdout)
+    total = re.search(r"([\d,]+) inputs tried in 60 s \(seed 0\), 0 failures", done.stdout)
     assert total is not None
     assert int(total[1].replace(",", "")) > 1000
     assert time.monotonic() - start > 50

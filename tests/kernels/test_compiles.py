@@ -159,11 +159,11 @@ def test_depthwise_on_tensor_cores_and_without_spills(tmp_path: Path) -> None:
 
 def test_rows_ahead_are_loaded_whole_and_before_the_products(tmp_path: Path) -> None:
     """Rolled up: no spills, and in the loop loads of 16 bytes alone, [64, 32] values of 128 threads, first of all."""
-    for k, act, most in ((7, 0, 200), (9, SHORT_GELU, 232)):
+    for k, act, max_bytes in ((7, 0, 200), (9, SHORT_GELU, 232)):
         kernel = depthwise("bf16", k, prologue=True, epilogue="statistics", act=act, prefetch=2, unroll=False)
         registers, stack = resources(kernel, tmp_path)
         assert stack == 0
-        assert registers <= most
+        assert registers <= max_bytes
         loop = row_loop(kernel, tmp_path)
         loads = [i for i, text in enumerate(loop) if "LDG." in text]
         assert len(loads) == 2
@@ -185,14 +185,14 @@ def test_three_pointwise_gradients_a_multiprocessor_and_no_spills(tmp_path: Path
 
 def test_block_gradient_twice_a_multiprocessor_and_no_product_done_twice(tmp_path: Path) -> None:
     """A product [32, 64] x [64, 32] is 32 instructions, 8 for each of four warps, and k = 7 rows have one each."""
-    for k, act, forms, most in (
+    for k, act, forms, max_bytes in (
         (7, 0, {}, 96),
         (7, 0, {"images": 32, "prefetch": 1}, 0),
         (9, SHORT_GELU, {}, 16),
     ):
         kernel = block_grad("bf16", k, act=act, **forms)
         registers, stack = resources(kernel, tmp_path)
-        assert stack <= most
+        assert stack <= max_bytes
         assert 2 * registers * 32 * kernel.metadata.num_warps <= 65536
         assert 2 * kernel.metadata.shared <= 227 * 1024
     ptx = block_grad("bf16", 7, act=0).asm["ptx"]
@@ -276,8 +276,8 @@ def test_every_side_type_and_form(dtype: str, k: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("k", "act", "most"), [(7, 0, 96), (9, 1, 384), (9, SHORT_GELU, 192)])
-def test_spills_stay_small(k: int, act: int, most: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("k", "act", "max_bytes"), [(7, 0, 96), (9, 1, 384), (9, SHORT_GELU, 192)])
+def test_spills_stay_small(k: int, act: int, max_bytes: int, tmp_path: Path) -> None:
     """Bytes of stack a thread, for the published variants: more than these were not seen, and would be a step back."""
     assert resources(depthwise("bf16", k, prologue=False, epilogue="none", act=-1), tmp_path)[1] == 0
     for kernel in (
@@ -287,5 +287,5 @@ def test_spills_stay_small(k: int, act: int, most: int, tmp_path: Path) -> None:
         block_grad("bf16", k, act=act),
     ):
         registers, stack = resources(kernel, tmp_path)
-        assert stack <= most
+        assert stack <= max_bytes
         assert 2 * registers * 32 * kernel.metadata.num_warps <= 65536

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(limits._INTERPRETED, reason="in the interpreter 
 
 
 @pytest.fixture(autouse=True)
-def _nothing_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_shown", set())
+def _nothing_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_logged", set())
 
 
 def test_on_a_cpu_said_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,7 +161,7 @@ def test_two_processes_do_not_write_one_run(
     assert not (run / "run.lock").exists()
 
 
-def test_no_room_is_said_before_the_first_step(
+def test_no_room_is_logged_before_the_first_step(
     convmixer: Command, toy: Path, toy_options: ToyOptions, small_disk: Callable[[str], Path], here: Path
 ) -> None:
     small = small_disk("64k")
@@ -290,12 +290,12 @@ def test_out_of_gpu_memory_names_the_ways_out(recompute: bool) -> None:
     class Plan:
         batch_size = 64
 
-    class FakeFeed:
+    class FakeLoader:
         sampler = Plan()
 
     error = explain(
         torch.OutOfMemoryError("CUDA out of memory"),
-        FakeFeed(),  # type: ignore[arg-type]
+        FakeLoader(),  # type: ignore[arg-type]
         image_size=224,
         processes=1,
         recompute=recompute,

@@ -43,18 +43,18 @@ def test_verbose_tells_where_options_come_from(train: Train) -> None:
 
 def test_json_lines(train: Train) -> None:
     run = train("--log_json", epochs=1)
-    said = [json.loads(line) for line in run.done.err.splitlines()]
-    assert {"time", "level", "module", "message"} == said[0].keys()
-    assert any(entry["message"].startswith("run ") and entry["level"] == "info" for entry in said)
-    assert {entry["module"].partition(".")[0] for entry in said} == {"convmixer"}
+    logged = [json.loads(line) for line in run.done.err.splitlines()]
+    assert {"time", "level", "module", "message"} == logged[0].keys()
+    assert any(entry["message"].startswith("run ") and entry["level"] == "info" for entry in logged)
+    assert {entry["module"].partition(".")[0] for entry in logged} == {"convmixer"}
 
 
 def test_an_error_is_a_line_of_json_too(convmixer: Command, here: Path) -> None:
     done = convmixer("infer", "nowhere.png", "--checkpoint=w", "--log_json")
     (line,) = done.err.splitlines()
-    said = json.loads(line)
-    assert (done.code, said["level"]) == (2, "error")
-    assert "nowhere.png" in said["message"]
+    logged = json.loads(line)
+    assert (done.code, logged["level"]) == (2, "error")
+    assert "nowhere.png" in logged["message"]
 
 
 def test_a_command_leaves_the_logger_as_it_was(convmixer: Command, here: Path) -> None:

@@ -49,14 +49,14 @@ def backends_in(run: Run) -> tuple[str, str]:
     return state["way"], state["evaluation_way"]
 
 
-@pytest.mark.parametrize("fault", [FailsForward, FailsBackward])
+@pytest.mark.parametrize("failing", [FailsForward, FailsBackward])
 def test_a_backend_that_was_found_fastest_and_fails_is_left_before_the_run(
-    train: Train, found_fastest: Callable[..., None], fault: type[Right], toy: Path, here: Path
+    train: Train, found_fastest: Callable[..., None], failing: type[Right], toy: Path, here: Path
 ) -> None:
     found_fastest()
     plain = train()
     shutil.move(here / "runs", here / "plain")
-    found_fastest(backend("broken", fault))
+    found_fastest(backend("broken", failing))
     run = train()
     assert "execution: broken failed (RuntimeError: no " in run.done.err
     assert backends_in(run)[0] == "eager, channels_last"
@@ -69,17 +69,17 @@ def assert_same_model(left: Path, right: Path) -> None:
     assert (left / "model.safetensors").read_bytes() == (right / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("fault", [FailsForward, FailsBackward])
+@pytest.mark.parametrize("failing", [FailsForward, FailsBackward])
 def test_one_that_was_asked_for_ends_the_run_before_it_is_made(
     convmixer: Command,
     found_fastest: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
-    fault: type[Right],
+    failing: type[Right],
     here: Path,
     toy: Path,
     toy_options: ToyOptions,
 ) -> None:
-    monkeypatch.setattr(backends, "BACKENDS", (EAGER, backend("broken", fault)))
+    monkeypatch.setattr(backends, "BACKENDS", (EAGER, backend("broken", failing)))
     done = convmixer("train", *toy_options(toy), "--execution=fused")
     assert done.code == 1
     assert done.error.startswith("--execution: broken failed (RuntimeError: no ")
@@ -87,7 +87,7 @@ def test_one_that_was_asked_for_ends_the_run_before_it_is_made(
 
 
 @pytest.mark.parametrize(("greedy", "of"), [(NoMemory, "GPU memory"), (NoMemoryOnACpu, "memory")])
-def test_too_little_memory_is_said_as_in_a_step(
+def test_too_little_memory_is_logged_as_in_a_step(
     convmixer: Command,
     monkeypatch: pytest.MonkeyPatch,
     here: Path,

@@ -173,11 +173,11 @@ def main(folder: Path) -> None:
                 else:
                     resolved = parse(COMMAND, ["--set=digits", "--pretrained", str(path), "--activation", "relu"])
                     resolve_run(resolved, torch.device("cpu"), Processes(), "", lambda _: None)
-                said = "accepted"
+                outcome = "accepted"
             except UserError as error:
-                said = str(error)
+                outcome = str(error)
             seconds, growth = time.monotonic() - start, peak() - before
-            print(json.dumps({"file": path.name, "use": use, "said": said, "seconds": seconds, "growth": growth}))
+            print(json.dumps({"file": path.name, "use": use, "outcome": outcome, "seconds": seconds, "growth": growth}))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_entries_of_any_name(read, one: State, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["ema", "state_dict_ema", "model_ema", "ema_model", "swa_model", "averaged"])
-def test_averages_come_first_and_are_said(read, one: State, other: State, key: str, capsys) -> None:
+def test_averages_come_first_and_are_logged(read, one: State, other: State, key: str, capsys) -> None:
     content = {"model": timm(one), key: timm(other, "module.")}
     assert_same(read(content), other)
     assert f"the averaged weights ({key}.module) are taken" in others_of(capsys)
@@ -167,8 +167,8 @@ def test_plain_values_beside_the_tensors(
     else:
         weights = read(content, pickle_protocol=protocol, _use_new_zipfile_serialization=kind == "zip")
     assert_same(weights, one)
-    said = {name: weights.metadata[name] for name in ("epoch", "top1", "loss", "step", "best", "run", "big", "out")}
-    assert said == {
+    values = {name: weights.metadata[name] for name in ("epoch", "top1", "loss", "step", "best", "run", "big", "out")}
+    assert values == {
         "epoch": 3,
         "top1": 0.5,
         "loss": 1.5,
@@ -179,7 +179,7 @@ def test_plain_values_beside_the_tensors(
         "out": "/runs/x",
     }
     assert weights.metadata["win"] == "a/b"
-    assert {type(value) for value in said.values()} <= {int, float, bool, str}
+    assert {type(value) for value in values.values()} <= {int, float, bool, str}
 
 
 class Payload:

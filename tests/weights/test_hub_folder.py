@@ -82,7 +82,7 @@ def test_transformers_wrapper(hub: Path, state: dict[str, torch.Tensor]) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "config.json: not used: no valid JSON"),
         ("[" * 100_000, "config.json: not used: no valid JSON"),
@@ -103,10 +103,10 @@ def test_transformers_wrapper(hub: Path, state: dict[str, torch.Tensor]) -> None
         (json.dumps({**CONFIG, "label_names": [1, 2, 3]}), "they are no list of texts"),
     ],
 )
-def test_a_malformed_config_is_left_out_and_said(hub: Path, text: str, said: str, capsys) -> None:
+def test_a_malformed_config_is_left_out_and_logged(hub: Path, text: str, message: str, capsys) -> None:
     (hub / "config.json").write_text(text)
     weights = read_weights(hub)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert weights.preprocessing is None or weights.classes is None
 
 

@@ -98,7 +98,7 @@ def test_several_networks_keep_their_names_apart() -> None:
     ]
 
 
-def test_more_networks_than_are_told_apart() -> None:
+def test_more_networks_than_are_reported_apart() -> None:
     with pytest.raises(ValueError, match="holds 17 networks"):
         networks([f"m{i}.3.0.fn.0.weight" for i in range(17)])
 

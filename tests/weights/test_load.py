@@ -47,9 +47,9 @@ def test_mindspores_logits() -> None:
     with torch.no_grad():
         tanh = load_model(DATA / "tiny_mindspore.ckpt", "convmixer_8_2")(images)
         exact = load_model(DATA / "tiny_mindspore.ckpt", activation="gelu")(images)
-    largest = logits.abs().max()
-    assert (tanh - logits).abs().max() < 1e-6 * largest
-    assert (exact - logits).abs().max() > 3e-5 * largest
+    max_value = logits.abs().max()
+    assert (tanh - logits).abs().max() < 1e-6 * max_value
+    assert (exact - logits).abs().max() > 3e-5 * max_value
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -154,9 +154,9 @@ def test_the_logits_are_mindspores(training: Callable[[str], Trained], kind: str
     assert {f"{run.wrapper}0.weight", "learning_rate", "epoch_num"} <= entries.keys()
     assert any(name.startswith(("moments.", "adam_v.")) for name in entries)
     _assert_near(_logits(run.path, run.images), run.logits if run.averaged is None else run.averaged)
-    said = capsys.readouterr().err
-    assert "not used: " in said
-    assert ("averaged weights" in said) == (run.averaged is not None)
+    logged = capsys.readouterr().err
+    assert "not used: " in logged
+    assert ("averaged weights" in logged) == (run.averaged is not None)
     weights = read_weights(run.path)
     assert (weights.source, weights.shape.num_classes, weights.shape.depth) == ("mindspore", CLASSES, 2)
 

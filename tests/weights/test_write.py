@@ -87,8 +87,8 @@ def test_tensors_that_share_memory_or_lie_otherwise_in_it(tmp_path: Path, tiny) 
         )
 
 
-@pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, tiny, monkeypatch, broken: str) -> None:
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, tiny, monkeypatch, failing: str) -> None:
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -96,7 +96,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, tiny, monkeypatch, b
     write_weights(path, old.state_dict(), architecture=old.arch)
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(os, broken, no_space)
+        patch.setattr(os, failing, no_space)
         with pytest.raises(UserError, match="cannot be written: No space left on device") as caught:
             write_weights(path, new.state_dict(), architecture=new.arch)
     assert caught.value.exit_code == 1

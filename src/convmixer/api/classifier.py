@@ -67,7 +67,7 @@ def load_model(
 ) -> Classifier:
     """The network in a weight file of any layout, or a checkpoint folder, in eval mode.
 
-    What the file does not say is told by `arch` and the other values (None: not given), of several networks in it by
+    What the file does not say is given by `arch` and the other values (None: not given), of several networks in it by
     `entry`. Raises UserError where they contradict the file, or where something is missing.
     """
     weights: WeightFile = read_weights(path, entry)

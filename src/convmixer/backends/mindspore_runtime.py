@@ -91,7 +91,7 @@ def open_mindspore(path: str, choose: Chooser) -> ModelFile:
 
 def _shapes(path: Path) -> tuple[int | None, int, int | None, int]:
     """Batch, channels and size of the graph's only input, None where it takes any, and the number of its classes."""
-    # Read here because MindSpore tells neither before it runs, and of a damaged file only in a log for developers.
+    # Read here because MindSpore shows neither before it runs, and of a damaged file only in a log for developers.
     from google.protobuf.message import DecodeError
     from mindspore.train.mind_ir_pb2 import ModelProto
 

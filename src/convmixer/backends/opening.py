@@ -27,7 +27,7 @@ _MINDIR = re.compile(rb"\x0a.[0-9.]+\x12.MindSpore", re.DOTALL)
 
 
 def detect_format(path: str | os.PathLike[str]) -> ModelFormat:
-    """The format of a model file, by its content, and by its ending where that does not tell."""
+    """The format of a model file, by its content, and by its ending where that does not say."""
     path = Path(path)
     try:
         with path.open("rb") as file:

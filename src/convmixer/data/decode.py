@@ -1,8 +1,8 @@
 """Encoded bytes or pixels -> a Pillow image in mode L or RGB, by one documented rule for each kind of file.
 
-Formats are told by content, never by the file's name. CMYK and palettes are converted, white lies behind transparency,
-of an animation or of several pages the first is taken, and of 16 bits per value the high eight (as Pillow does with
-16-bit colour).
+Formats are detected by content, never by the file's name. CMYK and palettes are converted, white lies behind
+transparency, of an animation or of several pages the first is taken, and of 16 bits per value the high eight (as Pillow
+does with 16-bit colour).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def load_frame(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Imag
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
     """A frame in mode L or RGB. Raises BadImage for values that have no scale."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise BadImage("values of 32 bits are not read: how bright they are meant is not told")
+        raise BadImage("values of 32 bits are not read: their scale is not known")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own convert() clips at 255 instead of scaling
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.has_transparency_data:

@@ -18,7 +18,7 @@ from convmixer.data.image_file import read_image_file
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.printable import printable
 
-# Why an entry is ignored, where it is not for its extension.
+# Why an entry is ignored, if not for its extension.
 BESIDE = "beside the class folders"
 DOTTED = "name begins with a dot"
 OUTPUT = "folder of a run"
@@ -143,7 +143,7 @@ def why_ignored(path: str) -> str:
 
 
 def ignored_line(ignored: Mapping[str, int], images: str) -> str:
-    """A line that tells what is ignored beside `images`, and how to have those read that can be."""
+    """A line on what is ignored beside `images`, and how to have those read that can be."""
     counts = Counter(ignored).most_common()
     shown = ", ".join(f"{printable(why)} {count}" for why, count in counts[:_NAMES_SHOWN])
     shown += " ..." if len(counts) > _NAMES_SHOWN else ""

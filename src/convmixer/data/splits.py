@@ -38,7 +38,7 @@ def open_split(
 
 
 def open_unnamed(outputs: int, opener: Callable[[ClassMap | None], Source], say: Callable[[str], None]) -> Source:
-    """What `opener` gives, labelled for a model of so many outputs that names no classes, which `say` is told.
+    """What `opener` gives, labelled for a model of so many outputs that names no classes, which `say` reports.
 
     Labels are the positions of the sorted names, but for classes named 0 ... n-1 these numbers.
     """

@@ -14,7 +14,7 @@ from torch import nn
 
 from convmixer.kernels.batch_norm import Moments, moments_of, running_moments, scale_and_shift, update_running
 from convmixer.kernels.block_operators import block, block_inference
-from convmixer.kernels.limits import reason_against, say_once, slow_rows
+from convmixer.kernels.limits import log_once, reason_against, slow_rows
 from convmixer.kernels.plan import Plan
 from convmixer.kernels.stem_operators import patch_columns, patch_weight, pool, stem
 from convmixer.model import Block, ConvMixer
@@ -41,20 +41,20 @@ def fused_forward(model: ConvMixer, images: torch.Tensor, plan: Plan = DEFAULT) 
 
     In training mode it is differentiable to all parameters and updates the running statistics; in evaluation mode it
     has no gradient. Maps have the type of autocast where that is on, else that of the images. `plan` says by which
-    forms. Where the kernels do not apply, the model itself answers, and the reason is said once.
+    forms. Where the kernels do not apply, the model itself answers, and the reason is logged once.
     """
     logits: torch.Tensor
     reason = reason_against_fused(model, images)
     if reason is not None:
-        say_once(f"fused ConvMixer: torch's operators instead of our kernels: {reason}")
+        log_once(f"fused ConvMixer: torch's operators instead of our kernels: {reason}")
         logits = model(images)
         return logits
     slow = slow_rows(images.shape[-1], model.arch.patch_size)
     if slow is not None:
-        say_once(f"fused ConvMixer: {slow}")
+        log_once(f"fused ConvMixer: {slow}")
     if images.requires_grad:
         plan = replace(plan, ends="torch")  # our stem has no gradient of its images
-    dtype = _dtype(images)  # before autocast is off, which tells the type
+    dtype = _dtype(images)  # before autocast, which knows the type, is off
     features = _training_features if model.training else _inference_features
     with torch.autocast(images.device.type, enabled=False):
         pooled = features(model, images, dtype, plan)

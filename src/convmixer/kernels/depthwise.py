@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from convmixer.kernels.limits import has_contiguous_planes, reason_against, say_once
+from convmixer.kernels.limits import has_contiguous_planes, log_once, reason_against
 
 
 def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x, [N, C, H, W], convolved with weight, [C, 1, k, k], plus bias, [C]; of x's shape, type and memory layout.
 
     Under autocast x is cast to its type first; weight and bias may be of another type than x. Where the kernels do
-    not apply, torch's convolution answers, and the reason is said once.
+    not apply, torch's convolution answers, and the reason is logged once.
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
@@ -24,7 +24,7 @@ def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     if reason is None and not has_contiguous_planes(x):
         reason = "they need maps that lie in one piece (NCHW), this is channels_last or a view"
     if reason is not None:
-        say_once(f"depthwise convolution: torch's own instead of our kernels: {reason}")
+        log_once(f"depthwise convolution: torch's own instead of our kernels: {reason}")
         bias = None if bias is None else bias.to(x.dtype)
         return nn.functional.conv2d(x, weight.to(x.dtype), bias, padding="same", groups=weight.shape[0])
     out: torch.Tensor = depthwise(x, weight, bias, False)

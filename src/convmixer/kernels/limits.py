@@ -1,4 +1,4 @@
-"""Where the kernels apply. Elsewhere torch's operators run, and the reason is said once."""
+"""Where the kernels apply. Elsewhere torch's operators run, and the reason is logged once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _TRITON = importlib.util.find_spec("triton") is not None
 # Triton decides on its interpreter, which runs kernels on CPU tensors, when a kernel is defined: once per process.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-_shown: set[str] = set()
+_logged: set[str] = set()
 
 
 def reason_against(device: torch.device, dtype: torch.dtype, kernel_size: int) -> str | None:
@@ -55,8 +55,8 @@ def has_contiguous_planes(x: torch.Tensor) -> bool:
     return x.stride(3) == 1 and x.stride(2) == x.shape[3]
 
 
-def say_once(text: str) -> None:
-    """A note on stderr, but none for what was said before, and none while torch traces a graph."""
-    if not torch.compiler.is_compiling() and text not in _shown:
-        _shown.add(text)
+def log_once(text: str) -> None:
+    """Logs a line, but not one that was logged before, and none while torch traces a graph."""
+    if not torch.compiler.is_compiling() and text not in _logged:
+        _logged.add(text)
         logger.info(text)

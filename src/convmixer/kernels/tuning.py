@@ -47,7 +47,7 @@ def tuned_plan(
     """The plan for batches of so many images, [in_chans, image_size, image_size] each, whose maps are of `dtype`.
 
     A pass after the other, each with the forms chosen before it. A form that raises, or whose results are not the
-    default's on fresh random inputs, is left out, which `say` is told, as it is each choice. No form is begun after
+    default's on fresh random inputs, is left out, which `say` reports, as it does each choice. No form is begun after
     `seconds`; what was not timed, or failed then, stays at its default. The mixed map is kept only where the memory of
     the device has room. `timer` gives the time of each of some calls, in any unit; by default `timing.milliseconds`.
     """
@@ -108,8 +108,8 @@ class _Tuner:
         best = min(correct, key=times.__getitem__)
         if now in times and times[best] > _GAIN * times[now]:
             best = now
-        told = ", ".join(f"{_difference(one, now)} {took:.3f}" for one, took in times.items())
-        self.say(f"kernels: {tried.name}, ms: {told}: {_difference(best, now)}")
+        timings = ", ".join(f"{_difference(one, now)} {took:.3f}" for one, took in times.items())
+        self.say(f"kernels: {tried.name}, ms: {timings}: {_difference(best, now)}")
         changed = {name for change in tried.choices for name in change}
         return replace(plan, **{name: getattr(best, name) for name in changed})
 

@@ -16,7 +16,7 @@ Layout = Literal["native", "authors", "timm", "mindspore", "mmpretrain"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 COUNTER = "num_batches_tracked"
-# More networks than that in one file are not told apart: each is looked for among all names.
+# More networks than that in one file are not separated: each is looked for among all names.
 NETWORKS_MAX = 16
 _NORM_TO_TORCH = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 _NORM_TO_MINDSPORE = {foreign: native for native, foreign in _NORM_TO_TORCH.items()}

@@ -75,7 +75,7 @@ def timings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Timing]]:
     return laid_down
 
 
-def test_a_wrong_answer_is_refused_and_said(small_model: Make, workload_of: MakeWorkload) -> None:
+def test_a_wrong_answer_is_refused_and_logged(small_model: Make, workload_of: MakeWorkload) -> None:
     model = small_model()
     found = benchmark([EAGER, RIGHT, WRONG, NOT_A_NUMBER], model, workload_of(model), 0.0)
     assert [found[name].failure for name in ("eager, channels_last", "right")] == [None, None]
@@ -146,7 +146,7 @@ def test_a_long_workload_takes_the_fastest_right_backend(
     ]
 
 
-def test_bf16_is_offered_and_said(
+def test_bf16_is_offered_and_logged(
     small_model: Make,
     workload_of: MakeWorkload,
     offer: Callable[..., None],

@@ -118,16 +118,16 @@ def tried(
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("execution", ["auto", "fused"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("failing", FAULTS)
 def test_a_graph_that_fails_runs_without_one(
     small_model: Make,
     workload_of: MakeWorkload,
     offer: Callable[..., None],
-    fault: type[Right],
+    failing: type[Right],
     execution: str,
     frozen: bool,
 ) -> None:
-    offer(fault, Right)
+    offer(failing, Right)
     model, said = small_model().train(), []
     if frozen:
         model.requires_grad_(False)
@@ -137,36 +137,36 @@ def test_a_graph_that_fails_runs_without_one(
     assert type(network) is Right
     # The forms that were measured are kept.
     assert name == "fused [erf=long]"
-    assert said == [f"execution: graph [erf=long] failed ({FAULTS[fault]}); running fused [erf=long]"]
+    assert said == [f"execution: graph [erf=long] failed ({FAULTS[failing]}); running fused [erf=long]"]
     assert_as_before(model, before)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("failing", FAULTS)
 def test_then_auto_runs_eager(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], fault: type[Right]
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], failing: type[Right]
 ) -> None:
-    offer(FailsForward, fault)
+    offer(FailsForward, failing)
     model, said = small_model().train(), []
     before = state_of(model)
     network, name = tried(model, workload_of(model, training=True), "auto", said)
     assert network is model
     assert name == "eager, channels_last"
-    assert said[1:] == [f"execution: fused [erf=long] failed ({FAULTS[fault]}); running eager"]
+    assert said[1:] == [f"execution: fused [erf=long] failed ({FAULTS[failing]}); running eager"]
     assert_as_before(model, before)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("failing", FAULTS)
 def test_but_not_where_it_was_asked_for(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], fault: type[Right]
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], failing: type[Right]
 ) -> None:
-    offer(FailsForward, fault)
+    offer(FailsForward, failing)
     model = small_model().train()
     before = state_of(model)
     with pytest.raises(UserError) as refusal:
         tried(model, workload_of(model, training=True), "fused", [])
     assert refusal.value.exit_code == 1
     assert str(refusal.value) == (
-        f"--execution: fused [erf=long] failed ({FAULTS[fault]}); "
+        f"--execution: fused [erf=long] failed ({FAULTS[failing]}); "
         "leave the option out to run the fastest backend that does work"
     )
     assert_as_before(model, before)

@@ -255,7 +255,7 @@ def test_a_grey_input(write_model: Write) -> None:
         ("float[n, 3, 8, 8] x,  float[n, 3, 8, 8] y", {}, "2 inputs"),
     ],
 )
-def test_an_input_of_another_kind_is_refused(
+def test_an_input_of_another_form_is_refused(
     write_model: Write, inputs: str, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(UserError) as refusal:
@@ -265,7 +265,7 @@ def test_an_input_of_another_kind_is_refused(
     assert refusal.value.exit_code == 2
 
 
-def test_an_answer_that_is_not_one_row_an_image_is_refused(write_model: Write) -> None:
+def test_an_answer_that_is_not_one_row_per_image_is_refused(write_model: Write) -> None:
     with pytest.raises(UserError, match=r"m\.onnx: .*answers|does not run"):
         opened(write_model("float[n, 3, 8, 8] x", "float[a, b] out")).runtime.logits(np.zeros((2, 9, 9, 3), np.uint8))
 

@@ -15,10 +15,10 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 def _assert_near(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, factor: float = 1.0) -> None:
     assert actual.shape == expected.shape
     assert expected.dtype == torch.float64
-    largest = expected.abs().max()
-    assert largest > 0
-    error = ((actual.double() - expected).abs().max() / largest).item()
-    assert error <= factor * TOLERANCE[dtype], f"off by {error:.2e} of the largest value"
+    max_value = expected.abs().max()
+    assert max_value > 0
+    error = ((actual.double() - expected).abs().max() / max_value).item()
+    assert error <= factor * TOLERANCE[dtype], f"off by {error:.2e} of the max_value value"
 
 
 @pytest.fixture

@@ -143,8 +143,8 @@ def test_every_form_in_fp16(activation: str, plan: str, device: torch.device, as
     for (name, ours), plain, exact_one in zip(
         model.named_parameters(), eager.parameters(), reference.parameters(), strict=True
     ):
-        largest = exact_one.grad.abs().max()
-        error, other = ((tensor.grad - exact_one.grad).abs().max() / largest for tensor in (ours, plain))
+        max_value = exact_one.grad.abs().max()
+        error, other = ((tensor.grad - exact_one.grad).abs().max() / max_value for tensor in (ours, plain))
         assert error <= max(4 * other, 4e-3), name
 
 
@@ -171,16 +171,16 @@ def test_images_that_want_a_gradient_get_it(device: torch.device, assert_near: N
     check_training(network(device), images, assert_near, factor=2)
 
 
-def test_rows_that_16_does_not_divide_are_told_once(
+def test_rows_that_16_does_not_divide_are_reported_once(
     device: torch.device, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_shown", set())
+    monkeypatch.setattr(limits, "_logged", set())
     model = network(device, dim=1)
     with torch.no_grad():
         for width in (32, 44, 44):
             fused_forward(model, torch.randn(1, 3, 2, width, device=device))
-    told = capsys.readouterr().err.splitlines()
-    assert [line for line in told if "rows of" in line] == [
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "rows of" in line] == [
         "fused ConvMixer: rows of 22 values, which 16 does not divide, are loaded and stored value by value; "
         "images 32 pixels wide have rows of 16"
     ]

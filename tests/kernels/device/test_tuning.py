@@ -46,11 +46,11 @@ Tune = Callable[..., tuple[Plan, list[str], Clock]]
 @pytest.fixture
 def tune(device: torch.device) -> Tune:
     def run(times: dict[str, float], **options: Any) -> tuple[Plan, list[str], Clock]:
-        said: list[str] = []
+        lines: list[str] = []
         clock = Clock(times)
         options = {"training": True, "dtype": torch.float32, **options}
-        plan = tuned_plan(ARCH, 2, 6, device=device, timer=clock, say=said.append, **options)
-        return plan, said, clock
+        plan = tuned_plan(ARCH, 2, 6, device=device, timer=clock, say=lines.append, **options)
+        return plan, lines, clock
 
     return run
 
@@ -75,9 +75,9 @@ def right(plan: Plan) -> Tensors:
 def test_the_fastest_of_each_pass_is_taken_with_those_before_it(tune: Tune, passes: Callable[..., None]) -> None:
     tiles = [{"pointwise": "16x16x16x4x2"}, {"pointwise": "16x32x16x4x2"}]
     passes(Pass("pointwise", right, tiles, {"products": "triton"}), Pass("products", right, PRODUCTS, {}))
-    plan, said, clock = tune({"products=triton": 0.9, "pointwise=16x32x16x4x2": 0.5})
+    plan, lines, clock = tune({"products=triton": 0.9, "pointwise=16x32x16x4x2": 0.5})
     assert plan == Plan(products="triton", pointwise="16x32x16x4x2")
-    assert said == [
+    assert lines == [
         "kernels: pointwise, ms: as it is 0.900, pointwise=16x16x16x4x2 0.900, pointwise=16x32x16x4x2 0.450: "
         "pointwise=16x32x16x4x2",
         "kernels: products, ms: as it is 0.500, products=triton 0.450: products=triton",
@@ -115,9 +115,9 @@ def test_a_form_with_any_wrong_result_is_left_out(
         return tuple(found)
 
     passes(Pass("depthwise", wrong, TWO_TILES, {}))
-    plan, said, _ = tune({"depthwise=16x8x1": 0.1, "depthwise=16x4x1": 0.5})
+    plan, lines, _ = tune({"depthwise=16x8x1": 0.1, "depthwise=16x4x1": 0.5})
     assert plan == Plan(depthwise="16x4x1")
-    assert said[0] == f"kernels: depthwise depthwise=16x8x1 is left out: {reason}"
+    assert lines[0] == f"kernels: depthwise depthwise=16x8x1 is left out: {reason}"
 
 
 def test_a_form_that_fails_is_left_out(tune: Tune, passes: Callable[..., None]) -> None:
@@ -127,25 +127,25 @@ def test_a_form_that_fails_is_left_out(tune: Tune, passes: Callable[..., None]) 
         return right(plan)
 
     passes(Pass("depthwise", failing, TWO_TILES, {}))
-    plan, said, _ = tune({"depthwise=16x4x1": 0.1})
+    plan, lines, _ = tune({"depthwise=16x4x1": 0.1})
     assert plan == Plan()
-    assert said[0] == "kernels: depthwise depthwise=16x4x1 is left out: out of registers"
+    assert lines[0] == "kernels: depthwise depthwise=16x4x1 is left out: out of registers"
 
 
 def test_a_pass_that_cannot_be_timed_leaves_the_others_their_choice(
     device: torch.device, passes: Callable[..., None]
 ) -> None:
     passes(Pass("depthwise", right, TWO_TILES, {}), Pass("products", right, PRODUCTS, {}))
-    clock, said = Clock({"depthwise=16x8x1": 0.5}), list[str]()
+    clock, lines = Clock({"depthwise=16x8x1": 0.5}), list[str]()
 
     def timer(calls: Sequence[Any]) -> list[float]:
         if len(calls) == len(PRODUCTS):
             raise torch.OutOfMemoryError("CUDA out of memory.\nTry less")
         return clock(calls)
 
-    plan = tuned_plan(ARCH, 2, 6, torch.float32, device, training=True, timer=timer, say=said.append)
+    plan = tuned_plan(ARCH, 2, 6, torch.float32, device, training=True, timer=timer, say=lines.append)
     assert plan == Plan(depthwise="16x8x1")
-    assert said[-1] == "kernels: products is not timed: CUDA out of memory."
+    assert lines[-1] == "kernels: products is not timed: CUDA out of memory."
 
 
 def test_where_even_the_default_fails_nothing_is_chosen(tune: Tune, passes: Callable[..., None]) -> None:
@@ -153,9 +153,9 @@ def test_where_even_the_default_fails_nothing_is_chosen(tune: Tune, passes: Call
         raise RuntimeError("no memory")
 
     passes(Pass("depthwise", failing, TWO_TILES, {}), Pass("products", right, PRODUCTS, {}))
-    plan, said, _ = tune({"products=triton": 0.5})
+    plan, lines, _ = tune({"products=triton": 0.5})
     assert plan == Plan(products="triton")
-    assert len([line for line in said if line.endswith("is left out: no memory")]) == 3
+    assert len([line for line in lines if line.endswith("is left out: no memory")]) == 3
 
 
 def test_no_form_is_begun_after_the_time(
@@ -165,9 +165,9 @@ def test_no_form_is_begun_after_the_time(
     seconds = iter(range(1000))
     monkeypatch.setattr(tuning.time, "monotonic", lambda: float(next(seconds)))
     passes(Pass("depthwise", right, TWO_TILES, {}), Pass("products", right, PRODUCTS, {}))
-    plan, said, _ = tune({"depthwise=16x4x1": 0.5, "products=triton": 0.1}, seconds=2.5)
+    plan, lines, _ = tune({"depthwise=16x4x1": 0.5, "products=triton": 0.1}, seconds=2.5)
     assert plan == Plan(depthwise="16x4x1")
-    assert said == [
+    assert lines == [
         "kernels: no time is left to try depthwise depthwise=16x8x1",
         "kernels: depthwise, ms: as it is 1.000, depthwise=16x4x1 0.500: depthwise=16x4x1",
         "kernels: no time is left to try products as it is",
@@ -188,13 +188,13 @@ def few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_real_form_is_right(training: bool, tune: Tune) -> None:
     """None is left out: each ran and equalled the default. The numbers that a run draws next stay as they were."""
     state = torch.get_rng_state()
-    _, said, clock = tune({}, training=training, dtype=torch.float16)
+    _, lines, clock = tune({}, training=training, dtype=torch.float16)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(", ms: " in line for line in said)
+    assert all(", ms: " in line for line in lines)
     names = ["depthwise", "block_grad", "pointwise", "pointwise_grad", "products", "ends"]
     if not training:
         names = ["depthwise", "pointwise", "products", "ends"]
-    assert [line.split(",")[0].removeprefix("kernels: ") for line in said] == names
+    assert [line.split(",")[0].removeprefix("kernels: ") for line in lines] == names
     assert all(len(plans) >= 2 for plans in clock.timed)
 
 
@@ -241,7 +241,7 @@ def test_times_on_a_gpu(device: torch.device) -> None:
 @pytest.mark.usefixtures("few_tiles")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="times a GPU")
 def test_a_plan_for_a_gpu(device: torch.device) -> None:
-    said: list[str] = []
-    plan = tuned_plan(ARCH, 64, 32, torch.bfloat16, device, training=True, say=said.append)
+    lines: list[str] = []
+    plan = tuned_plan(ARCH, 64, 32, torch.bfloat16, device, training=True, say=lines.append)
     assert Plan.parse(str(plan)) == plan
-    assert not [line for line in said if "left out" in line]
+    assert not [line for line in lines if "left out" in line]

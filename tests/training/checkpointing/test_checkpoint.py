@@ -169,7 +169,7 @@ def test_a_manifest_that_was_changed_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
-def test_a_manifest_must_tell_of_every_member(tmp_path: Path, name: str) -> None:
+def test_a_manifest_must_name_every_member(tmp_path: Path, name: str) -> None:
     folder = save(tmp_path, 1)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     del files[name]
@@ -179,14 +179,14 @@ def test_a_manifest_must_tell_of_every_member(tmp_path: Path, name: str) -> None
     assert find_damage(folder) == "manifest.json does not name model.safetensors"
 
 
-def test_a_manifest_tells_of_its_own_folder_only(tmp_path: Path) -> None:
+def test_a_manifest_names_its_own_folder_only(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     changed(folder, sealed=True, files=files | {"../secret": {"bytes": 1, "sha256": ""}})
     assert find_damage(folder) == "manifest.json names a file of another folder"
 
 
-def test_averaged_weights_that_no_manifest_tells_of_are_not_read(tmp_path: Path) -> None:
+def test_averaged_weights_that_no_manifest_names_are_not_read(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     del files["ema.safetensors"]

@@ -105,7 +105,9 @@ ROOTS = {"summary": "summary", "ckpt": "checkpoints", "best_ckpt": "best"}
 KEPT = "the training images, 0.0192 MB, are kept on cpu"
 
 
-def test_a_run_learns_the_same_both_ways(convmixer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_learns_the_same_by_both_loaders(
+    convmixer: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = train_digits(convmixer, tmp_path / "kept", "--aa=rand-m9-n2-p1.0")
     assert KEPT in kept.done.err
     monkeypatch.setattr(build, "whole_images", lambda _: None)

@@ -27,7 +27,7 @@ SILENT = 4  # ONNX Runtime's log level: fatal errors only, the others are raised
 GROWTH, GROWTH_PER_INPUT, GROWTH_PER_WEIGHTS = 512 * 2**20, 64, 4
 SECONDS, SECONDS_PER_MEGAPIXEL, SECONDS_PER_MEGABYTE = 7.0, 20.0, 0.5
 _OUT_OF_MEMORY = re.compile("bad_alloc|[Ff]ailed to allocate memory|MemoryError|would require more than")
-# What ONNX Runtime puts before the reason: its own name, a code, and the path that is said already.
+# What ONNX Runtime puts before the reason: its own name, a code, and the path that the message has already.
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed: ?)?")
 
 Provider = str | tuple[str, dict[str, object]]

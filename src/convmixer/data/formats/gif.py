@@ -25,7 +25,7 @@ def open_gif(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image, 
 
 
 def _first_picture(encoded: bytes, at: int) -> tuple[int, bytes]:
-    """Where the first picture begins, and the extension that tells its transparent colour."""
+    """Where the first picture begins, and the extension that holds its transparent colour."""
     control, blocks = b"", 0
     while at < len(encoded) and encoded[at] != _END:
         if encoded[at] == _PICTURE:

@@ -66,7 +66,7 @@ def _check_costly(name: str, size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _webp_size(encoded: bytes) -> tuple[int, int]:
-    """Width and height; told before libwebp, which takes memory for the whole canvas when it opens a file."""
+    """Width and height; read before libwebp, which takes memory for the whole canvas when it opens a file."""
     fourcc = encoded[12:16]
     if len(encoded) < 30 and fourcc != b"VP8L":
         raise BadImage("incomplete WebP header")

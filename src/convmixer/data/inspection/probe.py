@@ -1,4 +1,4 @@
-"""One image file: read once, hashed, told by its content, and decoded by the rules that training decodes by."""
+"""One image file: read once, hashed, identified by its content, and decoded by the rules that training decodes by."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def probe(path: str, max_pixels: int = MAX_PIXELS) -> FileReport:
 
 
 def _why_blank(frame: Image.Image, image: Image.Image) -> str | None:
-    """What makes it an image of one colour, as `frame`, what its file holds, tells; None for an image of something."""
+    """What makes it an image of one colour, as `frame`, what its file holds, shows; None for an image of something."""
     ranges: Any = image.getextrema()
     if any(high - low >= _BLANK for low, high in ranges):
         return None

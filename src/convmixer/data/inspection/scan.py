@@ -20,7 +20,7 @@ _CHUNK = 16  # files per task: enough that handing it over costs nothing beside 
 def scan(
     paths: Sequence[str], workers: int, on_done: Callable[[int], None], max_pixels: int = MAX_PIXELS
 ) -> list[FileReport]:
-    """What `probe` finds at each path. `workers` 0: in this process; `on_done` is told how many files are done.
+    """What `probe` finds at each path. `workers` 0: in this process; `on_done` gets the number of files that are done.
 
     Raises UserError (exit 1) when a worker is killed, as the system does when memory runs out.
     """

@@ -94,7 +94,7 @@ class Resumed:
         try:
             before = _as_today(before, fingerprint)
         except (TypeError, ValueError, UserError):
-            raise self._refusal("its identity is of another kind than this program writes") from None
+            raise self._refusal("its identity is of another type than this program writes") from None
         changes = [
             f"{name}: {before.get(name)} then, {fingerprint.get(name)} now"
             for name in sorted(before.keys() | fingerprint.keys())
@@ -118,7 +118,7 @@ class Resumed:
             state.restore(model, ema, counters)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
             lines = str(error).strip().splitlines() if isinstance(error, ValueError | RuntimeError) else []
-            raise self._refusal(lines[0] if lines else "it is of another kind than this program writes") from None
+            raise self._refusal(lines[0] if lines else "it is of another type than this program writes") from None
         parts = ["weights", "optimizer", *(["averaged weights"] if ema is not None and state.ema is not None else [])]
         best = "none yet" if state.best_top1 is None else f"{state.best_top1:g}"
         return f"resumed {self.checkpoint}: step {state.step}, {', '.join(parts)}, best Top1-Acc {best}"
