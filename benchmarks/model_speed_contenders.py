@@ -146,7 +146,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Contender:
-    """`build` makes a step that answers as `Trial.step` says; see `Way` for `holds_memory`."""
+    """`build` makes a step that answers as `Trial.step` says; see `Backend` for `holds_memory`."""
 
     applies: Callable[[Setting], bool]
     build: Callable[[Trial], Step]

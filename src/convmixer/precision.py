@@ -37,14 +37,14 @@ class Precision:
 
         `auto` is bf16 on a CPU and on a GPU that has it, else fp16. Raises UserError for bf16 on a GPU without it.
         """
-        level, kind = options.amp_level, options.amp_dtype
+        level, amp_dtype = options.amp_level, options.amp_dtype
         if level == "O0":
-            ignored = "" if kind == "auto" else f"; amp_dtype: {kind} takes effect from O1 on"
+            ignored = "" if amp_dtype == "auto" else f"; amp_dtype: {amp_dtype} takes effect from O1 on"
             return cls(torch.float32, device.type, f"O0: fp32{ignored}")
-        dtype = _autocast_dtype(kind, device)
+        dtype = _autocast_dtype(amp_dtype, device)
         name = "bf16" if dtype == torch.bfloat16 else "fp16"
-        lowest = level == "O3" or not options.keep_bn_fp32
-        kept = "parameters and BatchNorm in fp32" + (" all the same (autocast has no lower)" if lowest else "")
+        wants_lower = level == "O3" or not options.keep_bn_fp32
+        kept = "parameters and BatchNorm in fp32" + (" all the same (autocast has no lower)" if wants_lower else "")
         return cls(dtype, device.type, f"{level}: {name} autocast, {kept}")
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -126,26 +126,26 @@ def shared_memory(folder: str = "/dev/shm") -> CheckResult:
 
 
 def disks(folders: Sequence[str]) -> Iterator[CheckResult]:
-    """Free space and speed where the folders are or would be made, each place once."""
+    """Free space and speed where the folders are or would be made, each parent once."""
     parents: dict[Path, list[str]] = {}
     for folder in folders:
         path = Path(folder).absolute()
-        place = next(parent for parent in (path, *path.parents) if parent.exists())
-        parents.setdefault(place, []).append(folder)
-    for place, named in parents.items():
-        yield _disk(place, ", ".join(named))
+        parent = next(parent for parent in (path, *path.parents) if parent.exists())
+        parents.setdefault(parent, []).append(folder)
+    for parent, named in parents.items():
+        yield _disk(parent, ", ".join(named))
 
 
-def _disk(place: Path, named: str) -> CheckResult:
-    name, free = "disk", shutil.disk_usage(place).free
-    room = f"{place}: {free / GIB:.1f} GiB free"
+def _disk(parent: Path, named: str) -> CheckResult:
+    name, free = "disk", shutil.disk_usage(parent).free
+    room = f"{parent}: {free / GIB:.1f} GiB free"
     if free < _MIN_DISK:
         return CheckResult(name, "error", room, f"make room there, or put {named} elsewhere")
     try:
-        speed = _write_speed(place)
+        speed = _write_speed(parent)
     except OSError as error:
         fix = f"make it a folder that you may write to, or put {named} elsewhere"
-        return CheckResult(name, "error", f"{place}: cannot be written: {error.strerror}", fix)
+        return CheckResult(name, "error", f"{parent}: cannot be written: {error.strerror}", fix)
     found = f"{room}, writes {speed / 2**20:.0f} MiB/s"
     if free < _WANTED_DISK:
         return CheckResult(name, "warning", found, "make room, or keep fewer checkpoints (ckpt_keep_num)")

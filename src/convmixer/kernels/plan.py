@@ -80,15 +80,15 @@ class Plan:
         return cls(**values)  # type: ignore[arg-type]
 
     def depthwise_tiles(
-        self, kind: Literal["depthwise", "block_grad"], images: int, width: int, dtype: torch.dtype
+        self, pass_name: Literal["depthwise", "block_grad"], images: int, width: int, dtype: torch.dtype
     ) -> DepthwiseTiles | None:
         """The tiles of a pass over so many images of this width; None where the plan leaves them to `tiling`."""
-        text: str | None = getattr(self, kind)
+        text: str | None = getattr(self, pass_name)
         return None if text is None else tiling.fit_depthwise(read_depthwise(text), images, width, dtype)
 
-    def pointwise_tiles(self, kind: Literal["pointwise", "pointwise_grad"]) -> PointwiseTiles | None:
+    def pointwise_tiles(self, pass_name: Literal["pointwise", "pointwise_grad"]) -> PointwiseTiles | None:
         """As `depthwise_tiles`, for Triton's products."""
-        text: str | None = getattr(self, kind)
+        text: str | None = getattr(self, pass_name)
         if text is None:
             return None
         outputs, positions, inputs, warps, stages = map(int, text.split("x"))

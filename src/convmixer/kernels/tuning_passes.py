@@ -83,8 +83,8 @@ class Maps:
         images, width = self.x.shape[1], self.x.shape[3]
         return [depthwise_text(tiling.fit_depthwise(tiles, images, width, self.dtype)) for tiles in choices]
 
-    def _tiles(self, kind: Literal["depthwise", "block_grad"], plan: Plan) -> tiling.DepthwiseTiles | None:
-        return plan.depthwise_tiles(kind, self.x.shape[1], self.x.shape[3], self.dtype)
+    def _tiles(self, pass_name: Literal["depthwise", "block_grad"], plan: Plan) -> tiling.DepthwiseTiles | None:
+        return plan.depthwise_tiles(pass_name, self.x.shape[1], self.x.shape[3], self.dtype)
 
     def _depthwise(self, plan: Plan) -> Tensors:
         return depthwise_launch.depthwise(

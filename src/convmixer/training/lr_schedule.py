@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.errors import UserError
-from convmixer.schedules import SCHEDULES, Place
+from convmixer.schedules import SCHEDULES, Position
 
 if TYPE_CHECKING:
     from convmixer.config.optimizer import ScheduleOptions
@@ -47,7 +47,7 @@ class LRSchedule:
         epoch = min(step / self.steps_per_epoch, float(options.epochs))
         if epoch < options.warmup_length:
             return options.warmup_lr + (self.peak - options.warmup_lr) * epoch / options.warmup_length
-        place = Place(
+        position = Position(
             epoch,
             float(options.epochs),
             options.warmup_length,
@@ -55,4 +55,4 @@ class LRSchedule:
             options.lr_gamma,
             options.lr_adjust,
         )
-        return max(options.min_lr, self.peak * SCHEDULES[options.lr_scheduler](place))
+        return max(options.min_lr, self.peak * SCHEDULES[options.lr_scheduler](position))

@@ -18,19 +18,19 @@ from convmixer.weights.layouts import COUNTER, NETWORKS_MAX, Layout, Network, ne
 TENSORS_MAX = 20_000
 _DEPTH = 4  # mappings within mappings that are looked into
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow)(?:[._]|$)")
-# mmengine and Lightning put the averaged weights in the place of the plain ones, and these beside them.
+# mmengine and Lightning put the averaged weights in the location of the plain ones, and these beside them.
 _ASIDE = {"ema_state_dict": "message_hub", "current_model_state": "averaging_state"}
 _SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A network in a file: `place` is the path to its mapping, `tensors` that mapping, `network` what its names say.
+    """A network in a file: `location` is the path to its mapping, `tensors` that mapping, `network` what its names say.
 
     `aside`: what its program goes on training from, beside the averages that it saves in the usual place.
     """
 
-    place: tuple[str, ...]
+    location: tuple[str, ...]
     tensors: Mapping[str, torch.Tensor]
     network: Network
     aside: bool = False
@@ -38,7 +38,7 @@ class Entry:
     @property
     def label(self) -> str:
         """The entry and the wrapper's prefix, as `--entry` takes them."""
-        return ".".join(filter(None, [*self.place, self.network.prefix.rstrip(".")]))
+        return ".".join(filter(None, [*self.location, self.network.prefix.rstrip(".")]))
 
     @property
     def averaged(self) -> bool:
@@ -65,11 +65,11 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 @dataclass(frozen=True)
 class ChosenNetwork:
-    """`state`: tensors under our names, `layout` and `place` where they came from, `notes` what was not taken."""
+    """`state`: tensors under our names, `layout` and `location` where they came from, `notes` what was not taken."""
 
     state: dict[str, torch.Tensor]
     layout: Layout
-    place: str
+    location: str
     notes: tuple[str, ...]
 
 
@@ -101,7 +101,7 @@ def choose(path: Path, content: Mapping[str, Any], wanted: str | None) -> Chosen
     unused = _unused(content, entry, taken.union(_added(entry)))
     if unused:
         notes.append(f"{path}: not used: {_shown(unused)}")
-    return ChosenNetwork(state, layout, ".".join(entry.place), tuple(notes))
+    return ChosenNetwork(state, layout, ".".join(entry.location), tuple(notes))
 
 
 def _with_statistics(averages: dict[str, torch.Tensor], plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -113,13 +113,13 @@ def _with_statistics(averages: dict[str, torch.Tensor], plain: dict[str, torch.T
 def _entries(path: Path, content: Mapping[str, Any]) -> list[Entry]:
     found: list[Entry] = []
     count = 0
-    for place, tensors in mappings_of(content):
+    for location, tensors in mappings_of(content):
         count += len(tensors)
         if count > TENSORS_MAX:
             raise UserError(f"{path}: holds more than {TENSORS_MAX:,} tensors, which no ConvMixer has.")
-        aside = bool(place) and _ASIDE.get(place[0]) in content
+        aside = bool(location) and _ASIDE.get(location[0]) in content
         try:
-            found += [Entry(place, tensors, network, aside) for network in networks(tensors)]
+            found += [Entry(location, tensors, network, aside) for network in networks(tensors)]
         except ValueError as error:
             raise UserError(f"{path}: {error}; save the state_dict of one.") from None
         if len(found) > NETWORKS_MAX:
@@ -136,16 +136,16 @@ def mappings_of(content: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], d
     waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), content)]
     seen = set()
     while waiting:
-        place, mapping = waiting.pop()
+        location, mapping = waiting.pop()
         seen.add(id(mapping))
         tensors = {
             name: v.detach() for name, v in mapping.items() if isinstance(name, str) and isinstance(v, torch.Tensor)
         }
         if tensors:
-            yield place, tensors
-        if len(place) < _DEPTH:
+            yield location, tensors
+        if len(location) < _DEPTH:
             inner = [(name, v) for name, v in mapping.items() if isinstance(v, Mapping) and id(v) not in seen]
-            waiting += [((*place, str(name)), value) for name, value in reversed(inner)]
+            waiting += [((*location, str(name)), value) for name, value in reversed(inner)]
 
 
 def _the_one(path: Path, entries: list[Entry]) -> Entry:
@@ -169,10 +169,10 @@ def _added(entry: Entry) -> list[str]:
 
 def _unused(content: Mapping[str, Any], entry: Entry, taken: set[str]) -> list[str]:
     """Entries and tensors that are not read; plain values are what the file says of itself."""
-    used = entry.place[0] if entry.place else None
+    used = entry.location[0] if entry.location else None
     beside = [name for name, value in content.items() if not isinstance(value, str | int | float | None)]
-    unused = [name for name in beside if name != used and (entry.place or name not in taken)]
-    return unused + [name for name in entry.tensors if entry.place and name not in taken]
+    unused = [name for name in beside if name != used and (entry.location or name not in taken)]
+    return unused + [name for name in entry.tensors if entry.location and name not in taken]
 
 
 def _labels(entries: Iterable[Entry]) -> str:

@@ -56,8 +56,8 @@ def read_shards(index: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict[
     Raises UserError for an index that is malformed or names files elsewhere, and for a tensor that is not in its file.
     """
     try:
-        places = read_json(index)["weight_map"]
-        shards = sorted(set(places.values()))
+        weight_map = read_json(index)["weight_map"]
+        shards = sorted(set(weight_map.values()))
         if not all(isinstance(shard, str) and Path(shard).name == shard for shard in shards):
             raise ValueError("names files of other folders")
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -68,8 +68,8 @@ def read_shards(index: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict[
     tensors: dict[str, Any] = {}
     for shard in shards:
         held = read(index.with_name(shard))
-        tensors |= {name: tensor for name, tensor in held.items() if places.get(name) == shard}
-    missing = [name for name in places if name not in tensors]
+        tensors |= {name: tensor for name, tensor in held.items() if weight_map.get(name) == shard}
+    missing = [name for name in weight_map if name not in tensors]
     if missing:
-        raise UserError(f"{index}: {missing[0]} is not in {places[missing[0]]}; fetch both again.")
+        raise UserError(f"{index}: {missing[0]} is not in {weight_map[missing[0]]}; fetch both again.")
     return tensors

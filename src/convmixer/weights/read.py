@@ -102,8 +102,8 @@ def _read(path: Path, entry: str | None) -> WeightFile:
     choice = choose(path, content, entry)
     for line in choice.notes:
         logger.info(line)
-    if choice.place:
-        metadata = {**metadata, "entry": choice.place}
+    if choice.location:
+        metadata = {**metadata, "entry": choice.location}
     state, source = choice.state, choice.layout
     _add_counters(state)
     shape = shape_of(path, state)
@@ -153,7 +153,7 @@ def _read_content(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         entries = read_checkpoint(path, TENSORS_MAX)
         arrays = {name: torch.from_numpy(v) for name, v in entries.items() if not isinstance(v, str)}
         return arrays, {name: v for name, v in entries.items() if isinstance(v, str)}
-    raise UserError(f"{path}: {_kind(head, size)}, not weights; {_ACCEPTED}.")
+    raise UserError(f"{path}: {_describe(head, size)}, not weights; {_ACCEPTED}.")
 
 
 def _read_safetensors(path: Path, header: int) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -169,7 +169,7 @@ def _read_safetensors(path: Path, header: int) -> tuple[dict[str, torch.Tensor],
         raise UserError(f"{path}: a truncated or damaged safetensors file; fetch or save it again.") from None
 
 
-def _kind(head: bytes, size: int) -> str:
+def _describe(head: bytes, size: int) -> str:
     if not size:
         return "an empty file"
     image, _ = detect_format(head)

@@ -13,7 +13,7 @@ from convmixer.arch import Shape
 from convmixer.errors import UserError
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
-_OURS = re.compile(r"(?:stem\.(?:conv|norm)|blocks\.\d+\.(?:depth|point)wise(?:_norm)?|head)\.")
+_NATIVE = re.compile(r"(?:stem\.(?:conv|norm)|blocks\.\d+\.(?:depth|point)wise(?:_norm)?|head)\.")
 _SHOWN = 4
 # Many blocks are seen to have their tensors before a network of so many is built; of few, all that lack are listed.
 _BLOCKS_FEW, _PARTS = 100, 4
@@ -24,8 +24,8 @@ def shape_of(path: Path, state: Mapping[str, torch.Tensor]) -> Shape:
 
     Raises UserError for a part of a ConvMixer, and for a network that is none though its blocks have such names.
     """
-    foreign = [name for name in state if not _OURS.match(name)]
-    blocks = {match[1] for name in state if (match := _BLOCK.match(name)) and _OURS.match(name)}
+    foreign = [name for name in state if not _NATIVE.match(name)]
+    blocks = {match[1] for name in state if (match := _BLOCK.match(name)) and _NATIVE.match(name)}
     sizes = {}
     for name, rank in (("stem.conv.weight", 4), ("blocks.0.depthwise.weight", 4), ("head.weight", 2)):
         tensor = state.get(name)

@@ -181,7 +181,7 @@ def read_torch_file(path: Path, *, zipped: bool) -> tuple[dict[str, Any], dict[s
     if not isinstance(content, Mapping):
         content_type = "value of another program" if isinstance(content, Opaque) else type(content).__name__
         raise UserError(f"{path}: holds a {content_type}, not a state_dict; no weights are in it.")
-    tensors = {".".join((*place, name)): t for place, held in mappings_of(content) for name, t in held.items()}
+    tensors = {".".join((*location, name)): t for location, held in mappings_of(content) for name, t in held.items()}
     _check_tensors(path, tensors)
     named = {str(name): value for name, value in content.items()}
     return named, {name: value for name, value in named.items() if isinstance(value, str | int | float)}

@@ -76,7 +76,7 @@ def _on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _renamed(tensors: Mapping[str, torch.Tensor], layout: Layout, arch: Architecture) -> dict[str, torch.Tensor]:
-    return {theirs: tensors[name] for name, theirs in from_native(tensors, layout, arch.depth).items()}
+    return {foreign: tensors[name] for name, foreign in from_native(tensors, layout, arch.depth).items()}
 
 
 def _replace(path: Path, content: bytes) -> None:

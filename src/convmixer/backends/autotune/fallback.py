@@ -36,7 +36,7 @@ class Attempts:
         subject: str,
     ) -> None:
         self.backend, self.workload = backend, workload
-        self._backends, self._say, self._is_explicit, self._subject = backends, say, is_required, subject
+        self._backends, self._say, self._is_required, self._subject = backends, say, is_required, subject
 
     def fails(self, why: str) -> None:
         """Go on to the next backend, and say so. Raises UserError (exit 1) where there is none."""
@@ -52,10 +52,10 @@ class Attempts:
             found = find_backend(self.backend.fallback + plan, self._backends, self.workload)
             if found is not None:
                 return found
-        return None if self._is_explicit or self.backend.kind == "eager" else self._backends[0]
+        return None if self._is_required or self.backend.kind == "eager" else self._backends[0]
 
     def _refuse(self, failed: str) -> NoReturn:
-        advice = f"; {LEAVE_OUT}" if self._is_explicit else ""
+        advice = f"; {LEAVE_OUT}" if self._is_required else ""
         raise UserError(f"--{self._subject}: {failed}{advice}", exit_code=RUN_FAILED) from None
 
 

@@ -50,7 +50,7 @@ class DeviceLoader:
             yield [self._gather(step, micro) for micro in range(self.sampler.accumulate)]
 
     def _gather(self, step: int, micro: int) -> TrainBatch:
-        # A copy: the plan's permutation is read-only, which torch warns of.
+        # A copy: the sampler's permutation is read-only, which torch warns of.
         indices = self.sampler.micro_batch(step, self.rank, micro).copy()
         at = to_device(indices, self.images.device)
         return TrainBatch(self.images[at], self.labels[at], indices, self.sampler.epoch(step), [])
