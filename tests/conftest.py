@@ -105,7 +105,7 @@ def run_command(*words: object) -> Done:
 
 
 def draw_images(folder: Path, counts: Mapping[str, tuple[int, ...]] = COUNTS, *, scale: int = 1) -> None:
-    """Noisy images of one colour a class, 12 x 10 pixels times `scale`, PNG and JPEG in turn, from a fixed seed."""
+    """Noisy images of one colour per class, 12 x 10 pixels times `scale`, PNG and JPEG in turn, from a fixed seed."""
     random = np.random.default_rng(0)
     for split, numbers in counts.items():
         for (name, colour), number in zip(COLOURS.items(), numbers, strict=True):

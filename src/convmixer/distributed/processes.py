@@ -114,7 +114,7 @@ class Processes:
         """The store before the processes are connected, where their agent keeps it; else None."""
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return None
-        return next(rendezvous("env://", self.rank, self.count, timeout=_ASKING))[0]
+        return next(rendezvous("env://", self.rank, self.count, timeout=_STORE_TIMEOUT))[0]
 
     def is_posted(self, word: str) -> bool:
         """Whether a process posted the word; False where who keeps the words is gone, as the next collective finds."""
@@ -133,7 +133,7 @@ _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _TOGETHER = f"torchrun sets {', '.join(_VARIABLES)} together: start it by torchrun or --device_num, or unset them"
 _LOST_PEER = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out|socket", re.IGNORECASE)
 
-_ASKING = timedelta(seconds=10)
+_STORE_TIMEOUT = timedelta(seconds=10)
 
 # Where the processes post words for each other: torch's store, by which they found each other.
 _store: Any = None

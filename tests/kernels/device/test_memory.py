@@ -1,7 +1,7 @@
 """What a training pass keeps for its backward pass, counted in maps: h1 and h2 of each block by the kernels.
 
 Counted by torch's own hooks on saved tensors, which see those of custom operators too, each piece of memory once.
-Sizes are such that parameters, their casts, vectors of a value a channel and what cuDNN reserves for itself are far
+Sizes are such that parameters, their casts, vectors of one value per channel and what cuDNN reserves for itself are far
 smaller than a map.
 """
 
