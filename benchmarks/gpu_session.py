@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
     output.mkdir(parents=True, exist_ok=True)
     archive = output / "gpu_session.zip"
     summary: dict[str, Any] = {"device": device, "torch": version("torch"), "minutes": options.minutes, "steps": {}}
-    results: list[StepResult] = []
+    ended_steps: list[StepResult] = []
     # So that what a stopped session has begun is ended with it, and what it found is kept.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # What a shell starts in the background ignores interrupts, and so would its children, which are ended by one.
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
             for result in all_of(
                 [step for step in steps if step.name in names], Path(folder), results, archive, options
             ):
-                results.append(result)
+                ended_steps.append(result)
                 summary["steps"][result.name] = {"state": result.state, **asdict(result)}
                 text = json.dumps(summary, indent=1) + "\n"
                 for place in (results, output):
@@ -165,10 +165,10 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         finally:
             renew(results, archive)
             signal.signal(signal.SIGTERM, before)
-    say(f"=== {archive.name}, {archive.stat().st_size / 2**20:.1f} MiB" if results else "=== nothing was asked for")
-    for result in results:
+    say(f"=== {archive.name}, {archive.stat().st_size / 2**20:.1f} MiB" if ended_steps else "=== nothing was asked for")
+    for result in ended_steps:
         say(result.describe())
-    return 0 if all(result.state in ("done", "left out") for result in results) else 1
+    return 0 if all(result.state in ("done", "left out") for result in ended_steps) else 1
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ for path in sys.argv[2:]:
     except BadImage as error:
         answer = str(error)
     seconds = time.perf_counter() - start
-    answers.append([answer, probe(path).fault, seconds])
+    answers.append([answer, probe(path).error, seconds])
 print(json.dumps(answers))
 """
 

@@ -43,7 +43,7 @@ class Failing(nn.Module):
         raise RuntimeError("no C++ compiler\nand a long story")
 
 
-def backend(name: str, make: Callable[[ConvMixer], nn.Module], kind: backends.Kind = "fused") -> Backend:
+def backend(name: str, make: Callable[[ConvMixer], nn.Module], kind: backends.BackendKind = "fused") -> Backend:
     return Backend(name, kind, lambda workload: True, lambda model, workload, plan: make(model))
 
 

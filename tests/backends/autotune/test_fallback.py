@@ -74,7 +74,7 @@ FAULTS = {
 }
 
 
-def backend(name: str, network: type[Right], kind: registry.Kind = "fused", **more: Any) -> Backend:
+def backend(name: str, network: type[Right], kind: registry.BackendKind = "fused", **more: Any) -> Backend:
     return Backend(name, kind, lambda workload: True, lambda model, workload, plan: network(model), **more)
 
 
