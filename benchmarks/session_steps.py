@@ -31,11 +31,7 @@ TESTS = (
     "tests/kernels/test_fallback.py",
     "tests/kernels/test_compiles.py",
     # A name in a file that cannot be imported ends pytest before any test.
-    *(
-        ["tests/training/test_non_finite.py::test_no_step_waits_for_a_gpu"]
-        if all(map(find_spec, STEP))
-        else []
-    ),
+    *(["tests/training/test_non_finite.py::test_no_step_waits_for_a_gpu"] if all(map(find_spec, STEP)) else []),
 )
 FAST = "not slow and not mindspore"
 CORES = os.cpu_count() or 1
