@@ -56,7 +56,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]
 def test_each_is_refused_for_what_it_is(results: list[dict[str, object]]) -> None:
     assert {str(result["file"]) for result in results} == EXPECTED.keys()
     for result in results:
-        assert EXPECTED[str(result["file"])] in str(result["said"])
+        assert EXPECTED[str(result["file"])] in str(result["outcome"])
     assert {result["use"] for result in results if result["file"] == "wide.safetensors"} == {
         "load_model",
         "resolve_run",
