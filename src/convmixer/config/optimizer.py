@@ -43,7 +43,7 @@ class OptimizerOptions(Options):
 
     optimizer: OptimizerName = option(
         "adamw",
-        f"optimizer; sgd uses momentum too; {_NEED_AN_EXTRA} need pip install 'convmixer[optimizers]'",
+        f"sgd uses momentum too; {_NEED_AN_EXTRA} need pip install 'convmixer[optimizers]'",
         other_names="opt optim",
     )
     beta: tuple[float, float] = option(

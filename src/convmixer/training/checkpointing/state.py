@@ -66,7 +66,7 @@ class TrainState:
         self.optimizer.load_state_dict(counters["optimizer"])
         # What an older version of the same optimizer lacks, torch has filled in.
         if any(names - group.keys() for names, group in zip(settings, self.optimizer.param_groups, strict=True)):
-            raise ValueError("it is of another optimizer")
+            raise ValueError("its optimizer is another one")
         take_layout(self.optimizer)
         self.scaler.load_state_dict(counters["scaler"])
         if self.ema is not None and ema is not None:
@@ -97,7 +97,7 @@ def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, ave
     if not isinstance(scaler, dict) or not all(isinstance(value, float | int) for value in scaler.values()):
         raise ValueError("its scaler is no dictionary of numbers")
     if len(optimizer.param_groups) != len(saved["param_groups"]):
-        raise ValueError("it is of another optimizer")
+        raise ValueError("its optimizer is another one")
     for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         for name, value in own.items():
             if isinstance(value, float) and not isinstance(group.get(name, value), float | int):
