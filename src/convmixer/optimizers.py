@@ -84,9 +84,8 @@ OPTIMIZERS = {
 
 
 def refuse_missing(name: str) -> None:
-    """Raises UserError where the package of an optimizer is not installed."""
+    """Raises UserError where the extra of an optimizer is not installed."""
     entry = OPTIMIZERS[name]
     package = entry.cls.partition(".")[0]
-    if find_spec(package) is None:
-        to_install = package if entry.extra is None else f"'convmixer[{entry.extra}]'"
-        raise UserError(f"optimizer: {name} needs {package}, pip install {to_install}")
+    if entry.extra is not None and find_spec(package) is None:
+        raise UserError(f"optimizer: {name} needs {package}, pip install 'convmixer[{entry.extra}]'")
