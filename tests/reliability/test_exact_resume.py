@@ -131,5 +131,4 @@ def test_other_optimizers(optimizer: str, train: Train, toy: Path, toy_options: 
         words.remove("--with_ema")
     run = train(*words, **SMALL)
     options = [*toy_options(toy, **SMALL), *words]
-    for step in (1, 5, 6):
-        assert_same_run(run, resumed_at(run, step, tmp_path / str(step), options))
+    assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))

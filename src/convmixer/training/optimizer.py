@@ -31,29 +31,22 @@ def parameter_groups(
 
     With `decay_all` all decay, as in the authors' CIFAR-10 script (locuslab/convmixer-cifar10). Only parameters with
     requires_grad; a group that would be empty is left out. A wrapper (DDP, a compiled module)
-    gives the groups of what it wraps. `arguments`: what the optimizer is told besides of the parameters of a kind,
-    which then are a group of their own.
+    gives the groups of what it wraps. `arguments`: what else the optimizer is told of the parameters of a kind.
     """
-    told: dict[ParameterKind, dict[str, object]] = {kind: dict((arguments or {}).get(kind, {})) for kind in _KINDS}
-    groups: list[tuple[bool, dict[str, object], list[nn.Parameter]]] = []
-
-    def members(kind: ParameterKind) -> list[nn.Parameter]:
-        decays = decay_all or kind != "other"
-        found = next((params for was, said, params in groups if (was, said) == (decays, told[kind])), None)
-        if found is None:
-            found = []
-            groups.append((decays, told[kind], found))
-        return found
-
-    lists = {kind: members(kind) for kind in _KINDS}
+    given = arguments or {}
+    settings = {kind: (decay_all or kind != "other", tuple(given.get(kind, {}).items())) for kind in _KINDS}
+    # Kinds with the same settings share a group, in the order of the modules.
+    members: dict[tuple[bool, tuple[tuple[str, object], ...]], list[nn.Parameter]] = {
+        setting: [] for setting in settings.values()
+    }
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                lists[_kind(module, name, parameter)].append(parameter)
+                members[settings[_kind(module, name, parameter)]].append(parameter)
     return [
-        {"params": params, "weight_decay": weight_decay if decays else 0.0, **said}
-        for decays, said, params in groups
-        if params
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, **dict(more)}
+        for (decays, more), parameters in members.items()
+        if parameters
     ]
 
 
