@@ -120,11 +120,16 @@ def test_a_bad_step_leaves_all_as_before_it(optimizer: str, found_by: str, part:
     assert_equal(parts_of(step), before, "state")
 
 
+def _rmsprop(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(model.parameters(), lr=0.1)
+
+
 @pytest.mark.usefixtures("deferred")
 @pytest.mark.parametrize("bad", [0, 5])
-def test_with_an_optimizer_that_ignores_found_inf_too(bad: int) -> None:
+@pytest.mark.parametrize("optimizer", [_rmsprop, "lion", "lamb", "muon", "schedule_free"])
+def test_with_an_optimizer_that_ignores_found_inf_too(bad: int, optimizer: Any) -> None:
     """It would take the step of numbers that are not finite: so these are waited for, and the step is never called."""
-    step = step_of(bad=(bad,), optimizer=lambda model: torch.optim.RMSprop(model.parameters(), lr=0.1))
+    step = step_of(bad=(bad,), optimizer=optimizer)
     run(step, range(bad // 2))
     before = parts_of(step)
     with pytest.raises(NonFinite, match=rf"^step {bad // 2}: loss nan"):

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from convmixer.arch import ArchitectureHints, check_image_size
-from convmixer.backends.autotune.choose import Execution, choose_network
+from convmixer.backends.autotune.choose import choose_network
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.workload import Workload
+from convmixer.config.execution import Execution
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.devices import choose_device, memory_format
 from convmixer.model import ConvMixer

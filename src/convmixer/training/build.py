@@ -17,7 +17,7 @@ from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.resume import Resumed, find_resumable, run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.datasets import train_reader
-from convmixer.training.ema import Ema
+from convmixer.training.ema import Average, Ema
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.evaluator import Evaluator
 from convmixer.training.loading.batch_loader import BatchLoader, WorkerLoader
@@ -27,6 +27,7 @@ from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network
 from convmixer.training.optimizer import create_optimizer
+from convmixer.training.optimizer_average import OptimizerAverage
 from convmixer.training.resolve import ResolvedRun
 from convmixer.training.run_folders import check_room, open_run
 from convmixer.training.step import TrainStep
@@ -110,11 +111,17 @@ def _run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.
 def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState:
     """A new state. Its moments and averages lie in memory as the backend has laid out the parameters."""
     config, first = run.config, run.intervals.first_step
+    optimizer = create_optimizer(model, config)
+    average: Average | None = None
+    if config.optimizer_averages:
+        average = OptimizerAverage(optimizer, model)
+    elif config.with_ema:
+        average = Ema(model, config.ema_decay)
     return TrainState(
         model,
-        create_optimizer(model, config),
+        optimizer,
         LossScaler.of(config, run.precision),
-        Ema(model, config.ema_decay) if config.with_ema else None,
+        average,
         step=first,
         evaluated_step=first,
         backend=backends.training,

@@ -49,10 +49,11 @@ def open_run(
 
 def check_room(config: Config, resumed: Resumed | None, model: nn.Module) -> None:
     """Raises UserError (exit 1) where there is no room for what a run will write."""
+    averaged = config.with_ema or config.optimizer_averages
     if resumed is None:
-        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), model, averaged=config.with_ema)
+        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), model, averaged=averaged)
     else:
-        check_space(resumed.folders.checkpoints, resumed.folders.best, model, averaged=config.with_ema)
+        check_space(resumed.folders.checkpoints, resumed.folders.best, model, averaged=averaged)
 
 
 def check_space(checkpoints: Path, best: Path, model: nn.Module, *, averaged: bool) -> None:

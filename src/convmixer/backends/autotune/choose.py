@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import nn
@@ -16,12 +15,12 @@ from convmixer.backends.autotune.fallback import LEAVE_OUT, Attempts, WithFallba
 from convmixer.backends.autotune.kernel_plans import find_plan
 from convmixer.backends.registry import Backend, BackendKind, backends_for, evaluation_backends, find_backend
 from convmixer.backends.workload import Workload
+from convmixer.config.execution import Execution
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.model import ConvMixer
 
 logger = logging.getLogger(__name__)
 
-Execution = Literal["auto", "eager", "compile", "fused", "openvino"]
 Say = Callable[[str], None]
 
 # Seconds that a workload must take (nominally) for the backends to be timed, and for torch.compile, which itself needs
