@@ -23,6 +23,7 @@ from convmixer.training.evaluator import Evaluator
 from convmixer.training.loading.batch_loader import BatchLoader, WorkerLoader
 from convmixer.training.loading.device_loader import DeviceLoader, whole_images
 from convmixer.training.logging.image_grid import image_grid
+from convmixer.training.logging.metric_logger import create_loggers
 from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network
@@ -58,6 +59,7 @@ def _build(
     run: ResolvedRun, say: Callable[[str], None], claim: Callable[[Path], None], locks: list[RunLock]
 ) -> Trainer:
     config, processes = run.config, run.processes
+    loggers = processes.on_first(lambda: create_loggers(config.log_to)) or {}
     fingerprint = run_fingerprint(config, run.data, run.sampler.global_batch)
     resumed = find_resumable(config, lambda folder: processes.on_first(lambda: claim(folder)))
     before = Backends() if resumed is None else resumed.check(fingerprint, force=config.force_resume)
@@ -68,19 +70,19 @@ def _build(
     state = _state(run, model, backends)
     if resumed is not None:
         say(resumed.restore(state))
-    opened = processes.on_first(lambda: open_run(run, resumed, state, claim))
-    folders, metric_logger = opened or (None, None)
+    opened = processes.on_first(lambda: open_run(run, resumed, state, claim, loggers))
+    folders, metrics = opened or (None, None)
     reporter = ProgressReporter(
         run.intervals,
         processes,
-        metric_logger,
+        metrics,
         first_step=state.step,
         step_images=run.sampler.global_batch,
         folders=folders,
     )
     latest = None if resumed is None else resumed.checkpoint
     lock = locks[-1] if locks else None
-    manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metric_logger, latest, lock)
+    manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metrics, latest, lock)
     return Trainer(
         state,
         _step(run, network, state, reporter),

@@ -23,7 +23,7 @@ from convmixer.training.step import TrainStep
 
 @dataclass
 class Trainer:
-    """A run, put together by `assembly`.
+    """A run, put together by `build`.
 
     `evaluate(interrupted)` gives the whole score, or raises Interrupted soon after `interrupted()` is true;
     `image_name` names a training image by its index; `most_bad`: unreadable training images that are put up with.
@@ -47,10 +47,15 @@ class Trainer:
 
         Raises Stopped after a clean save where a signal came, UserError where the run failed.
         """
+        failed = True
         try:
             with StopSignals() as signals:
                 self._run(signals)
                 self.checkpoint_manager.end()
+            failed = False
+        except Stopped:
+            failed = False
+            raise
         except RuntimeError as error:
             explained = explain(
                 error,
@@ -63,7 +68,7 @@ class Trainer:
                 raise
             raise explained from error
         finally:
-            self.report.close()
+            self.report.close(failed=failed)
             self.checkpoint_manager.close()
 
     def _run(self, signals: StopSignals) -> None:
@@ -74,7 +79,7 @@ class Trainer:
         for batches in self.loader.batches(range(self.state.step, self.intervals.last_step)):
             with self._telling():
                 result = self.step(batches)
-            if self.intervals.prints(self.state.step) or self.intervals.summarises(self.state.step):
+            if self.report.tells(self.state.step):
                 self._check_pending()
             self.report.step(self.state.step, result)
             stop, save = self._agree(signals, batches)
