@@ -11,11 +11,11 @@ from tests.training.logging.loggers.conftest import NAME, OPTIONS, LogRun
 pytest.importorskip("mlflow", reason="needs the extra mlflow")
 pytest.importorskip("sqlalchemy", reason="needs the extra mlflow")
 
-from mlflow import MlflowClient  # noqa: E402
+from mlflow import MlflowClient
 
-from convmixer.training.logging.loggers.mlflow import Logger  # noqa: E402
-from convmixer.training.logging.metric_logger import LoggedRun  # noqa: E402
-from convmixer.training.logging.run_metrics import RunMetrics  # noqa: E402
+from convmixer.training.logging.loggers.mlflow import Logger
+from convmixer.training.logging.metric_logger import LoggedRun
+from convmixer.training.logging.run_metrics import RunMetrics
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

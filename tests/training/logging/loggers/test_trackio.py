@@ -9,7 +9,7 @@ from tests.training.logging.loggers.conftest import NAME, LogRun
 
 trackio = pytest.importorskip("trackio", reason="needs the extra trackio")
 
-from trackio.sqlite_storage import SQLiteStorage  # noqa: E402
+from trackio.sqlite_storage import SQLiteStorage
 
 
 def test_what_is_written_and_resumed(here: Path, log_run: LogRun, monkeypatch: pytest.MonkeyPatch) -> None:

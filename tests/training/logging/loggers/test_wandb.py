@@ -13,10 +13,10 @@ from tests.training.logging.loggers.conftest import NAME, LogRun
 
 wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
 
-from wandb.proto.wandb_internal_pb2 import Record  # noqa: E402
+from wandb.proto.wandb_internal_pb2 import Record
 
-from convmixer.errors import UserError  # noqa: E402
-from convmixer.training.logging.metric_logger import create_loggers  # noqa: E402
+from convmixer.errors import UserError
+from convmixer.training.logging.metric_logger import create_loggers
 
 BLOCK, FILE_HEADER = 32768, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
