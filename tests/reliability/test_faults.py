@@ -87,7 +87,9 @@ def test_a_small_summary_disk(
     disk = small_disk("40k")
     done = convmixer("train", *toy_options(toy, batch_size=1, epochs=7, eval_every=7), f"--summary_root_dir={disk}")
     assert done.code == 0, done.err
-    assert done.err.count("No space left on device") == 1
+    for name in ("tensorboard", "metrics.jsonl"):
+        assert done.err.count(f"{name}: No space left on device: ") == 1
+    assert done.err.count("No space left on device") == 2
     assert done.out.startswith("best: ")
 
 

@@ -13,6 +13,7 @@ from convmixer.data.folders import ignored_line
 from convmixer.model import ConvMixer
 from convmixer.runs.lock import RunLock
 from convmixer.training.backend_choice import Backends, run_with
+from convmixer.training.bad_images import BadImages
 from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.resume import Resumed, find_resumable, run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
@@ -92,8 +93,7 @@ def _build(
         manager,
         reporter,
         processes,
-        run.data.train.name,
-        most_bad=int(config.max_bad_fraction * len(run.data.train)),
+        BadImages(run.data.train.name, int(config.max_bad_fraction * len(run.data.train)), processes),
         debug_nan=config.debug_nan,
     )
 

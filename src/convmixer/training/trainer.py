@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from convmixer.distributed.processes import Processes
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.errors import UserError
 from convmixer.metrics import Score
+from convmixer.training.bad_images import BadImages
 from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.error_messages import explain
@@ -25,8 +26,7 @@ from convmixer.training.step import TrainStep
 class Trainer:
     """A run, put together by `build`.
 
-    `evaluate(interrupted)` gives the whole score, or raises Interrupted soon after `interrupted()` is true;
-    `image_name` names a training image by its index; `most_bad`: unreadable training images that are put up with.
+    `evaluate(interrupted)` gives the whole score, or raises Interrupted soon after `interrupted()` is true.
     """
 
     state: TrainState
@@ -37,10 +37,8 @@ class Trainer:
     checkpoint_manager: CheckpointManager
     report: ProgressReporter
     processes: Processes
-    image_name: Callable[[int], str]
-    most_bad: int
+    bad_images: BadImages
     debug_nan: bool = False
-    _bad: dict[int, str] = field(default_factory=dict)
 
     def run(self) -> None:
         """Train to the end.
@@ -109,31 +107,19 @@ class Trainer:
         except NonFinite as error:
             self.checkpoint_manager.finish()
             where = self.step.trace_non_finite(error.batches) if self.debug_nan else None
-            self.report.non_finite(error, [self.image_name(index) for index in error.indices], where)
+            self.report.non_finite(error, [self.bad_images.name(index) for index in error.indices], where)
             self.checkpoint_manager.save_non_finite(self.state)
             raise
 
     def _agree(self, signals: StopSignals, batches: list[TrainBatch]) -> tuple[bool, bool]:
         """Whether to stop and whether to save, decided by all processes together; counts unreadable images too."""
-        new = {index: why for batch in batches for index, why in batch.bad if index not in self._bad}
+        new = self.bad_images.new_in(batches)
         wishes = [signals.received is not None, self.intervals.saves(self.state.step), len(new) > 0]
         stop, save, bad = (total > 0 for total in self.processes.sum([float(wish) for wish in wishes]))
         if bad:
-            self._count_bad(new)
+            self.report.bad_images(self.bad_images.add(new))
+            self.bad_images.check()
         return stop, save
-
-    def _count_bad(self, new: dict[int, str]) -> None:
-        for part in self.processes.gather(new):
-            self._bad.update(part)
-        names = [f"{self.image_name(index)}: {why}" for index, why in new.items()]
-        self.report.bad_images(names)
-        if len(self._bad) > self.most_bad:
-            index, why = next(iter(self._bad.items()))
-            raise UserError(
-                f"{len(self._bad)} training images cannot be read, the first {self.image_name(index)} ({why}); "
-                "mend or remove them, or raise --max_bad_share",
-                exit_code=RUN_FAILED,
-            )
 
     def _owes_evaluation(self) -> bool:
         return self.intervals.evaluates(self.state.step) and self.state.evaluated_step != self.state.step

@@ -119,14 +119,14 @@ def test_the_name_that_a_service_knows_a_run_by_is_kept(tmp_path: Path) -> None:
     assert run.remote_id("wandb") is None
 
 
-def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_does_not_fit_to_the_others_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: str) -> None:
         raise TypeError("Descriptors cannot be created directly.\nIf this call came from ...")
 
     monkeypatch.setattr(metric_logger, "module_of", broken)
     with pytest.raises(UserError) as caught:
         create_loggers(["wandb"])
-    assert str(caught.value) == "--log_to: wandb cannot be imported: Descriptors cannot be created directly."
+    assert str(caught.value) == "--log_to: wandb cannot be used: Descriptors cannot be created directly."
 
 
 ONE_MORE = '''"""Steps as CSV."""

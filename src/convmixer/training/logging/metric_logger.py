@@ -75,10 +75,11 @@ def create_loggers(names: Sequence[str]) -> dict[str, MetricLogger]:
 
 def _create(name: str) -> MetricLogger:
     try:
-        module = module_of("training.logging.loggers", name)
+        logger: MetricLogger = module_of("training.logging.loggers", name).Logger()
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
         raise UserError(f"--log_to: {name} needs {error.name}, pip install 'convmixer[{name}]'") from None
-    except Exception as error:  # whatever a package does that does not fit to the others
-        raise UserError(f"--log_to: {name} cannot be imported: {first_line(error)}") from None
-    logger: MetricLogger = module.Logger()
+    except Exception as error:  # of a package that does not fit to the others, or to its own settings
+        raise UserError(f"--log_to: {name} cannot be used: {first_line(error)}") from None
     return logger

@@ -16,7 +16,7 @@ import wandb
 from convmixer.errors import UserError
 from convmixer.training.logging.metric_logger import PROJECT, LoggedRun
 
-_FINISH_SECONDS = 300.0  # for what is not sent yet at the end; the rest stays in the run's summary for `wandb sync`
+_FINISH_SECONDS = 60.0  # for what is not sent yet at the end; the rest stays in the run's summary for `wandb sync`
 
 
 class Logger:
