@@ -45,9 +45,9 @@ docs: $(VENV)/.docs
 docs-serve: $(VENV)/.docs
 	$(BIN)/mkdocs serve
 
-# The notebook's cells are run, and stored with what they show.
+# The notebook's cells are run, and it is stored with what they show.
 tutorial: $(VENV)/.dev
-	$(BIN)/jupyter execute --inplace docs/tutorial.ipynb
+	$(BIN)/python scripts/run_tutorial.py
 
 # Source archive and wheel, in dist/.
 dist: $(VENV)/.dev

@@ -69,8 +69,8 @@ def test_a_notebook_as_a_page(site_hooks: ModuleType) -> None:
         PurePosixPath("docs/walk.ipynb"),
     )
     assert page == (
-        "# Title\n\nText.\n\n[Download this notebook](walk.ipynb)\n\n```python\nx = 1\nx\n```\n\n```text\none\ntwo\n```\n\n"
-        "![output of the cell above](walk_0.png)\n\n```text\n1\n```\n"
+        "# Title\n\nText.\n\n[Download this notebook](walk.ipynb)\n\n```python\nx = 1\nx\n```\n\n"
+        "```text\none\ntwo\n```\n\n![output of the cell above](walk_0.png)\n\n```text\n1\n```\n"
     )
     assert images == {"walk_0.png": b"PNG"}
 

@@ -41,26 +41,10 @@ def test_it_is_stored_as_it_was_run_and_small() -> None:
 
 @pytest.mark.slow
 def test_its_cells_train_look_and_export(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [
-            str(ROOT / "src"),
-            *(str(Path(part).resolve()) for part in os.environ.get("PYTHONPATH", "").split(":") if part),
-        ]
-    )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from nbclient.cli import main; main(sys.argv[1:])",
-            NOTEBOOK,
-            f"--output={tmp_path / 'run'}",
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    paths = [str(ROOT / "src"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, ROOT / "scripts/run_tutorial.py", tmp_path / "run.ipynb"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     cells = code_cells(tmp_path / "run.ipynb")
     text = printed(cells)
