@@ -28,7 +28,8 @@ def _row(option: Option) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.names, *option.flags))
     default = "" if option.default in (None, "") else f"`{as_text(option.default)}`"
     domain = option.domain.replace("|", "\\|")
-    return f"| {names} | {domain} | {default} | {option.help} |\n"
+    meaning = option.help.replace("<", "&lt;")  # `convmixer_<dim>_<depth>` would be taken for tags
+    return f"| {names} | {domain} | {default} | {meaning} |\n"
 
 
 if __name__ == "__main__":
