@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from torch import nn
 
 from convmixer.arch import parse_arch
 from convmixer.backends import registry as backends
-from convmixer.backends import workload as workload
 from convmixer.backends.autotune import cache, choose
 from convmixer.backends.autotune.benchmark import Timing, measure
 from convmixer.backends.autotune.choose import build_network, choose_backend, choose_network
@@ -66,7 +66,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def timings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Timing]]:
+def timings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Timing]:
     """Measured times that the test lays down, in place of the clock; `measured` lists what was asked for."""
     laid_down: dict[str, Timing] = {}
     monkeypatch.setattr(
@@ -80,7 +80,7 @@ def test_a_wrong_answer_is_refused_and_said(small_model: Make, job_of: MakeJob) 
     found = measure([EAGER, RIGHT, WRONG, NOT_A_NUMBER], model, job_of(model), 0.0)
     assert [found[name].failure for name in ("eager, channels_last", "right")] == [None, None]
     assert found["wrong"].failure == "its logits are 1.0e-02 off, 1.0e-04 is allowed"
-    assert "nan off" in found["nan"].failure
+    assert "nan off" in str(found["nan"].failure)
     assert found["wrong"].total(1) == float("inf")
 
 
@@ -134,7 +134,8 @@ def test_a_long_job_takes_the_fastest_right_way(
         "wrong": Timing(failure="its logits are 1.0e-02 off, 1.0e-04 is allowed"),
         "broken": Timing(failure="RuntimeError: no C++ compiler"),
     }
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     assert choose_backend(model, job_of(model), LONG, say=said.append) == "right"
     assert said == [
         "execution: timing 4 ways of running the network",
@@ -154,7 +155,9 @@ def test_bf16_is_offered_and_said(
     monkeypatch.setattr(choose, "has_bf16_units", lambda: True)
     offer(EAGER, RIGHT)
     timings |= {EAGER.name: Timing(0.2, 0.1), "right": Timing(0.1, 0.1)}
-    model, in_fp32, in_bf16 = small_model(), [], []
+    model = small_model()
+    in_fp32: list[str] = []
+    in_bf16: list[str] = []
     choose_backend(model, job_of(model), LONG, say=in_fp32.append)
     choose_backend(model, job_of(model, dtype=torch.bfloat16), LONG, say=in_bf16.append)
     assert in_fp32[-1] == "execution: this processor has matrix units for bf16; --amp_level O1 uses them"
@@ -179,7 +182,8 @@ def test_short_jobs_are_not_measured(
         raise AssertionError("a short job was measured")
 
     monkeypatch.setattr(choose, "measure", never)
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     assert choose_network(model, job_of(model), 1, say=said.append) is model
     big = replace(job_of(model), arch=small_model("convmixer_64_4").arch, image_size=32)
     assert choose_backend(model, big, 500, say=said.append) == default_name(big)
@@ -218,7 +222,8 @@ def test_compile_is_tried_for_very_long_jobs_only(
 def test_times_are_kept_and_used_again(small_model: Make, job_of: MakeJob, offer: Callable[..., None]) -> None:
     offer(EAGER, RIGHT)
     model = small_model()
-    first, second = [], []
+    first: list[str] = []
+    second: list[str] = []
     name = choose_backend(model, job_of(model), LONG, say=first.append)
     assert choose_backend(model, job_of(model), LONG, say=second.append) == name
     assert first[0] == "execution: timing 2 ways of running the network"
@@ -232,7 +237,7 @@ def test_times_are_kept_and_used_again(small_model: Make, job_of: MakeJob, offer
 @pytest.mark.parametrize(
     "change", [{"batch_size": 3}, {"dtype": torch.bfloat16}, {"training": True}, {"image_size": 8}]
 )
-def test_another_job_is_measured_anew(small_model: Make, job_of: MakeJob, change: dict[str, object]) -> None:
+def test_another_job_is_measured_anew(small_model: Make, job_of: MakeJob, change: dict[str, Any]) -> None:
     task = job_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0)})
     assert cache.load(task) == {"right": Timing(0.5, 1.0)}
@@ -270,7 +275,8 @@ def test_a_way_of_auto_that_fails_at_its_first_call_falls_back(
     small_model: Make, job_of: MakeJob, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, BROKEN)
-    model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
+    model, images = small_model(), torch.randn(2, 3, 16, 16)
+    said: list[str] = []
     network = build_network("broken", model, job_of(model), "auto", said.append)
     assert torch.equal(network(images), model(images))
     assert torch.equal(network(images), model(images))
@@ -285,7 +291,8 @@ def test_a_way_of_auto_that_cannot_be_built_falls_back(
     small_model: Make, job_of: MakeJob, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, backend("absent", cannot))
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     assert build_network("absent", model, job_of(model), "auto", said.append) is model
     assert said[-1] == "execution: absent failed (ImportError: no such library); running eager"
 
@@ -323,7 +330,8 @@ def test_nothing_of_the_kind_that_was_asked_for(
     small_model: Make, job_of: MakeJob, offer: Callable[..., None], execution: choose.Execution, images: int
 ) -> None:
     offer(EAGER)
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     message = f"^--execution: there is nothing {execution} for inference of this network on cpu; it needs "
     with pytest.raises(UserError, match=message) as refusal:
         choose_network(model, job_of(model), images, execution, said.append)
@@ -374,7 +382,7 @@ def test_torch_compile_itself_is_right(small_model: Make, job_of: MakeJob, train
 
 
 def test_tuning_batch_is_bounded_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch, small_model: Make) -> None:
-    monkeypatch.setattr(workload.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     arch = parse_arch("convmixer_768_32")
     task = Workload(arch, 224, 256, torch.float32, False, torch.device("cpu"))
     assert task.for_tuning(1.0).batch_size == 4
