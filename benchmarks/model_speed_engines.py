@@ -23,7 +23,7 @@ def _onnx(module: nn.Module, trial: Trial) -> bytes:
         torch.onnx.export(
             copy.deepcopy(module).cpu().eval(),
             (trial.images[:1].cpu(),),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the exporter that `dynamo=False` names takes one
             dynamo=False,
             do_constant_folding=False,
             input_names=[INPUT],
