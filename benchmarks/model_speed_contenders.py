@@ -155,7 +155,7 @@ class Contender:
 
 def _timm(layout: torch.memory_format, *, compiled: bool) -> Contender:
     def build(trial: Trial) -> Step:
-        module: nn.Module = copy.deepcopy(trial.module).to(memory_format=layout)  # type: ignore[call-overload]
+        module: nn.Module = copy.deepcopy(trial.module).to(memory_format=layout)
         if compiled:
             # Inductor turns every network with convolutions to channels_last unless told not to.
             options = {"layout_optimization": layout == torch.channels_last}
@@ -166,7 +166,7 @@ def _timm(layout: torch.memory_format, *, compiled: bool) -> Contender:
 
 
 def _frozen(trial: Trial) -> Step:
-    module = copy.deepcopy(trial.module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = copy.deepcopy(trial.module).to(memory_format=torch.channels_last)
     frozen = torch.compile(module, dynamic=False, options={"freezing": True})
     return trial.step(frozen, torch.channels_last)  # type: ignore[arg-type]
 
