@@ -153,7 +153,7 @@ class _Entry:
             raise misfit from None
         if not wide:
             return array
-        # NumPy knows no bfloat16: its bits are the upper half of a float32's. Of () it makes a number, no array.
+        # NumPy knows no bfloat16: its bits are the upper half of a float32's. The shift of a scalar is no array.
         return np.asarray(array.astype("<u4") << 16).view("<f4")
 
 
