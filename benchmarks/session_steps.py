@@ -23,6 +23,7 @@ INTERPRETED = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
 TESTED = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
 # The contenders of a training step: who trains today, in both layouts, and our two ways. Compiled ones take minutes.
 CONTENDERS = ("timm eager NCHW", "timm eager channels_last", "ours fused", "ours fused, CUDA graph")
+STEP = ("pydantic", "safetensors", "simplejpeg")  # what the test of a training step needs
 # The tests that only a GPU can fail; those of the graphs first.
 TESTS = (
     "tests/backends/test_cuda_graph.py",
@@ -30,11 +31,7 @@ TESTS = (
     "tests/kernels/test_fallback.py",
     "tests/kernels/test_compiles.py",
     # A name in a file that cannot be imported ends pytest before any test.
-    *(
-        ["tests/training/test_non_finite.py::test_no_step_waits_for_a_gpu"]
-        if find_spec("safetensors") and find_spec("pydantic")
-        else []
-    ),
+    *(["tests/training/test_non_finite.py::test_no_step_waits_for_a_gpu"] if all(map(find_spec, STEP)) else []),
 )
 FAST = "not slow and not mindspore"
 CORES = os.cpu_count() or 1

@@ -194,11 +194,12 @@ for name in ("pydantic", "pydantic_core", "tensorboardX", "simplejpeg", "safeten
     sys.modules[name] = None
 """
 
-# A step of training, of which a machine that has safetensors and pydantic runs a test.
+# A step of training, of which a machine that has what it needs runs a test.
 STEP = """
-for name in ("safetensors", "pydantic", "pydantic_core"):
+import session_steps
+for name in (*session_steps.STEP, "pydantic_core"):
     del sys.modules[name]
-if importlib.util.find_spec("safetensors") and importlib.util.find_spec("pydantic"):
+if all(map(importlib.util.find_spec, session_steps.STEP)):
     importlib.import_module("tests.training.test_non_finite")
 """
 # Where the times of a GPU's ways are kept.

@@ -50,14 +50,16 @@ def test_a_type_checker_knows_the_signatures(tmp_path: Path) -> None:
         "run = convmixer.train('flowers', epochs=3)\n"
         "assert run is not None\n"
         "reveal_type(run.best_weights)\n"
+        "convmixer.train('flowers', config=convmixer.Config(epochs=3, epoch=3))\n"
     )
-    words = [sys.executable, "-m", "mypy", "--strict", "user.py"]
+    words = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "user.py"]
     done = subprocess.run(words, cwd=tmp_path, env={"MYPYPATH": str(SRC)}, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert 'user.py:2: error: Argument 1 to "load_model" has incompatible type "int"' in lines[0]
     assert 'user.py:3: error: "float" has no attribute "bit_length"' in lines[1]
     assert 'user.py:6: note: Revealed type is "pathlib.Path"' in lines[2]
-    assert len(lines) == 4
+    assert 'user.py:7: error: Unexpected keyword argument "epoch" for "Config"' in lines[3]
+    assert len(lines) == 5
 
 
 def test_a_run_and_what_it_leaves(here: Path, toy: Path) -> None:
@@ -78,6 +80,15 @@ def test_a_run_and_what_it_leaves(here: Path, toy: Path) -> None:
     result = convmixer.evaluate(run.best_weights, toy, num_parallel_workers=0)
     assert result.top1 == run.best_top1
     assert (result.images, result.unreadable) == (13, ())
+
+
+def test_a_config_is_the_options_that_it_was_given(toy: Path, weights: Path) -> None:
+    """Its defaults leave the recipe's values as they are, and what stands beside it wins."""
+    few = convmixer.Config(val_num_samples=4, batch_size=2, num_parallel_workers=0)
+    found = convmixer.evaluate(weights, toy, config=few, val_num_samples=5)
+    assert found == convmixer.evaluate(weights, toy, val_num_samples=5)
+    assert found.images == 5
+    assert convmixer.evaluate(weights, toy, config=few).images == 4
 
 
 def test_what_evaluate_gives_is_what_the_command_prints(toy: Path, weights: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_file_that_nobody_named_is_not_replaced(convmixer: Command, source: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "--to: the new file's layout is needed: ours, authors, timm, mindspore"),
+        ((), "--to: the new file's layout is needed: native, authors, timm, mindspore"),
         (("--to", "keras"), "--to: should be 'native', 'authors', 'timm' or 'mindspore', not 'keras'"),
         (("--to", "mindspore", "--output", "a.pth"), "--output: a.pth must end in .ckpt for --to mindspore"),
         (("--to", "native", "--output", "no/a.safetensors"), "--output: there is no folder no"),

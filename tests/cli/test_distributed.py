@@ -40,7 +40,7 @@ def test_one_run_with_an_exact_evaluation(
 ) -> None:
     done = train_in_two(*toy_options(toy, batch_size=4), "--with_ema")
     assert done.code == 0, done.err
-    assert "global batch 8, 3 steps an epoch" in done.err
+    assert "global batch 8, 3 steps per epoch" in done.err
     run = Run.below(here, done)
     assert [entry["step"] for entry in run.metrics("train")] == [1, 2, 3, 4, 5, 6]
     assert [entry["step"] for entry in run.metrics("eval")] == [3, 6]

@@ -22,6 +22,7 @@ from tests.conftest import draw_images
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 # A command that starts so is not run here: why.
 ELSEWHERE = {
@@ -88,6 +89,25 @@ def test_commands_of(document: str, scratch: Path) -> None:
         ]
         done = subprocess.run(words, cwd=scratch, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if "```python" in (ROOT / name).read_text("utf-8")])
+def test_python_of(document: str, scratch: Path) -> None:
+    """What a document shows of Python, one block after the other, in a network that is trained in seconds."""
+    small = ", arch='convmixer_128_6', kernel_size=5, patch_size=8, image_size=64, batch_size=8, epochs=1)"
+    code = "\n".join(PYTHON_BLOCK.findall((ROOT / document).read_text(encoding="utf-8")))
+    code = re.sub(r", epochs=\d+\)", small, code)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=scratch,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout.strip()
 
 
 def test_every_document_has_commands_that_are_run() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +206,8 @@ def _image(path: Path) -> None:
 
 
 def _other_names(path: Path) -> None:
-    record = json.loads(side_file(path).read_text())
-    names = ClassMap(("a", "b"))
-    record |= {"classes": list(names.names), "classes_sha256": names.fingerprint}
-    side_file(path).write_text(json.dumps(record))
+    record = decode(side_file(path).read_text())
+    side_file(path).write_text(encode(replace(record, classes=ClassMap(("a", "b")))))
 
 
 @needs_mindspore
@@ -225,11 +223,8 @@ def _other_names(path: Path) -> None:
         (_other_names, "names 2 classes, but the model answers in 5"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(exported: Path, damage: Callable[[Path], object], message: str | None) -> None:
+def test_what_cannot_be_used_is_one_line(exported: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(exported)
-    if message is None:
-        open_mindspore(str(exported), as_it_says)
-        return
     with pytest.raises(UserError, match=message) as caught:
         open_mindspore(str(exported), as_it_says)
     assert caught.value.exit_code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
@@ -59,9 +60,16 @@ def test_an_error_is_a_line_of_json_too(convmixer: Command, here: Path) -> None:
 
 def test_a_command_leaves_the_logger_as_it_was(convmixer: Command, here: Path) -> None:
     logger = logging.getLogger("convmixer")
-    before = (list(logger.handlers), logger.level)
+    before = (list(logger.handlers), logger.level, logger.propagate)
     convmixer("infer", "nowhere.png", "--checkpoint=w", "-q", "--log_json")
-    assert (list(logger.handlers), logger.level) == before
+    assert (list(logger.handlers), logger.level, logger.propagate) == before
+
+
+def test_a_library_that_sets_up_the_root_logger_doubles_nothing(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = io.StringIO()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(lines)])
+    assert "run " in train(epochs=1).done.err
+    assert lines.getvalue() == ""
 
 
 @pytest.mark.parametrize("words", [("-q",), ("--quiet",), ("--quiet=true",), ("--quiet", "true")])

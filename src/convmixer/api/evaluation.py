@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convmixer.api.options import PathLike, resolved_arguments
+from convmixer.api.options import PathLike, given_to, resolved_arguments
 
 if TYPE_CHECKING:
+    from convmixer.config.schema import Config
     from convmixer.metrics import Score
 
 
@@ -31,16 +32,23 @@ class EvaluationResult:
 
 
 def evaluate(
-    weights: PathLike, data: PathLike | None = None, *, recipe: PathLike | None = None, **options: Any
+    weights: PathLike,
+    data: PathLike | None = None,
+    *,
+    recipe: PathLike | None = None,
+    config: Config | None = None,
+    **options: Any,
 ) -> EvaluationResult:
     """Evaluate weights of any layout, a checkpoint folder, an ONNX or a MINDIR file on labelled images.
 
     `data`: a folder with a folder per class in its folder `val` (`val_dir`); left out: what the recipe says, else the
-    built-in digits. `options`: any that `convmixer eval --help` lists. Raises UserError for what does not fit.
+    built-in digits. `options`: any that `convmixer eval --help` lists, also as a `config`. Raises UserError for what
+    does not fit.
     """
     from convmixer.config.commands import EVAL
     from convmixer.inference import evaluate_model
 
-    given = {"pretrained": weights, **({} if data is None else {"data_url": data}), **options}
+    folder = {} if data is None else {"data_url": data}
+    given = {**given_to(config), "pretrained": weights, **folder, **options}
     score, source = evaluate_model(resolved_arguments(EVAL, given, recipe))
     return EvaluationResult.of(score, tuple((source.name(index), reason) for index, reason in sorted(score.bad)))

@@ -23,4 +23,4 @@ def export(
     from convmixer.exporters.proven import export_weights
 
     given = {"pretrained": weights, "file_format": file_format, **options}
-    return export_weights(resolved_arguments(EXPORT, given if output is None else {**given, "output": output}, None))
+    return export_weights(resolved_arguments(EXPORT, given if output is None else {**given, "output": output}))

@@ -25,6 +25,6 @@ def predict(
     from convmixer.inference import open_for_inference, predictions
 
     given = {"checkpoint": weights, "topk": topk, **options}
-    resolved = resolved_arguments(INFER, given, None)
+    resolved = resolved_arguments(INFER, given)
     source = open_images(images, recursive=recursive)
     return list(predictions(resolved, open_for_inference(resolved, len(source)), source))

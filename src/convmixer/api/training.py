@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convmixer.api.options import PathLike, resolved_arguments
+from convmixer.api.options import PathLike, given_to, resolved_arguments
 from convmixer.errors import UserError
 from convmixer.runs.result import RunResult
 
+if TYPE_CHECKING:
+    from convmixer.config.schema import Config
 
-def train(data: PathLike | None = None, *, recipe: PathLike | None = None, **options: Any) -> RunResult | None:
+
+def train(
+    data: PathLike | None = None, *, recipe: PathLike | None = None, config: Config | None = None, **options: Any
+) -> RunResult | None:
     """Train a network on a folder of images, with a folder per class in its folders `train` and `val`.
 
     `data`: that folder; left out: the built-in digits. `recipe`: a YAML file or the name of a shipped recipe.
-    `options`: any of `convmixer train`, as `epochs=10`; they win over the recipe. Where torchrun has started several
-    processes they train together, and the result is None in all but the first.
+    `options`: any of `convmixer train`, as `epochs=10`; they win over the recipe. A `config`, as `Config(epochs=10)`,
+    holds the same, for editors and type checkers to know; what it leaves out is the recipe's. Where torchrun has
+    started several processes they train together, and the result is None in all but the first.
 
     Raises UserError for what does not fit or fails, and `convmixer.training.signals.Stopped` after a clean save where
     a signal came.
@@ -23,7 +29,7 @@ def train(data: PathLike | None = None, *, recipe: PathLike | None = None, **opt
     from convmixer.distributed.processes import Processes
     from convmixer.training.run import run_training
 
-    given = options if data is None else {"data_url": data, **options}
+    given = {**given_to(config), **({} if data is None else {"data_url": data}), **options}
     resolved = resolved_arguments(TRAIN, given, recipe)
     processes = Processes.from_environment()
     if processes.count == 1 and resolved.options.device_num > 1:

@@ -12,7 +12,6 @@ from importlib import import_module
 
 from convmixer import __version__
 from convmixer.cli.explained import explained
-from convmixer.config.loading import parse
 from convmixer.errors import WRONG_USE, UserError
 from convmixer.signals import has_agent
 from convmixer.terminal import logs
@@ -107,11 +106,15 @@ def _run(words: list[str]) -> int:
         near = [OTHER_NAMES[name]] if name in OTHER_NAMES else difflib.get_close_matches(name, COMMANDS, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else "commands: " + ", ".join(COMMANDS)
         raise UserError(f"unknown command {words[0]!r}; {hint}")
+    # What a machine may lack is asked for here, where its absence becomes a line.
+    from convmixer.config.loading import parse
+
     module = import_module(f"convmixer.cli.{words[0].replace('-', '_')}_command")
     resolved = parse(module.COMMAND, words[1:])
     logs.configure(resolved.options)
-    for name, origin in resolved.origins.items():
-        logger.debug(f"option {name}: {getattr(resolved.options, name)} ({origin})")
+    if logger.isEnabledFor(logging.DEBUG):
+        for name, origin in resolved.origins.items():
+            logger.debug(f"option {name}: {getattr(resolved.options, name)} ({origin})")
     code: int = module.run(resolved)
     return code
 

@@ -50,15 +50,20 @@ class _JsonLines(logging.Handler):
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Within the context what is logged is shown on stderr as text, until `configure` says otherwise."""
-    before, level = list(ROOT.handlers), ROOT.level
+    """Within the context what is logged is shown on stderr as text, until `configure` says otherwise.
+
+    By our handler alone: a library that gives Python's root logger one of its own would have each line shown twice.
+    """
+    before, level, propagates = list(ROOT.handlers), ROOT.level, ROOT.propagate
     ROOT.handlers[:] = [_Lines()]
+    ROOT.propagate = False
     ROOT.setLevel(logging.INFO)
     try:
         yield
     finally:
         ROOT.handlers[:] = before
         ROOT.setLevel(level)
+        ROOT.propagate = propagates
 
 
 def configure(options: LogOptions) -> None:

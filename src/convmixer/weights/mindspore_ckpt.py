@@ -21,7 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from convmixer import protobuf
 from convmixer.errors import UserError
+from convmixer.protobuf import MalformedMessage
 
 _DTYPES = {
     f"{kind}{bits}": np.dtype(f"<{letter}{bits // 8}")
@@ -34,58 +36,22 @@ _DTYPES = {
 } | {"Bool": np.dtype(bool)}
 _TYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CRC_MARK = b"crc_num"
 _CRC_BYTES = 10
 _DIMS_MAX = 64  # NumPy's
 _FIELDS_MAX = 256  # of one entry; MindSpore writes its tag and its tensor
 
 
-class _MalformedError(ValueError):
-    """Bytes that are no checkpoint."""
-
-
 class _TooManyError(Exception):
     """A checkpoint of something else, by the number of its entries."""
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Unsigned 64-bit number at `at`, and the position behind it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise _MalformedError("it ends in the middle of an entry")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at
-    raise _MalformedError("a number has too many bytes")
-
-
 def _fields(data: memoryview, most: int = _FIELDS_MAX) -> Iterator[tuple[int, int | memoryview]]:
     """(field number, value) of a message: an int for varints, else a view of the bytes, never a copy."""
-    at = 0
-    while at < len(data):
-        most -= 1
-        if most < 0:
-            raise _MalformedError("an entry has more parts than any that MindSpore writes")
-        key, at = _varint(data, at)
-        wire = key & 7
-        if wire == _VARINT:
-            number, at = _varint(data, at)
-            yield key >> 3, number
-            continue
-        if wire == _BYTES:
-            length, at = _varint(data, at)
-        elif wire in (_FIXED64, _FIXED32):
-            length = 8 if wire == _FIXED64 else 4
-        else:
-            raise _MalformedError("it has entries of an unknown kind")
-        if length > len(data) - at:
-            raise _MalformedError("it ends in the middle of an entry")
-        yield key >> 3, data[at : at + length]
-        at += length
+    for count, field in enumerate(protobuf.fields(data, 0, len(data))):
+        if count == most:
+            raise MalformedMessage("an entry has more parts than any that MindSpore writes")
+        yield field.number, field.value if field.kind == protobuf.VARINT else data[field.start : field.end]
 
 
 def _dims(value: int | memoryview) -> Iterator[int]:
@@ -95,13 +61,13 @@ def _dims(value: int | memoryview) -> Iterator[int]:
         return
     at = 0
     while at < len(value):
-        number, at = _varint(value, at)
+        number, at = protobuf.varint(value, at, len(value))
         yield number
 
 
 def _view(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise _MalformedError("an entry is a number where bytes belong")
+        raise MalformedMessage("an entry is a number where bytes belong")
     return value
 
 
@@ -109,7 +75,7 @@ def _text(value: int | memoryview) -> str:
     try:
         return str(_view(value), "utf-8")
     except UnicodeDecodeError:
-        raise _MalformedError("a name is not text") from None
+        raise MalformedMessage("a name is not text") from None
 
 
 class _Entry:
@@ -128,7 +94,7 @@ class _Entry:
                 for size in _dims(value):
                     self.dims.append(size)
                     if len(self.dims) > _DIMS_MAX:
-                        raise _MalformedError("an entry has more dimensions than fit an array")
+                        raise MalformedMessage("an entry has more dimensions than fit an array")
             elif number == 2:
                 self.type = _text(value)
             elif number == 3:
@@ -141,10 +107,10 @@ class _Entry:
         wide = self.type == "BFloat16"
         dtype = np.dtype("<u2") if wide else _DTYPES.get(self.type)
         if dtype is None:
-            raise _MalformedError(f"{tag!r} has the type {self.type!r}, which is not known here")
+            raise MalformedMessage(f"{tag!r} has the type {self.type!r}, which is not known here")
         # MindSpore writes the shape of a scalar as () or as (0,).
         dims = [] if self.dims == [0] and content else self.dims
-        misfit = _MalformedError(f"{tag!r} has {len(content)} bytes, which do not fit its shape {dims}")
+        misfit = MalformedMessage(f"{tag!r} has {len(content)} bytes, which do not fit its shape {dims}")
         if math.prod(dims) * dtype.itemsize != len(content):
             raise misfit
         try:
@@ -161,18 +127,18 @@ def _decode(data: memoryview, entries_max: int | None) -> dict[str, np.ndarray |
     mark = len(data) - _CRC_BYTES - len(_CRC_MARK)
     if mark >= 0 and data[mark : mark + len(_CRC_MARK)] == _CRC_MARK:
         if zlib.crc32(data[:mark]) != int.from_bytes(data[-_CRC_BYTES:], "big"):
-            raise _MalformedError("its CRC does not fit its content")
+            raise MalformedMessage("its CRC does not fit its content")
         data = data[:mark]
     entries: dict[str, _Entry] = {}
     for count, (number, value) in enumerate(_fields(data, sys.maxsize)):
         if number != 1:
-            raise _MalformedError("it has entries of an unknown kind")
+            raise MalformedMessage("it has entries of an unknown kind")
         if count == entries_max:
             raise _TooManyError(f"holds more than {entries_max:,} tensors, which no ConvMixer has")
         inner = list(_fields(_view(value)))
         tags = [_text(view) for key, view in inner if key == 1]
         if len(tags) != 1:
-            raise _MalformedError("an entry has no name")
+            raise MalformedMessage("an entry has no name")
         for key, view in inner:
             if key == 2:
                 entries.setdefault(tags[0], _Entry()).add(_view(view))
@@ -185,12 +151,12 @@ def looks_like_checkpoint(head: bytes) -> bool:
     try:
         if head[:1] != b"\x0a":
             return False
-        _, at = _varint(view, 1)
+        _, at = protobuf.varint(view, 1, len(view))
         if head[at : at + 1] != b"\x0a":
             return False
-        length, at = _varint(view, at + 1)
+        length, at = protobuf.varint(view, at + 1, len(view))
         return 0 < length <= len(head) - at and str(view[at : at + length], "utf-8").isprintable()
-    except (_MalformedError, UnicodeDecodeError):
+    except (MalformedMessage, UnicodeDecodeError):
         return False
 
 
@@ -204,7 +170,7 @@ def read_checkpoint(path: str | PathLike[str], entries_max: int | None = None) -
         return _decode(memoryview(Path(path).read_bytes()), entries_max)
     except _TooManyError as error:
         raise UserError(f"{path}: {error}.") from None
-    except _MalformedError as error:
+    except MalformedMessage as error:
         raise UserError(f"{path}: a damaged MindSpore checkpoint: {error}; fetch or save it again.") from None
 
 
@@ -218,7 +184,7 @@ def _number(value: int) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return _number(number << 3 | _BYTES) + _number(len(content)) + content
+    return _number(number << 3 | protobuf.BYTES) + _number(len(content)) + content
 
 
 def encode_checkpoint(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -226,7 +192,7 @@ def encode_checkpoint(arrays: Mapping[str, np.ndarray]) -> bytes:
     values = []
     for tag, array in arrays.items():
         kind = _TYPE_NAMES[array.dtype.newbyteorder("<")]
-        dims = b"".join(_number(1 << 3 | _VARINT) + _number(size) for size in array.shape)
+        dims = b"".join(_number(1 << 3 | protobuf.VARINT) + _number(size) for size in array.shape)
         tensor = dims + _field(2, kind.encode()) + _field(3, array.astype(_DTYPES[kind], copy=False).tobytes())
         values.append(_field(1, _field(1, tag.encode()) + _field(2, tensor)))
     return b"".join(values)

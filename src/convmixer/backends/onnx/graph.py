@@ -1,7 +1,7 @@
 """What an ONNX file computes, read from its bytes: operators and the names between them.
 
 No weight is read and onnx is not imported, so that it takes milliseconds whatever the file's size.
-The numbers of the fields are those of ONNX's onnx.proto, the wire format is that of protobuf.
+The numbers of the fields are those of ONNX's onnx.proto.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convmixer import protobuf
 from convmixer.errors import UserError
 
 # A large network has some thousand nodes of a dozen fields.
 MOST_FIELDS = 1_000_000
 MOST_NODES = 100_000
 _DEEPEST = 16  # graphs within graphs
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # What keeps every value, or only its number type or place.
 _PASSES_ON = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"}
 # Their answer is known from a shape, before any image.
@@ -100,7 +100,7 @@ def read_graph(path: Path) -> OnnxGraph:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             try:
                 return _Reader(content).model()
-            except (IndexError, ValueError, RecursionError):
+            except (ValueError, RecursionError):
                 raise UserError(f"{path}: a broken ONNX file") from None
             except OverflowError as error:
                 raise UserError(f"{path}: {error}, more than any network") from None
@@ -113,7 +113,7 @@ def _all_nodes(nodes: list[Node]) -> Iterator[Node]:
 
 
 class _Reader:
-    """Raises ValueError or IndexError for bytes that are no message, OverflowError for too many."""
+    """Raises ValueError for bytes that are no message, OverflowError for too many."""
 
     def __init__(self, content: mmap.mmap) -> None:
         self.content, self.fields_left, self.nodes_left = content, MOST_FIELDS, MOST_NODES
@@ -183,39 +183,14 @@ class _Reader:
     def _text(self, start: int, end: int) -> str:
         return self.content[start:end].decode("utf-8", "replace")
 
-    def _fields(self, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Number, first byte and end of each field of a message that is text, bytes or a message; others are passed."""
-        while position < end:
+        for part in protobuf.fields(self.content, start, end):
             if self.fields_left == 0:
                 raise OverflowError(f"holds more than {MOST_FIELDS:,} parts")
             self.fields_left -= 1
-            tag, position = self._varint(position)
-            kind = tag & 7
-            if kind == _BYTES:
-                size, position = self._varint(position)
-                if size > end - position:
-                    raise ValueError("longer than what it stands in")
-                yield tag >> 3, position, position + size
-                position += size
-            elif kind == _VARINT:
-                _, position = self._varint(position)
-            elif kind in (_FIXED32, _FIXED64):
-                position += 4 if kind == _FIXED32 else 8
-            else:
-                raise ValueError("no kind of field that ONNX has")
-        if position != end:
-            raise ValueError("cut off")
-
-    def _varint(self, position: int) -> tuple[int, int]:
-        value = shift = 0
-        while shift < 70:
-            byte = self.content[position]
-            position += 1
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value, position
-            shift += 7
-        raise ValueError("a number without end")
+            if part.kind == protobuf.BYTES:
+                yield part.number, part.start, part.end
 
 
 def _full_name(domain: str, name: str) -> str:
