@@ -80,6 +80,8 @@ def versions(session: Session) -> list[Command]:
 def checks(session: Session) -> list[Command]:
     """Networks and kernels in parallel processes, which together compile whatever the later steps run."""
     found = []
+    small: tuple[object, ...]
+    words: tuple[object, ...]
     for variant in VARIANTS[:1] if session.dry_run else VARIANTS:
         for precision in ("fp32",) if session.dry_run else ("fp32", "bf16"):
             name = f"check_{variant}_{precision}"

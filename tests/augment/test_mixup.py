@@ -8,25 +8,25 @@ import torch
 from timm.data.mixup import Mixup, mixup_target, rand_bbox
 
 from convmixer.augment.mixup import draw_mixing, mix, soft_targets
-from convmixer.config.augment import AugmentOptions
+from convmixer.config.augment import AugmentOptions, MixingMode
 
 SIDE, SAMPLES = 24, 1500
 
 
-def settings_of(mixup: float, cutmix: float, mode: str = "batch", prob: float = 1.0) -> AugmentOptions:
+def settings_of(mixup: float, cutmix: float, mode: MixingMode = "batch", prob: float = 1.0) -> AugmentOptions:
     return AugmentOptions(
         mixup=mixup,
         cutmix=cutmix,
         mixup_mode=mode,
         mixup_prob=prob,
-        switch_prob=0.3,  # type: ignore[arg-type]
+        switch_prob=0.3,
     )
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize(("mixup", "cutmix", "prob"), [(0.5, 0.0, 1.0), (0.0, 0.5, 0.7), (0.2, 1.0, 0.9)])
 def test_shares_as_timm(
-    mode: str, mixup: float, cutmix: float, prob: float, same_distribution: Callable[[object, object], bool]
+    mode: MixingMode, mixup: float, cutmix: float, prob: float, same_distribution: Callable[[object, object], bool]
 ) -> None:
     """The lam of an image in its target, after the correction for boxes that reach over the border."""
     np.random.seed(3)

@@ -34,14 +34,14 @@ def without(packages: str, *words: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("command", ["train", "eval", "infer", "export", "convert"])
 def test_torch(here: Path, toy: Path, toy_run: Run, command: str) -> None:
     weights = toy_run.best / "best.safetensors"
-    words = {
+    words: dict[str, list[object]] = {
         "train": [],
         "eval": [f"--pretrained={weights}", f"--data_url={toy}"],
         "infer": [toy / "val/red", f"--checkpoint={weights}"],
         "export": [f"--pretrained={weights}"],
         "convert": [weights, "--to=timm"],
-    }[command]
-    done = without("torch", command, *words)
+    }
+    done = without("torch", command, *words[command])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"convmixer: {command} needs torch, which is not installed: pip install torch\n"
     assert list(here.iterdir()) == []

@@ -335,4 +335,4 @@ def test_several_errors_are_counted() -> None:
 
 def test_options_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        options().epochs = 3  # type: ignore[misc]
+        options().epochs = 3

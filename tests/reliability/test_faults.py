@@ -279,7 +279,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     checkpoint_manager = CheckpointManager(folders, {"architecture": arch}, {}, keep=2)
     checkpoint_manager.save_checkpoint(state)
     checkpoint_manager.finish()
-    model.blocks[0].pointwise.weight.data[0] = float("inf")
+    model.get_parameter("blocks.0.pointwise.weight").data[0] = float("inf")
     state.step = 1
     with pytest.raises(UserError, match=r"step 1: blocks\.0\.pointwise\.weight is not finite"):
         checkpoint_manager.save_checkpoint(state)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
 from torch import distributed, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented, not in __all__
 from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.config.optimizer import OptimizerOptions
@@ -232,7 +234,7 @@ def test_agrees_with_the_plain_step_of_torch(name: str) -> None:
     models = [create_model("convmixer_16_2", kernel_size=3, patch_size=2, num_classes=5) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     ours = made(models[0], name, eps=1e-3)
-    plain_of = {
+    plain_of: dict[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = {
         "adamw": lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.99), eps=1e-3, foreach=False, fused=False),
         "adam": lambda groups: torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-3, foreach=False, fused=False),
         "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, foreach=False, fused=False),
@@ -277,7 +279,7 @@ def test_who_decays_in_an_unnamed_sequential() -> None:
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 
@@ -330,9 +332,10 @@ def test_a_first_step_that_is_skipped_on_the_device_leaves_nothing(name: str) ->
         optimizer = made(model, name)
         if skipped:
             model.weight.grad, model.bias.grad = torch.full((1, 1), float("nan")), torch.zeros(1)
-            optimizer.found_inf = torch.tensor(1.0)
+            told: Any = optimizer  # an attribute that torch sets on it
+            told.found_inf = torch.tensor(1.0)
             optimizer.step()
-            del optimizer.found_inf
+            del told.found_inf
         model.weight.grad, model.bias.grad = torch.full((1, 1), 0.5), torch.full((1,), 0.5)
         optimizer.step()
         ends.append((model.weight.item(), model.bias.item()))

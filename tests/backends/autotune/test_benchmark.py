@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from convmixer.backends import registry as backends
-from convmixer.backends.autotune import benchmark, choose
+from convmixer.backends.autotune import cache, choose
 from convmixer.backends.autotune.benchmark import Timing, _interleaved
 from convmixer.backends.autotune.choose import choose_backend, choose_evaluation_backend
 from convmixer.backends.registry import Backend
@@ -26,9 +27,10 @@ class Clock:
     """A clock that only its steps move: `step(a, b, ...)` takes a, b, ... seconds, the last again and again."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self.calls = 0.0, []
-        monkeypatch.setattr(benchmark.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(benchmark.time, "monotonic", lambda: self.now)
+        self.now = 0.0
+        self.calls: list[str] = []
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def step(self, name: str, *seconds: float) -> Callable[[], list[torch.Tensor]]:
         left = list(seconds)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from torch import nn
 
 from convmixer.arch import parse_arch
 from convmixer.backends import registry as backends
-from convmixer.backends import workload as workload
 from convmixer.backends.autotune import cache, choose
 from convmixer.backends.autotune.benchmark import Timing, benchmark
 from convmixer.backends.autotune.choose import build_network, choose_backend, choose_network
@@ -66,7 +66,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def timings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Timing]]:
+def timings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Timing]:
     """Measured times that the test lays down, in place of the clock; `measured` lists what was asked for."""
     laid_down: dict[str, Timing] = {}
     monkeypatch.setattr(
@@ -80,7 +80,7 @@ def test_a_wrong_answer_is_refused_and_logged(small_model: Make, workload_of: Ma
     found = benchmark([EAGER, RIGHT, WRONG, NOT_A_NUMBER], model, workload_of(model), 0.0)
     assert [found[name].failure for name in ("eager, channels_last", "right")] == [None, None]
     assert found["wrong"].failure == "its logits are 1.0e-02 off, 1.0e-04 is allowed"
-    assert "nan off" in found["nan"].failure
+    assert "nan off" in str(found["nan"].failure)
     assert found["wrong"].total(1) == float("inf")
 
 
@@ -329,7 +329,8 @@ def test_nothing_of_the_kind_that_was_asked_for(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: choose.Execution, images: int
 ) -> None:
     offer(EAGER)
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     message = f"^--execution: there is nothing {execution} for inference of this network on cpu; it needs "
     with pytest.raises(UserError, match=message) as refusal:
         choose_network(model, workload_of(model), images, execution, said.append)
@@ -380,7 +381,7 @@ def test_torch_compile_itself_is_right(small_model: Make, workload_of: MakeWorkl
 
 
 def test_tuning_batch_is_bounded_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch, small_model: Make) -> None:
-    monkeypatch.setattr(workload.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     arch = parse_arch("convmixer_768_32")
     task = Workload(arch, 224, 256, torch.float32, False, torch.device("cpu"))
     assert task.for_tuning(1.0).batch_size == 4

@@ -84,9 +84,8 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_backends(graph: type[Right], fused: type[Right]) -> None:
         eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
-        planned = {"takes_plan": True}
-        graphed = backend("graph", graph, fallback="fused", holds_memory=True, **planned)
-        monkeypatch.setattr(registry, "BACKENDS", (eager, backend("fused", fused, **planned), graphed))
+        graphed = backend("graph", graph, fallback="fused", holds_memory=True, takes_plan=True)
+        monkeypatch.setattr(registry, "BACKENDS", (eager, backend("fused", fused, takes_plan=True), graphed))
 
     return set_backends
 
@@ -177,7 +176,8 @@ def test_of_too_little_memory_no_backend_is_to_blame(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], greedy: type[Right]
 ) -> None:
     offer(greedy, Right)
-    model, said = small_model().train(), []
+    model = small_model().train()
+    said: list[str] = []
     before = state_of(model)
     with pytest.raises(RuntimeError, match="memory"):
         tried(model, workload_of(model, training=True), "auto", said)
@@ -239,7 +239,8 @@ def test_an_evaluation_between_steps_never_ends_the_run(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(NoMemory, FailsForward)
-    model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
+    model, images = small_model(), torch.randn(2, 3, 16, 16)
+    said: list[str] = []
     layout = copy.deepcopy([p.stride() for p in model.parameters()])
     network = evaluation_network("graph", model, workload_of(model), said.append)
     assert torch.equal(network(images), model(images))

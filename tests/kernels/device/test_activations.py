@@ -71,6 +71,7 @@ def test_what_is_not_finite_stays_so(device: torch.device, act: int) -> None:
 def test_relu_has_torchs_derivative_at_zero(device: torch.device) -> None:
     x = torch.zeros(1, device=device, requires_grad=True)
     nn.functional.relu(x).backward()
+    assert x.grad is not None
     assert torch.equal(results(x.detach(), "relu")[2], x.grad)
 
 
