@@ -67,8 +67,10 @@ class Maps:
         self.bias = torch.randn(arch.dim, device=device)
         self.matrix = (torch.randn(arch.dim, arch.dim, device=device) / arch.dim**0.5).to(dtype).float()
         self.coefficients = torch.randn(3, arch.dim, device=device)
-        self.of_x = Normalise(*torch.randn(2, arch.dim, device=device), self.act, torch.randn(arch.dim, device=device))
-        self.of_h = Normalise(*torch.randn(2, arch.dim, device=device), self.act)
+        scale, shift = torch.randn(2, arch.dim, device=device)
+        self.of_x = Normalise(scale, shift, self.act, torch.randn(arch.dim, device=device))
+        scale, shift = torch.randn(2, arch.dim, device=device)
+        self.of_h = Normalise(scale, shift, self.act)
         self.means_grad = torch.randn(batch, arch.dim, device=device)
         self.images = torch.randn(batch, 3, side * arch.patch_size, side * arch.patch_size, device=device)
 
@@ -176,8 +178,11 @@ class Maps:
             yield Case(
                 f"depthwise half backwards{text}",
                 4,
-                lambda t=tiles: block_launch.depthwise_block_grad(
-                    self.grad, self.h, self.x, weight, self.coefficients, self.of_x, tiles=t, erf=erf
+                partial(
+                    block_launch.depthwise_block_grad,
+                    *(self.grad, self.h, self.x, weight, self.coefficients, self.of_x),
+                    tiles=tiles,
+                    erf=erf,
                 ),
                 self._exact_half_backwards,
                 candidate=tiles is not None,

@@ -218,10 +218,16 @@ TORCH = {
     "timm compiled channels_last": _timm(torch.channels_last, compiled=True),
     "timm compiled frozen": Contender(lambda s: s.on_cpu_inference and s.precision in DTYPES, _frozen),
 }
-# On a GPU our compiled backends are timm's, compiled: once is enough.
+
+
+def _has_backend(setting: Setting, kind: str) -> bool:
+    """On a GPU our compiled backends are timm's, compiled: once is enough."""
+    return _way(setting, kind) is not None and not (kind == "compile" and _on_gpu(setting))
+
+
 OURS = {
     f"ours {kind}": Contender(
-        partial(_has_way, kind=kind),
+        partial(_has_backend, kind=kind),
         partial(_ours, kind=kind),
     )
     for kind in ("eager", "fused", "compile", "openvino")

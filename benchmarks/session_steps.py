@@ -213,6 +213,7 @@ def cifar10(session: Session) -> list[Command] | str:
 
 def curves(session: Session) -> list[Command] | str:
     """Whether the fast backend trains as the plain one does; seconds of each run."""
+    words: tuple[object, ...]
     output = ("--output", session.results, "--name", "curves")
     if session.dry_run:
         words = ("digits", "--seeds", 0, "--executions", "eager", *output, "--epochs=1", "--train_num_samples=64")

@@ -59,7 +59,7 @@ def test_boxes_are_as_large_and_anywhere_as_timms(same_distribution: Callable[[o
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("batch", [1, 2, 5, 8])
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 0.8), (0.8, 0.8)])
-def test_pixels_and_targets_hold_the_same_shares(mode: str, batch: int, mixup: float, cutmix: float) -> None:
+def test_pixels_and_targets_hold_the_same_shares(mode: MixingMode, batch: int, mixup: float, cutmix: float) -> None:
     """Image i is white in channel i and black in the others: the mean of a channel is the lam of its image."""
     images = torch.eye(batch)[:, :, None, None].expand(batch, batch, SIDE, SIDE + 7).contiguous()
     kept = images.clone()

@@ -30,7 +30,7 @@ def test_a_clean_data_set(convmixer: Command, toy: Path) -> None:
     assert "37 images, " in done.err
 
 
-def test_all_three_reports_list_the_findings(convmixer, here, own_toy):
+def test_all_three_reports_list_the_findings(convmixer: Command, here: Path, own_toy: Path) -> None:
     whole = (own_toy / "val/red/0.png").read_bytes()
     (own_toy / "val/red/cut.png").write_bytes(whole[:60])
     (own_toy / "train/blue/copy.png").write_bytes(whole)

@@ -20,6 +20,7 @@ from convmixer.arch import architecture
 from convmixer.doctor import engine, machine
 from convmixer.doctor.check_result import CheckResult, healthy, to_text
 from convmixer.doctor.max_batch import max_batch, parameters
+from convmixer.machine import usable_cores
 from convmixer.model import ConvMixer
 
 GIB = 1 << 30
@@ -47,8 +48,8 @@ def test_this_machine_is_fit(convmixer: Command, here: Path) -> None:
     assert sorted(here.iterdir()) == [*before, here / "doctor.json"]
 
 
-def test_an_error_is_exit_1_with_its_fix(convmixer, monkeypatch):
-    def no_torch(name):
+def test_an_error_is_exit_1_with_its_fix(convmixer: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_torch(name: str) -> object:
         if name == "torch":
             raise OSError("libcudart.so.13: cannot open shared object file")
         return importlib.__import__(name)
@@ -109,7 +110,7 @@ def test_free_space_where_runs_are_kept(
 @pytest.mark.parametrize(
     "folder", ["/proc", pytest.param(None, marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may write"))]
 )
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, folder):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, folder: str | None) -> None:
     if folder is None:
         folder = str(tmp_path)
         tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
@@ -118,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, folder):
     assert answer.found.startswith(folder)
 
 
-def test_a_slow_disk_is_a_warning(monkeypatch, tmp_path):
+def test_a_slow_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "_write_speed", lambda folder: 3 * 2**20)
     (answer,) = machine.disks([str(tmp_path)])
     assert answer.status == "warning"
@@ -147,7 +148,7 @@ def test_cores_are_those_that_a_control_group_leaves(monkeypatch: pytest.MonkeyP
     assert usable_cores() == 8
 
 
-def test_a_missing_or_broken_compiler_is_a_warning(monkeypatch, tmp_path):
+def test_a_missing_or_broken_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "c++"
     broken.write_text("#!/bin/sh\necho 'fatal error: Python.h: No such file' >&2\nexit 1\n")
     broken.chmod(0o755)
@@ -195,7 +196,7 @@ class OneGpu:
         return torch.ones(*shape)
 
 
-def test_the_batch_that_fits_a_gpu_is_reported():
+def test_the_batch_that_fits_a_gpu_is_reported() -> None:
     """RTX 2080 Ti, 10.75 GiB. By hand, in maps of 1.573 MB (2 bytes * 768 * 32 * 32):
 
     10.75 GiB - 1 GiB - 22 * 21.1 M = 10.005 GB, by 0.90 MB of images and (129 + 3) maps = 208.5 MB: 47,
@@ -217,7 +218,7 @@ def test_the_batch_that_fits_a_gpu_is_reported():
         ("convmixer_768_32", 139.8, 712),
     ],
 )
-def test_the_batch_is_that_of_the_notes(name, memory, eager):
+def test_the_batch_is_that_of_the_notes(name: str, memory: float, eager: int) -> None:
     assert max_batch(int(memory * GIB), architecture(name), 224, recompute=False) == pytest.approx(eager, rel=0.005)
     assert max_batch(1 << 20, architecture(name), 224, recompute=False) == 0
 

@@ -43,7 +43,7 @@ def test_it_is_stored_as_it_was_run_and_small() -> None:
 def test_its_cells_train_look_and_export(tmp_path: Path) -> None:
     paths = [str(ROOT / "src"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, ROOT / "scripts/run_tutorial.py", tmp_path / "run.ipynb"]
+    command = [sys.executable, str(ROOT / "scripts/run_tutorial.py"), str(tmp_path / "run.ipynb")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     cells = code_cells(tmp_path / "run.ipynb")

@@ -57,7 +57,7 @@ def run_apart(name: str, seconds: float, seed: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--alone", "--target", name, f"--seconds={seconds}", f"--seed={seed}"]
     # One arena and one thread: each more would take address space, which is limited.
     limits = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    paths = os.pathsep.join(filter(None, [str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]))
     result = {"target": name, "inputs": 0, "accepted": 0, "growth": 0, "failure": None}
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -107,7 +107,7 @@ def test_how_often_schedule_free_is_evaluated_and_saved_changes_no_bit(
         assert "schedule_free is meant for --lr_scheduler constant_lr" in done.err
         (run,) = (here / folder / "ckpt").iterdir()
         ends.append({name: load_file(newest(run) / f"{name}.safetensors") for name in ("model", "ema")})
-    assert_equal(*ends, where="weights")
+    assert_equal(ends[0], ends[1], where="weights")
 
 
 def test_two_averages_are_refused(convmixer: Command, here: Path, toy: Path, toy_options: ToyOptions) -> None:

@@ -96,7 +96,9 @@ def test_entries_of_any_name(read: Read, one: State, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["ema", "state_dict_ema", "model_ema", "ema_model", "swa_model", "averaged"])
-def test_averages_come_first_and_are_logged(read, one: State, other: State, key: str, capsys) -> None:
+def test_averages_come_first_and_are_logged(
+    read: Read, one: State, other: State, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = {"model": timm(one), key: timm(other, "module.")}
     assert_same(read(content), other)
     assert f"the averaged weights ({key}.module) are taken" in others_of(capsys)

@@ -104,7 +104,9 @@ def test_transformers_wrapper(hub: Path, state: dict[str, torch.Tensor]) -> None
         (json.dumps({**CONFIG, "label_names": [1, 2, 3]}), "they are no list of texts"),
     ],
 )
-def test_a_malformed_config_is_left_out_and_logged(hub: Path, text: str, message: str, capsys) -> None:
+def test_a_malformed_config_is_left_out_and_logged(
+    hub: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (hub / "config.json").write_text(text)
     weights = read_weights(hub)
     assert message in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_ours_tells_all(tmp_path: Path, tiny: MakeModel) -> None:
     assert weights.metadata == {"epoch": 7, "top1": 0.5}
 
 
-def test_a_bare_state_dict_does_not_give_its_activation(tmp_path: Path, tiny) -> None:
+def test_a_bare_state_dict_does_not_give_its_activation(tmp_path: Path, tiny: MakeModel) -> None:
     torch.save(tiny().state_dict(), tmp_path / "w.pth")
     weights = read_weights(tmp_path / "w.pth")
     assert (weights.activation, weights.architecture, weights.classes, weights.preprocessing) == (None,) * 4

@@ -94,7 +94,9 @@ def test_tensors_that_share_memory_or_lie_otherwise_in_it(tmp_path: Path, tiny: 
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, tiny, monkeypatch, failing: str) -> None:
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, tiny: MakeModel, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -127,7 +127,8 @@ def test_a_graph_that_fails_runs_without_one(
     frozen: bool,
 ) -> None:
     offer(failing, Right)
-    model, said = small_model().train(), []
+    model = small_model().train()
+    said: list[str] = []
     if frozen:
         model.requires_grad_(False)
         model.head.requires_grad_(True)
@@ -145,7 +146,8 @@ def test_then_auto_runs_eager(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], failing: type[Right]
 ) -> None:
     offer(FailsForward, failing)
-    model, said = small_model().train(), []
+    model = small_model().train()
+    said: list[str] = []
     before = state_of(model)
     network, name = tried(model, workload_of(model, training=True), "auto", said)
     assert network is model
@@ -189,7 +191,8 @@ def test_a_failure_of_one_process_is_that_of_all(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(Right, Right)
-    model, said, answers = small_model().train(), [], iter(["RuntimeError: elsewhere", None])
+    model, answers = small_model().train(), iter(["RuntimeError: elsewhere", None])
+    said: list[str] = []
     attempt = attempts("graph", workload_of(model, training=True), "auto", said.append)
     build_tried(attempt, model, lambda network: None, lambda why: next(answers))
     assert attempt.backend.name == "fused"
@@ -217,7 +220,8 @@ def test_inference_takes_the_same_backend_at_its_first_call(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: Any
 ) -> None:
     offer(FailsForward, Right)
-    model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
+    model, images = small_model(), torch.randn(2, 3, 16, 16)
+    said: list[str] = []
     network = build_network("graph", model, workload_of(model), execution, said.append)
     for _ in range(2):
         assert torch.equal(network(images), model(images))

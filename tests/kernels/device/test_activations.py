@@ -14,8 +14,9 @@ from convmixer.kernels.device.activations import CODES, SHORT_GELU, activate, ac
 from convmixer.model import make_activation
 
 
-@triton.jit
-def evaluate(x_ptr, erf_ptr, value_ptr, derivative_ptr, count, ACT: tl.constexpr, ELEMENTS: tl.constexpr):
+# Triton's language has no types.
+@triton.jit  # type: ignore[untyped-decorator]
+def evaluate(x_ptr, erf_ptr, value_ptr, derivative_ptr, count, ACT: tl.constexpr, ELEMENTS: tl.constexpr):  # type: ignore[no-untyped-def]
     offsets = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
     x = tl.load(x_ptr + offsets, mask=offsets < count)
     tl.store(erf_ptr + offsets, erf(x), mask=offsets < count)

@@ -55,7 +55,7 @@ def a_run(folder: Path) -> LoggedRun:
     return LoggedRun("26-11-26_120000_convmixer_8_2", folder, {"arch": "convmixer_8_2", "beta": [0.9, 0.999]})
 
 
-def log_a_little(folder: Path, one: Recording) -> list[str]:
+def log_a_little(folder: Path, one: Recording) -> list[int]:
     """The steps in metrics.jsonl after a short run with this logger and a whole one beside it."""
     beside = Recording()
     metrics = RunMetrics(a_run(folder), {"service": one, "beside": beside})
