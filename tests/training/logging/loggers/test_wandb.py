@@ -68,6 +68,7 @@ def curve(rows: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
 def test_what_is_written_and_resumed(here: Path, log_run: LogRun) -> None:
     log_run("wandb")
     log_run("wandb", resumed=True, failed=True)
+    wandb.teardown()  # its process has then written all that it has
     first, second = files(here)
     assert curve(history(first), "train/loss") == [(1, 1.0), (2, 0.5), (3, 0.25)]
     assert curve(history(first), "eval/Top1-Acc") == [(3, 0.75)]
