@@ -177,10 +177,8 @@ EXTENSIONS: dict[str, tuple[tuple[Change, ...], int]] = {
     "recipe": (RECIPE, 1),
     "backend": (BACKEND, 2),
     "export format": (FORMAT, 1),
+    "metric logger": (LOGGER, 1),
 }
-HAS_LOGGERS = (PACKAGE / "training/logging/loggers").is_dir()
-if HAS_LOGGERS:
-    EXTENSIONS["metric logger"] = (LOGGER, 1)
 
 
 @pytest.mark.parametrize("name", EXTENSIONS)
@@ -225,8 +223,8 @@ def call(house: Path) -> Call:
 @pytest.fixture(scope="module")
 def run(house: Path, call: Call) -> Run:
     """One epoch of four steps by the new recipe, on the new data, in the new backend."""
-    log_to = ["--log_to=lines"] if HAS_LOGGERS else []
-    return Run.below(house, call("train", "--config=stripes", "--lr_factor=0.5", "--execution=fused", *log_to))
+    words = ("--config=stripes", "--lr_factor=0.5", "--execution=fused", "--log_to=lines")
+    return Run.below(house, call("train", *words))
 
 
 def test_the_option_is_in_the_help_and_the_documentation(house: Path, call: Call) -> None:
@@ -266,7 +264,6 @@ def test_the_backend_runs_the_network(run: Run) -> None:
     assert (state["way"], state["evaluation_way"]) == ("two calls", "two calls")
 
 
-@pytest.mark.skipif(not HAS_LOGGERS, reason="metric loggers are no files yet")
 def test_the_logger_is_told_of_each_step(run: Run) -> None:
     lines = (run.summary / "lines.txt").read_text().splitlines()
     assert [line for line in lines if line.endswith("train/loss")] == [f"{step} train/loss" for step in (1, 2, 3, 4)]

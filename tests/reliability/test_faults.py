@@ -198,7 +198,7 @@ def test_too_many_damaged_images_stop_the_run(convmixer: Command, own_toy: Path,
     assert done.code == 1
     assert "1 training images cannot be read" in done.error
     assert "red/1.jpg" in done.error
-    assert "--max_bad_share" in done.error
+    assert "--max_bad_fraction" in done.error
 
 
 def test_killed_loader_worker(start: Start, toy: Path, toy_options: ToyOptions) -> None:

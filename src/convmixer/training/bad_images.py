@@ -32,6 +32,6 @@ class BadImages:
             index, why = next(iter(self._known.items()))
             raise UserError(
                 f"{len(self._known)} training images cannot be read, the first {self.name(index)} ({why}); "
-                "mend or remove them, or raise --max_bad_share",
+                "mend or remove them, or raise --max_bad_fraction",
                 exit_code=RUN_FAILED,
             )
