@@ -47,7 +47,7 @@ FIRST_STEPS = 10
 class Curve:
     """One run: the loss of each step, top-1 (a share) after each epoch, evaluation images, and how it was run.
 
-    `steps_per_epoch`: len(losses) / epochs; `way`: what the program said of its execution; `seconds`: of the whole
+    `steps_per_epoch`: len(losses) / epochs; `backend`: what the program logged of its execution; `seconds`: of the whole
     command, from its start.
     """
 
