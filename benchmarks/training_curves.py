@@ -47,8 +47,8 @@ FIRST_STEPS = 10
 class Curve:
     """One run: the loss of each step, top-1 (a share) after each epoch, evaluation images, and how it was run.
 
-    `steps_per_epoch`: len(losses) / epochs; `backend`: what the program logged of its execution; `seconds`: of the whole
-    command, from its start.
+    `steps_per_epoch`: len(losses) / epochs; `backend`: what the program logged of its execution; `seconds`: of the
+    whole command, from its start.
     """
 
     execution: str

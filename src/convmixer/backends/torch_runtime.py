@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,13 +15,15 @@ from convmixer.arch import ArchitectureHints, check_image_size
 from convmixer.backends.autotune.choose import choose_network
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.workload import Workload
-from convmixer.config.execution import Execution
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.devices import choose_device, memory_format
 from convmixer.model import ConvMixer
 from convmixer.normalisation import normalise
 from convmixer.weights.load import build, complete
 from convmixer.weights.read import read_weights
+
+if TYPE_CHECKING:  # a backend needs no options, nor what checks them
+    from convmixer.config.execution import Execution
 
 logger = logging.getLogger(__name__)
 

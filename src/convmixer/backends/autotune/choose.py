@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,9 +16,11 @@ from convmixer.backends.autotune.fallback import LEAVE_OUT, Attempts, WithFallba
 from convmixer.backends.autotune.kernel_plans import find_plan
 from convmixer.backends.registry import Backend, BackendKind, backends_for, evaluation_backends, find_backend
 from convmixer.backends.workload import Workload
-from convmixer.config.execution import Execution
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.model import ConvMixer
+
+if TYPE_CHECKING:  # a backend needs no options, nor what checks them
+    from convmixer.config.execution import Execution
 
 logger = logging.getLogger(__name__)
 
