@@ -201,6 +201,16 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def _without_weights(path: Path) -> None:
+    """As cut between two parts: still a message, but of a network that lacks what its operators read."""
+    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    model = ModelProto()
+    model.ParseFromString(path.read_bytes())
+    del model.graph.parameter[:]
+    path.write_bytes(model.SerializeToString())
+
+
 def _image(path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, "PNG")
 
@@ -216,6 +226,7 @@ def _other_names(path: Path) -> None:
     [
         (Path.unlink, "no such file"),
         (_cut, "a truncated or damaged file"),
+        (_without_weights, "a truncated or damaged file"),
         (_image, "a truncated or damaged file, or no MINDIR"),
         (lambda path: path.write_bytes(b""), r"takes \[\] and gives \[\]"),
         (lambda path: side_file(path).write_text("{}"), r"tiny\.mindir\.json: cannot be used: its record"),

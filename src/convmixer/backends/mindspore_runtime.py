@@ -35,6 +35,9 @@ def import_mindspore() -> Any:
         raise UserError(f"MindSpore is installed, but cannot be imported: {error}", exit_code=RUN_FAILED) from None
 
 
+_DAMAGED = "{path}: a truncated or damaged file, or no MINDIR; export it again"
+
+
 def side_file(path: Path) -> Path:
     """Where the record of a MINDIR or AIR file stands, which has no place for it inside: `<name>.mindir.json`."""
     return path.with_name(f"{path.name}.json")
@@ -82,7 +85,10 @@ def open_mindspore(path: str, choose: Chooser) -> ModelFile:
     classes = record.classes if record else None
     if classes is not None and len(classes) != count:
         raise UserError(f"{side_file(file)}: names {len(classes)} classes, but the model answers in {count}")
-    graph = mindspore.nn.GraphCell(mindspore.load(str(file)))
+    try:
+        graph = mindspore.nn.GraphCell(mindspore.load(str(file)))
+    except RuntimeError:  # of a file that ends, or was changed, between two of its parts
+        raise UserError(_DAMAGED.format(path=file)) from None
     runtime = MindSporeRuntime(graph, chosen, batch)
     if record is None:  # ours answer with logits
         runtime = replace(runtime, undo=undo_for(path, runtime.logits(random_image(chosen))))
@@ -99,7 +105,7 @@ def _shapes(path: Path) -> tuple[int | None, int, int | None, int]:
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise UserError(f"{path}: a truncated or damaged file, or no MINDIR; export it again") from None
+        raise UserError(_DAMAGED.format(path=path)) from None
     inputs, outputs = ([list(part.tensor[0].dims) for part in side] for side in (model.graph.input, model.graph.output))
     is_classifier = [len(shape) for shape in inputs] == [4] and [len(shape) for shape in outputs] == [2]
     if not is_classifier or inputs[0][1] not in (1, 3) or inputs[0][2] != inputs[0][3] or outputs[0][1] < 1:
