@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -223,8 +224,9 @@ def _group_title(model: type[BaseModel], name: str) -> str:
     return (owner.__doc__ or owner.__name__).strip().splitlines()[0].rstrip(".")
 
 
-def options_of(model: type[Options]) -> list[Option]:
-    """The options of a model, group by group in the order of their declaration."""
+@cache
+def options_of(model: type[Options]) -> tuple[Option, ...]:
+    """The options of a model, group by group in the order of their declaration; read once, as a command asks often."""
     found = []
     for name, info in model.model_fields.items():
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
@@ -243,4 +245,4 @@ def options_of(model: type[Options]) -> list[Option]:
                 commands=frozenset(extra.get("commands", ())),  # type: ignore[arg-type]
             )
         )
-    return found
+    return tuple(found)
