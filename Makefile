@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-mindspore fuzz fuzz-short lint format clean
+.PHONY: demo test test-slow test-mindspore fuzz fuzz-short lint format docs docs-serve tutorial dist clean
 
 demo: $(VENV)/.core
 	$(BIN)/python scripts/demo.py
@@ -36,8 +36,26 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, in site/: README, docs/ and the notebook as pages, and the reference of the Python API. A link that leads
+# nowhere fails.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+# The same on http://127.0.0.1:8000/, built again as the files change.
+docs-serve: $(VENV)/.docs
+	$(BIN)/mkdocs serve
+
+# The notebook's cells are run, and it is stored with what they show.
+tutorial: $(VENV)/.dev
+	$(BIN)/python scripts/run_tutorial.py
+
+# Source archive and wheel, in dist/.
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
 
 # A mark's age tells whether the environment is as the files want it.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -47,6 +65,10 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	touch $@
 
 $(VENV)/.mindspore: $(VENV)/.dev

@@ -67,8 +67,10 @@ class Maps:
         self.bias = torch.randn(arch.dim, device=device)
         self.matrix = (torch.randn(arch.dim, arch.dim, device=device) / arch.dim**0.5).to(dtype).float()
         self.coefficients = torch.randn(3, arch.dim, device=device)
-        self.of_x = Normalise(*torch.randn(2, arch.dim, device=device), self.act, torch.randn(arch.dim, device=device))
-        self.of_h = Normalise(*torch.randn(2, arch.dim, device=device), self.act)
+        scale, shift = torch.randn(2, arch.dim, device=device)
+        self.of_x = Normalise(scale, shift, self.act, torch.randn(arch.dim, device=device))
+        scale, shift = torch.randn(2, arch.dim, device=device)
+        self.of_h = Normalise(scale, shift, self.act)
         self.means_grad = torch.randn(batch, arch.dim, device=device)
         self.images = torch.randn(batch, 3, side * arch.patch_size, side * arch.patch_size, device=device)
 
@@ -113,7 +115,7 @@ class Maps:
             yield Case(
                 f"depthwise forward{text}",
                 2,
-                lambda t=tiles: launch(x, weight, self.bias, tiles=t)[0],
+                _first(partial(launch, x, weight, self.bias, tiles=tiles)),
                 lambda: (_swap(self._conv(self.x.double()) + _column(self.bias)),),
                 None if tiles else eager,
                 candidate=tiles is not None,
@@ -126,14 +128,14 @@ class Maps:
             yield Case(
                 f"fused depthwise, statistics{text}",
                 2,
-                lambda f=fused: f(statistics=self.act),
+                partial(fused, statistics=self.act),
                 self._exact_half,
                 candidate=candidate,
             )
             yield Case(
                 f"fused depthwise, inference{text}",
                 2,
-                lambda f=fused: f(mix=self.of_h)[0],
+                _first(partial(fused, mix=self.of_h)),
                 lambda: (
                     _swap(self._normed(self.x, self.of_x) + self._normed(_swap(self._exact_half()[0]), self.of_h)),
                 ),
@@ -164,7 +166,7 @@ class Maps:
             yield Case(
                 f"depthwise weight gradient{text}",
                 2,
-                lambda t=tiles: depthwise_launch.depthwise_weight_grad(x, grad, self.k, tiles=t),
+                partial(depthwise_launch.depthwise_weight_grad, x, grad, self.k, tiles=tiles),
                 self._exact_weight_grad,
                 None if text else lambda: backward([False, True, False]),
                 candidate=tiles is not None,
@@ -176,8 +178,11 @@ class Maps:
             yield Case(
                 f"depthwise half backwards{text}",
                 4,
-                lambda t=tiles: block_launch.depthwise_block_grad(
-                    self.grad, self.h, self.x, weight, self.coefficients, self.of_x, tiles=t, erf=erf
+                partial(
+                    block_launch.depthwise_block_grad,
+                    *(self.grad, self.h, self.x, weight, self.coefficients, self.of_x),
+                    tiles=tiles,
+                    erf=erf,
                 ),
                 self._exact_half_backwards,
                 candidate=tiles is not None,
@@ -204,8 +209,8 @@ class Maps:
             yield Case(
                 label,
                 maps,
-                lambda m=mix: launch.norm_sums(self.grad, self.h, self.x, self.of_x, self.of_h, mix=m, erf=erf),
-                lambda m=mix: (self._norm_sums(self.grad.double()), *([self._exact_mix()] if m else [])),
+                partial(launch.norm_sums, self.grad, self.h, self.x, self.of_x, self.of_h, mix=mix, erf=erf),
+                partial(self._exact_norm_sums, mix),
                 candidate=not mix,
             )
 
@@ -243,7 +248,7 @@ class Maps:
             yield Case(
                 f"Triton product, statistics {pointwise_text(tile)}",
                 2,
-                lambda t=tile: launch.pointwise(self.x, weight, bias=self.bias, statistics=self.act, tiles=t, erf=erf),
+                partial(launch.pointwise, self.x, weight, bias=self.bias, statistics=self.act, tiles=tile, erf=erf),
                 lambda: (out := self._product(matrix, self.x), self._sums(out)),
                 operations=self.product,
                 candidate=True,
@@ -253,10 +258,14 @@ class Maps:
                 yield Case(
                     f"Triton data gradient, sums{label} {pointwise_text(tile)}",
                     maps,
-                    lambda t=tile, m=mix: launch.pointwise_grad(
-                        self.grad, weight, self.x, self.h, self.of_x, self.of_h, mix=m, tiles=t, erf=erf
+                    partial(
+                        launch.pointwise_grad,
+                        *(self.grad, weight, self.x, self.h, self.of_x, self.of_h),
+                        mix=mix,
+                        tiles=tile,
+                        erf=erf,
                     ),
-                    lambda m=mix: self._exact_grad(m),
+                    partial(self._exact_grad, mix),
                     operations=self.product,
                     candidate=True,
                 )
@@ -318,21 +327,24 @@ class Maps:
         active = self._act(h)
         return _swap(h), torch.stack((active.sum((1, 2, 3)), active.square().sum((1, 2, 3))))
 
-    def _exact_weight_grad(self) -> tuple[Tensor]:
+    def _exact_weight_grad(self) -> tuple[Tensor, ...]:
         weight = self.weight.double().requires_grad_()
         return torch.autograd.grad(self._conv(self.x.double(), weight), weight, self.grad.double())
 
     def _exact_half_backwards(self) -> tuple[Tensor, ...]:
         x, weight = self.x.double().requires_grad_(), self.weight.double().requires_grad_()
-        of_x = Normalise(*(t.double().requires_grad_() for t in self.of_x[:2]), self.act, self.of_x.bias)
+        scale, shift = (t.double().requires_grad_() for t in (self.of_x.scale, self.of_x.shift))
+        of_x = self.of_x._replace(scale=scale, shift=shift)
         h, grad = self.h.double().requires_grad_(), self.grad.double()
         a, b, d = map(_column, self.coefficients)
         active = self._act(h)
         (h_grad,) = torch.autograd.grad(active, h, a * grad + b * active.detach() + d)
         z = self._normed(x, of_x)
-        wanted = (x, weight, of_x.scale, of_x.shift)
-        x_grad, weight_grad, scale, shift = torch.autograd.grad((self._conv(z, weight), z), wanted, (h_grad, grad))
-        return x_grad, weight_grad, torch.stack((h_grad.sum((1, 2, 3)), shift, scale))
+        wanted = (x, weight, scale, shift)
+        x_grad, weight_grad, scale_grad, shift_grad = torch.autograd.grad(
+            (self._conv(z, weight), z), wanted, (h_grad, grad)
+        )
+        return x_grad, weight_grad, torch.stack((h_grad.sum((1, 2, 3)), shift_grad, scale_grad))
 
     def _exact_mix(self) -> Tensor:
         return self._normed(self.x, self.of_x) + self._normed(self.h, self.of_h)
@@ -348,6 +360,9 @@ class Maps:
     def _norm_sums(self, grad: Tensor) -> Tensor:
         return torch.stack((grad.sum((1, 2, 3)), (grad * self._act(self.h.double())).sum((1, 2, 3))))
 
+    def _exact_norm_sums(self, mix: bool) -> tuple[Tensor, ...]:
+        return (self._norm_sums(self.grad.double()), *([self._exact_mix()] if mix else []))
+
     def _product(self, matrix: Tensor, x: Tensor) -> Tensor:
         return torch.einsum("oi,inhw->onhw", matrix.double(), x.double())
 
@@ -355,10 +370,14 @@ class Maps:
         grad = self._product(self.matrix.t(), self.grad)
         return (grad, self._norm_sums(grad), *([self._exact_mix()] if mix else []))
 
-    def _exact_pool_grad(self) -> tuple[Tensor]:
+    def _exact_pool_grad(self) -> tuple[Tensor, ...]:
         h = self.h.double().requires_grad_()
         means = self._act(h + _column(self.bias)).mean((2, 3)).t()
         return torch.autograd.grad(means, h, self.means_grad.double())
+
+
+def _first(run: Callable[[], tuple[Tensor | None, ...]]) -> Backend:
+    return lambda: run()[0]
 
 
 def _column(vector: Tensor) -> Tensor:

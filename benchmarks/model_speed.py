@@ -115,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_report(result, options.output, name)
     print(json.dumps({"minutes": result["minutes"], "results": f"{name}.json"}))
     for measured in result["settings"]:
-        rows = [f"{row['name']} {row.get('images_per_second') or 'failed'}" for row in measured["rows"]]
-        print(f"{measured['title']}, img/s: {', '.join(rows)}")
+        speeds = [f"{row['name']} {row.get('images_per_second') or 'failed'}" for row in measured["rows"]]
+        print(f"{measured['title']}, img/s: {', '.join(speeds)}")
     return 0
 
 

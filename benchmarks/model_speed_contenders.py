@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
@@ -155,7 +155,7 @@ class Contender:
 
 def _timm(layout: torch.memory_format, *, compiled: bool) -> Contender:
     def build(trial: Trial) -> Step:
-        module: nn.Module = copy.deepcopy(trial.module).to(memory_format=layout)  # type: ignore[call-overload]
+        module: nn.Module = copy.deepcopy(trial.module).to(memory_format=layout)
         if compiled:
             # Inductor turns every network with convolutions to channels_last unless told not to.
             options = {"layout_optimization": layout == torch.channels_last}
@@ -166,8 +166,9 @@ def _timm(layout: torch.memory_format, *, compiled: bool) -> Contender:
 
 
 def _frozen(trial: Trial) -> Step:
-    module = copy.deepcopy(trial.module).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return trial.step(torch.compile(module, dynamic=False, options={"freezing": True}), torch.channels_last)
+    module = copy.deepcopy(trial.module).to(memory_format=torch.channels_last)
+    frozen = torch.compile(module, dynamic=False, options={"freezing": True})
+    return trial.step(frozen, torch.channels_last)  # type: ignore[arg-type]
 
 
 def _on_gpu(setting: Setting) -> bool:
@@ -217,11 +218,17 @@ TORCH = {
     "timm compiled channels_last": _timm(torch.channels_last, compiled=True),
     "timm compiled frozen": Contender(lambda s: s.on_cpu_inference and s.precision in DTYPES, _frozen),
 }
-# On a GPU our compiled backends are timm's, compiled: once is enough.
+
+
+def _has_backend(setting: Setting, kind: str) -> bool:
+    """On a GPU our compiled backends are timm's, compiled: once is enough."""
+    return _way(setting, kind) is not None and not (kind == "compile" and _on_gpu(setting))
+
+
 OURS = {
     f"ours {kind}": Contender(
-        lambda setting, kind=kind: _way(setting, kind) is not None and not (kind == "compile" and _on_gpu(setting)),
-        lambda trial, kind=kind: _ours(trial, kind),
+        partial(_has_backend, kind=kind),
+        partial(_ours, kind=kind),
     )
     for kind in ("eager", "fused", "compile", "openvino")
 } | {

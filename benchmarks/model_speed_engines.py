@@ -23,7 +23,7 @@ def _onnx(module: nn.Module, trial: Trial) -> bytes:
         torch.onnx.export(
             copy.deepcopy(module).cpu().eval(),
             (trial.images[:1].cpu(),),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the exporter that `dynamo=False` names takes one
             dynamo=False,
             do_constant_folding=False,
             input_names=[INPUT],
@@ -97,7 +97,7 @@ def _engine_openvino(trial: Trial) -> Step:
     """An int8 file as `--engine openvino` runs it."""
     from convmixer.backends.openvino.engine import OpenVinoEngine
 
-    engine = OpenVinoEngine(_openvino_graph(_file(trial)), "bf16")  # type: ignore[arg-type]
+    engine = OpenVinoEngine(_openvino_graph(_file(trial)), "bf16")
     images = trial.images.numpy()
     return lambda: [torch.from_numpy(engine(images))]
 

@@ -124,7 +124,8 @@ def plans() -> list[Plan]:
     found = [Plan()]
     for field in fields(Plan):
         forms = [form for form in get_args(hints[field.name]) if isinstance(form, str)]
-        found += [replace(Plan(), **{field.name: form}) for form in forms if form != getattr(Plan(), field.name)]
+        others: list[dict[str, Any]] = [{field.name: form} for form in forms if form != getattr(Plan(), field.name)]
+        found += [replace(Plan(), **other) for other in others]
     return found
 
 

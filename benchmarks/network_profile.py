@@ -71,7 +71,7 @@ def profiled(step: Callable[[], object], device: torch.device) -> dict[str, Any]
     totals: dict[str, list[float]] = {}
     begin, end = float("inf"), 0.0
     for event in found.events() or []:
-        if on_gpu and event.device_type != torch.autograd.DeviceType.CUDA:
+        if on_gpu and event.device_type != torch.autograd.DeviceType.CUDA:  # type: ignore[attr-defined]
             continue
         taken = event.time_range.elapsed_us() if on_gpu else event.self_cpu_time_total
         total = totals.setdefault(event.name, [0.0, 0.0])

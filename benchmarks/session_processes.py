@@ -66,7 +66,9 @@ def run(
     left them but carry the mark in their environment (on Linux). What was not begun by then never is. `meanwhile` is
     called often.
     """
-    waiting, running, ended = list(commands), [], []
+    waiting = list(commands)
+    running: list[_Running] = []
+    ended: list[Ended] = []
     end, mark = time.monotonic() + seconds, f"{os.getpid()}-{time.monotonic_ns()}"
     try:
         while (waiting or running) and time.monotonic() < end:

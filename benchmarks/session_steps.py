@@ -80,6 +80,8 @@ def versions(session: Session) -> list[Command]:
 def checks(session: Session) -> list[Command]:
     """Networks and kernels in parallel processes, which together compile whatever the later steps run."""
     found = []
+    small: tuple[object, ...]
+    words: tuple[object, ...]
     for variant in VARIANTS[:1] if session.dry_run else VARIANTS:
         for precision in ("fp32",) if session.dry_run else ("fp32", "bf16"):
             name = f"check_{variant}_{precision}"
@@ -211,6 +213,7 @@ def cifar10(session: Session) -> list[Command] | str:
 
 def curves(session: Session) -> list[Command] | str:
     """Whether the fast backend trains as the plain one does; seconds of each run."""
+    words: tuple[object, ...]
     output = ("--output", session.results, "--name", "curves")
     if session.dry_run:
         words = ("digits", "--seeds", 0, "--executions", "eager", *output, "--epochs=1", "--train_num_samples=64")

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model_speed_report import hardware, versions, write_files
+from machine import hardware, versions
+from model_speed_report import write_files
 
 COLOURS = ("#7f8fa6", "#d95f02", "#1b9e77", "#7570b3")
 
@@ -83,7 +84,10 @@ def chart(result: dict[str, Any], path: Path) -> None:
     for run, losses in zip(result["runs"], result["epoch_losses"], strict=True):
         at = executions.index(run["execution"])
         # The first execution lies broad beneath the others, which would hide it where they are equal.
-        style = {"color": COLOURS[at % len(COLOURS)], "linestyle": ("-", "--", ":")[seeds.index(run["seed"]) % 3]}
+        style: dict[str, Any] = {
+            "color": COLOURS[at % len(COLOURS)],
+            "linestyle": ("-", "--", ":")[seeds.index(run["seed"]) % 3],
+        }
         style |= {"linewidth": 4 if at == 0 else 1.5, "label": f"{run['execution']}, seed {run['seed']}"}
         epochs = range(1, len(losses) + 1)
         left.plot(epochs, losses, **style)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,7 +71,9 @@ def test_the_finite_check_waits_on_the_stream_that_copies(monkeypatch: pytest.Mo
         assert blocking
         return SimpleNamespace(record=record)
 
-    stream_of: Callable[[object], str] = lambda device=None: f"of {device}"  # noqa: E731
+    def stream_of(device: object = None) -> str:
+        return f"of {device}"
+
     monkeypatch.setattr(torch.cuda, "Event", event)
     monkeypatch.setattr(torch.cuda, "current_stream", stream_of)
     device = torch.device("cuda", 1)

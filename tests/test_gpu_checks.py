@@ -35,22 +35,22 @@ def in_the_other_layout(model: ConvMixer, images: Tensor) -> Tensor:
 
 def variance_1_percent_off(model: ConvMixer, images: Tensor) -> Tensor:
     """A scale of gamma / sqrt(1.01 var)."""
-    model.blocks[1].pointwise_norm.weight.data.div_(1.01**0.5)
+    model.get_parameter("blocks.1.pointwise_norm.weight").data.div_(1.01**0.5)
     return right(model, images)
 
 
 def sum_of_a_gradient_1_percent_off(model: ConvMixer, images: Tensor) -> Tensor:
-    model.blocks[0].depthwise.bias.register_hook(lambda grad: 1.01 * grad)
+    model.get_parameter("blocks.0.depthwise.bias").register_hook(lambda grad: 1.01 * grad)
     return right(model, images)
 
 
 def shift_ignored(model: ConvMixer, images: Tensor) -> Tensor:
-    model.blocks[0].depthwise_norm.bias.data.zero_()
+    model.get_parameter("blocks.0.depthwise_norm.bias").data.zero_()
     return right(model, images)
 
 
 def filter_flipped(model: ConvMixer, images: Tensor) -> Tensor:
-    weight = model.blocks[1].depthwise.weight
+    weight = model.get_parameter("blocks.1.depthwise.weight")
     weight.data = weight.data.flip(-1, -2)
     return right(model, images)
 

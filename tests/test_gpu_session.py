@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -109,8 +110,14 @@ def test_the_archive_is_renewed_while_a_step_runs_and_when_the_session_is_stoppe
 ) -> None:
     """Stopped by the signal that ends a slot: what was found until then is in the archive."""
     renewed = []
+    renew = session.renew
+
+    def recorded(*words: Any) -> list[str]:
+        renewed.append(renew(*words))
+        return []
+
     monkeypatch.setattr(session, "RENEWED", 0.2)
-    monkeypatch.setattr(session, "renew", lambda *words, renew=session.renew: renewed.append(renew(*words)) or [])
+    monkeypatch.setattr(session, "renew", recorded)
     code = "import signal, time; open('early', 'w').write('1'); time.sleep(1); os.kill(os.getppid(), signal.SIGTERM)\n"
     with pytest.raises(SystemExit) as stopped:
         session.main(["--dry_run", "--output", str(tmp_path)], (step(session, "long", code + "time.sleep(600)"),))
@@ -161,7 +168,9 @@ def test_training_takes_the_options_of_its_step(session: ModuleType, tmp_path: P
     from convmixer.config.loading import parse
 
     assert cifar10(Session(tmp_path, tmp_path)) == "it needs --cifar10 FOLDER, which holds cifar-10-batches-py"
-    (command,) = cifar10(Session(tmp_path, tmp_path, cifar10=tmp_path))
+    commands = cifar10(Session(tmp_path, tmp_path, cifar10=tmp_path))
+    assert not isinstance(commands, str)
+    (command,) = commands
     script, *argv = command.words
     assert Path(script).is_file()
     options = parse(COMMAND, argv).options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import timm
@@ -55,6 +56,8 @@ def randomise_norms(module: nn.Module, patch: int) -> None:
         module.train()(torch.randn(2, 3, 4 * patch, 4 * patch))
     for norm in norms:
         norm.momentum = 0.1
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         norm.running_mean.add_(0.1 * torch.randn_like(norm.running_mean))
         norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.5, 1.5))
 
@@ -109,7 +112,7 @@ def test_a_training_step_equals_the_papers(activation: type[nn.Module], name: st
     torch.manual_seed(1)
     theirs = paper_convmixer(24, 3, 5, 2, activation, 7)
     randomise_norms(theirs, 2)
-    options = {"kernel_size": 5, "patch_size": 2, "activation": name, "num_classes": 7}
+    options: dict[str, Any] = {"kernel_size": 5, "patch_size": 2, "activation": name, "num_classes": 7}
     ours = ours_with_weights_of(theirs, create_model("convmixer_24_3", **options), "authors")
     before = copy.deepcopy(ours.state_dict())
     images, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 3, 6, 3])

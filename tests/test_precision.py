@@ -13,7 +13,7 @@ from convmixer.config.schema import Config
 from convmixer.errors import UserError
 from convmixer.model import create_model
 from convmixer.precision import Precision
-from convmixer.training.loss_scaler import LossScaler
+from convmixer.training.loss_scaler import LossScaler, ScalingMode
 from convmixer.training.optimizer import create_optimizer, set_lr
 
 CPU = torch.device("cpu")
@@ -112,7 +112,7 @@ def test_parameters_gradients_and_statistics_stay_fp32(options: dict[str, Any], 
         logits = model(torch.randn(4, 3, 8, 8))
     logits.float().square().sum().backward()
     assert logits.dtype == output
-    assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.float32}
+    assert {grad_of(parameter).dtype for parameter in model.parameters()} == {torch.float32}
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
 
 
@@ -122,6 +122,8 @@ def test_batchnorm_under_autocast_is_fp32_batchnorm_rounded(dtype: torch.dtype, 
     generator = torch.Generator().manual_seed(0)
     norms = [nn.BatchNorm2d(16).train(training) for _ in range(2)]
     for norm in norms:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         norm.running_mean.fill_(0.3)
         norm.running_var.fill_(1.7)
     x = (3.0 + torch.randn(8, 16, 7, 7, generator=generator)).to(dtype)
@@ -135,12 +137,18 @@ def test_batchnorm_under_autocast_is_fp32_batchnorm_rounded(dtype: torch.dtype, 
     torch.testing.assert_close(norms[0].running_var, norms[1].running_var, rtol=1e-6, atol=1e-6)
 
 
+def grad_of(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def one_weight() -> tuple[nn.Parameter, torch.optim.Optimizer]:
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
     optimizer = create_optimizer(model, OptimizerOptions(optimizer="momentum"))
     set_lr(optimizer, 0.1)
-    return model.weight, optimizer
+    (weight,) = model.parameters()
+    return weight, optimizer
 
 
 def scaled_step(scaler: LossScaler, weight: nn.Parameter, optimizer: torch.optim.Optimizer, slope: float) -> bool:
@@ -158,12 +166,12 @@ def test_none_hands_the_loss_through() -> None:
 
 
 @pytest.mark.parametrize("mode", ["none", "fixed", "dynamic"])
-def test_the_step_is_that_of_the_unscaled_gradient(mode: str) -> None:
+def test_the_step_is_that_of_the_unscaled_gradient(mode: ScalingMode) -> None:
     weight, optimizer = one_weight()
     scaler = LossScaler(mode, 1024.0)
     # Slope 0.5 twice, momentum 0.9: 1 - 0.1 * 0.5 - 0.1 * (0.45 + 0.5).
     assert [scaled_step(scaler, weight, optimizer, 0.5) for _ in range(2)] == [True, True]
-    assert weight.grad.item() == 0.5
+    assert grad_of(weight).item() == 0.5
     assert weight.item() == pytest.approx(0.855)
 
 
@@ -172,19 +180,20 @@ def test_accumulated_batches_are_unscaled_once() -> None:
     scaler = LossScaler("fixed", 512.0)
     for slope in (0.5, 0.25):
         scaler.scale((slope * weight).sum()).backward()
-    assert weight.grad.item() == 384.0
+    assert grad_of(weight).item() == 384.0
     scaler.unscale_(optimizer)
-    assert weight.grad.item() == 0.75
+    assert grad_of(weight).item() == 0.75
 
 
 def test_scaling_saves_small_fp16_gradients() -> None:
     # 2^-26 is below the least fp16 number, 2^-24.
-    for mode, expected in (("none", 0.0), ("fixed", 2.0**-26)):
+    cases: tuple[tuple[ScalingMode, float], ...] = (("none", 0.0), ("fixed", 2.0**-26))
+    for mode, expected in cases:
         weight, optimizer = one_weight()
         scaler = LossScaler(mode, 1024.0)
         scaler.scale((weight.half() * torch.ones((), dtype=torch.half)).float().sum() * 2.0**-26).backward()
         scaler.unscale_(optimizer)
-        assert weight.grad.item() == expected
+        assert grad_of(weight).item() == expected
 
 
 def test_fixed_lets_non_finite_gradients_be_seen() -> None:
@@ -192,7 +201,7 @@ def test_fixed_lets_non_finite_gradients_be_seen() -> None:
     scaler = LossScaler("fixed", 1024.0)
     scaler.scale((float("inf") * weight).sum()).backward()
     scaler.unscale_(optimizer)
-    assert weight.grad.item() == float("inf")
+    assert grad_of(weight).item() == float("inf")
     assert not scaler.skips_non_finite
 
 
@@ -203,7 +212,8 @@ def test_dynamic_skips_a_non_finite_step_and_halves(slope: float) -> None:
     assert scaler.skips_non_finite
     assert scaled_step(scaler, weight, optimizer, 0.5) is True
     assert scaled_step(scaler, weight, optimizer, slope) is False
-    assert (weight.item(), scaler.value) == (pytest.approx(0.95), 512.0)
+    assert weight.item() == pytest.approx(0.95)
+    assert scaler.value == 512.0
     # The momentum has not seen the skipped step either.
     assert scaled_step(scaler, weight, optimizer, 0.5) is True
     assert weight.item() == pytest.approx(0.855)

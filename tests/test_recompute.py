@@ -23,6 +23,7 @@ from tests.reliability.conftest import ROOT, assert_equal, assert_same_checkpoin
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from convmixer.arch import Activation
 from convmixer.backends.onednn_training import training_forward
 from convmixer.model import ConvMixer, create_model
 from convmixer.training.non_finite import trace
@@ -37,7 +38,7 @@ def plain(model: ConvMixer, images: Tensor) -> Tensor:
     return logits
 
 
-def model_of(activation: str = "gelu", layout: torch.memory_format = torch.channels_last) -> ConvMixer:
+def model_of(activation: Activation = "gelu", layout: torch.memory_format = torch.channels_last) -> ConvMixer:
     torch.manual_seed(0)
     model = create_model("convmixer_16_3", kernel_size=3, patch_size=2, activation=activation, num_classes=5)
     return model.to(memory_format=layout).train()
@@ -69,7 +70,7 @@ def passes_of(model: ConvMixer) -> Iterator[list[int]]:
     def count(*_: object) -> None:
         calls[0] += 1
 
-    handles = [block.act.register_forward_hook(count) for block in model.blocks]
+    handles = [block.get_submodule("act").register_forward_hook(count) for block in model.blocks]
     yield calls
     for handle in handles:
         handle.remove()
@@ -80,7 +81,7 @@ def passes_of(model: ConvMixer) -> Iterator[list[int]]:
 @pytest.mark.parametrize("forward", [plain, training_forward])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_the_same_to_the_bit(
-    activation: str, forward: Forward, layout: torch.memory_format, dtype: torch.dtype | None
+    activation: Activation, forward: Forward, layout: torch.memory_format, dtype: torch.dtype | None
 ) -> None:
     model = model_of(activation, layout)
     without = trained(model, forward, recompute=False, dtype=dtype)
@@ -112,11 +113,15 @@ def test_a_number_that_is_not_finite_is_traced(recompute: bool) -> None:
     """To the same layer: forward, and in the backward pass, which anomaly detection watches."""
     model, images = model_of(), torch.randn(2, 3, 8, 8)
     model.recompute = recompute
-    model.blocks[1].pointwise_norm.register_full_backward_hook(lambda norm, to, of: (to[0] * math.nan,))
+
+    def spoil(norm: nn.Module, to: Any, of: Any) -> tuple[Tensor]:
+        return (to[0] * math.nan,)
+
+    model.get_submodule("blocks.1.pointwise_norm").register_full_backward_hook(spoil)
     found = trace(model, lambda: model(images).sum())
     assert found is not None
     assert found.startswith("backward: ")
-    model.blocks[1].depthwise.weight.data[0] = math.nan
+    model.get_parameter("blocks.1.depthwise.weight").data[0] = math.nan
     assert trace(model, lambda: model(images).sum()) == (
         "forward: first non-finite output at blocks.1.depthwise (Conv2d)"
     )
@@ -170,7 +175,7 @@ def test_statistics_are_the_same_tensors_afterwards(forward: Forward) -> None:
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, 2 * once[name], rtol=0, atol=0)
     assert {name: id(buffer) for name, buffer in model.named_buffers()} == before
-    assert model.blocks[1].pointwise_norm.num_batches_tracked == 1
+    assert model.get_buffer("blocks.1.pointwise_norm.num_batches_tracked") == 1
 
 
 def test_a_second_pass_that_fails_leaves_the_statistics() -> None:
@@ -182,7 +187,7 @@ def test_a_second_pass_that_fails_leaves_the_statistics() -> None:
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory")
 
-    model.blocks[1].pointwise_norm.register_forward_pre_hook(fail)
+    model.get_submodule("blocks.1.pointwise_norm").register_forward_pre_hook(fail)
     with pytest.raises(torch.OutOfMemoryError):
         loss.backward()
     for name, buffer in model.named_buffers():
@@ -200,7 +205,7 @@ def test_evaluation_is_as_ever() -> None:
 
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize(("activation", "stem"), [("relu", 1), ("gelu", 2)])
-def test_one_map_a_block_is_kept(activation: str, stem: int, depth: int) -> None:
+def test_one_map_a_block_is_kept(activation: Activation, stem: int, depth: int) -> None:
     """The blocks' inputs; the stem's images in bf16, its BatchNorm's and its activation's input, as without."""
     model, images = network(activation, depth, CPU), torch.randn(IMAGES, 3, SIDE, SIDE)
     model.recompute = True
@@ -259,9 +264,8 @@ def _train_in_two(rank: int, store: str, box: Any) -> None:
     """Each kind of BatchNorm, without and with recomputation; gradients and buffers of all four."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    box.put(
-        (rank, [_ends(rank, recompute, kind) for kind in (nn.BatchNorm2d, SyncBatchNorm2d) for recompute in (0, 1)])
-    )
+    kinds = (nn.BatchNorm2d, SyncBatchNorm2d)
+    box.put((rank, [_ends(rank, recompute, kind) for kind in kinds for recompute in (False, True)]))
     torch.distributed.destroy_process_group()
 
 

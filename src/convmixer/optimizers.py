@@ -1,14 +1,24 @@
-"""The optimizers by their names, without torch, so that the options know the names."""
+"""The optimizers by their names, without torch, so that the options know the names: to add one is to add an entry."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Literal
+
+from convmixer.errors import UserError
+
+# A parameter's place: the square filter of a pointwise convolution, another weight of a convolution or linear layer,
+# or what is neither, as a bias.
+ParameterKind = Literal["square", "weight", "other"]
 
 
 @dataclass(frozen=True)
 class OptimizerEntry:
     """`cls`: the full name of a class of torch's kind; `arguments`: its keywords and the options that they come from.
+
+    `fixed`: keywords that have one value here; `group_arguments`: those of the parameters of a kind.
 
     `has_fused`: it takes `fused`, as torch's own. That step alone honours `found_inf`, by which a step whose numbers
     are not finite is left out on the device without waiting for it (`training.optimizer.honours_found_inf`). With
@@ -16,20 +26,66 @@ class OptimizerEntry:
 
     `zero_state`: a moment that is to start as zeros. torch leaves it to the first step, which the device may skip: it
     would then start as uninitialised memory.
+
+    `averages`: it trains beside an average of the weights, which its `eval()` puts into the model. That average is what
+    is evaluated, kept as best and exported. `extra`: of pip, that brings the class.
     """
 
     cls: str
     arguments: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, object] = field(default_factory=dict)
+    group_arguments: Mapping[ParameterKind, Mapping[str, object]] = field(default_factory=dict)
     has_fused: bool = False
     zero_state: str | None = None
+    averages: bool = False
+    extra: str | None = None
 
 
 _MOMENTS = {"betas": "beta", "eps": "eps"}
 _SGD = OptimizerEntry("torch.optim.SGD", {"momentum": "momentum"}, has_fused=True, zero_state="momentum_buffer")
+_EXTRA = "optimizers"
 
 OPTIMIZERS = {
+    # Decay beside the gradient, p -= lr * weight_decay * p (https://arxiv.org/abs/1711.05101).
     "adamw": OptimizerEntry("torch.optim.AdamW", _MOMENTS, has_fused=True),
+    # The decay is added to the gradient (L2) and so goes through the moments.
     "adam": OptimizerEntry("torch.optim.Adam", _MOMENTS, has_fused=True),
+    # v = momentum * v + gradient + weight_decay * p, p -= lr * v, without Nesterov. Momentum 0 is plain SGD.
     "sgd": _SGD,
     "momentum": _SGD,
+    # p -= lr * (sign(b1 * m + (1 - b1) * gradient) + weight_decay * p), then m = b2 * m + (1 - b2) * gradient
+    # (https://arxiv.org/abs/2302.06675).
+    "lion": OptimizerEntry("pytorch_optimizer.Lion", {"betas": "beta"}, extra=_EXTRA),
+    # u = m / (sqrt(v) + eps) + weight_decay * p, p -= lr * min(|p|, 10) / |u| * u, |.| the norm of a whole tensor
+    # (https://arxiv.org/abs/1904.00962). Biases and BatchNorm's parameters, some of which begin as zeros, take plain u,
+    # as in NVIDIA's and timm's LAMB. The moments are not corrected for their start, which the norm of u makes up for.
+    "lamb": OptimizerEntry(
+        "pytorch_optimizer.Lamb",
+        _MOMENTS,
+        {"weight_decouple": False, "adam_debias": True},
+        {"other": {"adam": True}},
+        extra=_EXTRA,
+    ),
+    # m = momentum * m + (1 - momentum) * gradient; p -= lr * (0.2 * sqrt(dim) * orthogonal(Nesterov's m) +
+    # weight_decay * p) for the pointwise filters, AdamW for all else. That factor gives the update the size of AdamW's,
+    # so that one learning rate serves both (https://kellerjordan.github.io/posts/muon,
+    # https://arxiv.org/abs/2502.16982).
+    "muon": OptimizerEntry(
+        "pytorch_optimizer.Muon",
+        {"momentum": "momentum", "adamw_betas": "beta", "adamw_eps": "eps"},
+        {"use_adjusted_lr": True},
+        {"square": {"use_muon": True}, "weight": {"use_muon": False}, "other": {"use_muon": False}},
+        extra=_EXTRA,
+    ),
+    # z takes AdamW's steps without its first moment, from gradients at y = (1 - b1) * z + b1 * x, and x is the average
+    # of all z (https://arxiv.org/abs/2405.15682).
+    "schedule_free": OptimizerEntry("pytorch_optimizer.ScheduleFreeAdamW", _MOMENTS, averages=True, extra=_EXTRA),
 }
+
+
+def refuse_missing(name: str) -> None:
+    """Raises UserError where the extra of an optimizer is not installed."""
+    entry = OPTIMIZERS[name]
+    package = entry.cls.partition(".")[0]
+    if entry.extra is not None and find_spec(package) is None:
+        raise UserError(f"optimizer: {name} needs {package}, pip install 'convmixer[{entry.extra}]'")

@@ -27,7 +27,7 @@ def weights(toy_run: Run) -> Path:
 
 
 def test_help_and_completion_name_all_of_it() -> None:
-    shown = pydoc.render_doc(convmixer, renderer=pydoc.plaintext)
+    shown = pydoc.plain(pydoc.render_doc(convmixer))
     for name in convmixer.__all__:
         assert name in shown or name == "__version__"
         assert name in dir(convmixer)
@@ -118,7 +118,8 @@ def test_images_of_every_kind_get_the_same_answer(toy: Path, weights: Path) -> N
     expected = convmixer.predict(weights, paths)
     assert [Path(answer.path) for answer in expected] == paths
     assert {answer.name for answer in expected} <= {"blue", "green", "red"}
-    for images in (in_memory, pixels, np.stack(pixels), [paths[0], *pixels[1:]]):
+    mixed: list[Path | np.ndarray] = [paths[0], *pixels[1:]]
+    for images in (in_memory, pixels, np.stack(pixels), mixed):
         answers = convmixer.predict(weights, images)
         assert [answer.topk for answer in answers] == [answer.topk for answer in expected]
     for one in (paths[0], str(paths[0]), in_memory[0], pixels[0]):

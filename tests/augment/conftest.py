@@ -15,7 +15,9 @@ FLOWERS = Path(__file__).parents[3] / "shared" / "data" / "flowers5" / "val"
 def _structured(width: int, height: int, seed: int) -> Image.Image:
     """Smooth colour with grain over it: edges, flat areas and full contrast, as a photo has."""
     rng = np.random.default_rng(seed)
-    smooth = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    smooth = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     levels = np.asarray(smooth).astype(int) + rng.integers(-12, 13, (height, width, 3))
     levels[: height // 4, : width // 4] = (10, 200, 90)
     return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))

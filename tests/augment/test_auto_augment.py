@@ -50,7 +50,9 @@ def sample_timm(spec: str) -> list[list[Draw]]:
 
 
 def sample_ours(spec: str, seed: int = 0) -> list[list[Draw]]:
-    layers = list(draw_layers(parse_policy(spec), "random", (32, 48), seed=seed, epoch=0, indices=np.arange(SAMPLES)))
+    policy = parse_policy(spec)
+    assert not isinstance(policy, AugMix)
+    layers = list(draw_layers(policy, "random", (32, 48), seed=seed, epoch=0, indices=np.arange(SAMPLES)))
     return [
         [(OPS[layer.ops[row]], layer.args[row]) for layer in layers if layer.ops[row] != NO_OP]
         for row in range(SAMPLES)
@@ -66,8 +68,8 @@ def sample_ours(spec: str, seed: int = 0) -> list[list[Draw]]:
 )
 def test_draws_as_timm(spec: str, same_distribution: Callable[[object, object], bool]) -> None:
     theirs, ours = sample_timm(spec), sample_ours(spec)
-    chains = [Counter(tuple(op for op, _ in image) for image in sample) for sample in (theirs, ours)]
-    numbers = [Counter(len(image) for image in sample) for sample in (theirs, ours)]
+    chains = [Counter[object](tuple(op for op, _ in image) for image in sample) for sample in (theirs, ours)]
+    numbers = [Counter[object](len(image) for image in sample) for sample in (theirs, ours)]
     for one, other in (chains, numbers):
         for key in one | other:
             # Both counts are Poisson's: 5 standard deviations of their difference.

@@ -8,25 +8,25 @@ import torch
 from timm.data.mixup import Mixup, mixup_target, rand_bbox
 
 from convmixer.augment.mixup import draw_mixing, mix, soft_targets
-from convmixer.config.augment import AugmentOptions
+from convmixer.config.augment import AugmentOptions, MixingMode
 
 SIDE, SAMPLES = 24, 1500
 
 
-def settings_of(mixup: float, cutmix: float, mode: str = "batch", prob: float = 1.0) -> AugmentOptions:
+def settings_of(mixup: float, cutmix: float, mode: MixingMode = "batch", prob: float = 1.0) -> AugmentOptions:
     return AugmentOptions(
         mixup=mixup,
         cutmix=cutmix,
         mixup_mode=mode,
         mixup_prob=prob,
-        switch_prob=0.3,  # type: ignore[arg-type]
+        switch_prob=0.3,
     )
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize(("mixup", "cutmix", "prob"), [(0.5, 0.0, 1.0), (0.0, 0.5, 0.7), (0.2, 1.0, 0.9)])
 def test_shares_as_timm(
-    mode: str, mixup: float, cutmix: float, prob: float, same_distribution: Callable[[object, object], bool]
+    mode: MixingMode, mixup: float, cutmix: float, prob: float, same_distribution: Callable[[object, object], bool]
 ) -> None:
     """The lam of an image in its target, after the correction for boxes that reach over the border."""
     np.random.seed(3)
@@ -59,7 +59,7 @@ def test_boxes_are_as_large_and_anywhere_as_timms(same_distribution: Callable[[o
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("batch", [1, 2, 5, 8])
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 0.8), (0.8, 0.8)])
-def test_pixels_and_targets_hold_the_same_shares(mode: str, batch: int, mixup: float, cutmix: float) -> None:
+def test_pixels_and_targets_hold_the_same_shares(mode: MixingMode, batch: int, mixup: float, cutmix: float) -> None:
     """Image i is white in channel i and black in the others: the mean of a channel is the lam of its image."""
     images = torch.eye(batch)[:, :, None, None].expand(batch, batch, SIDE, SIDE + 7).contiguous()
     kept = images.clone()

@@ -36,12 +36,13 @@ def test_boxes_as_timm(count: int, same_distribution: Callable[[object, object],
     assert frequencies == pytest.approx([0.6, 0.6], abs=0.04)
     theirs, ours = (masks[masks.any(2).any(1)] for masks in (theirs, ours))
     assert same_distribution(theirs.sum((1, 2)), ours.sum((1, 2)))
-    for extent in (
+    extents: list[Callable[[torch.Tensor], torch.Tensor]] = [
         lambda masks: masks.any(2).sum(1) / masks.any(1).sum(1),
         lambda masks: masks.any(2).int().argmax(1),
         lambda masks: masks.any(1).int().argmax(1),
         lambda masks: masks.any(1).int().cumsum(1).argmax(1),
-    ):
+    ]
+    for extent in extents:
         assert same_distribution(extent(theirs), extent(ours))
 
 

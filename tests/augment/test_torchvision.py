@@ -132,8 +132,8 @@ def test_a_chain_is_torchvisions_bit_for_bit(spec: str, photos: list[Image.Image
             theirs[row] = autoaugment._apply_op(
                 theirs[row], op, theirs_at(op, float(layer.args[row])), InterpolationMode.NEAREST, None
             )
-    for row, image in enumerate(theirs):
-        np.testing.assert_array_equal(batch[row].permute(1, 2, 0).numpy(), np.array(image))
+    for number, image in enumerate(theirs):
+        np.testing.assert_array_equal(batch[number].permute(1, 2, 0).numpy(), np.array(image))
 
 
 def test_augmix_mixes_its_chains_as_torchvision(photos: list[Image.Image]) -> None:
@@ -152,11 +152,11 @@ def test_augmix_mixes_its_chains_as_torchvision(photos: list[Image.Image]) -> No
                 op, mode = OPS[layer.ops[row]], InterpolationMode.NEAREST
                 argument = theirs_at(op, float(layer.args[row]))
                 copies[row] = autoaugment._apply_op(copies[row], op, argument, mode, None)
-        for row, copy in enumerate(copies):
-            mixed[row] = mixed[row] + np.array(copy) * weights[row, 1 + chain]
-    for row, mix in enumerate(mixed):
+        for number, copy in enumerate(copies):
+            mixed[number] = mixed[number] + np.array(copy) * weights[number, 1 + chain]
+    for number, mix in enumerate(mixed):
         # The weights add up to 1 in single precision only: what is unchanged in all copies must stay as it is.
-        difference = batch[row].permute(1, 2, 0).numpy() - np.floor(mix + 2**-11)
+        difference = batch[number].permute(1, 2, 0).numpy() - np.floor(mix + 2**-11)
         assert np.abs(difference).max() <= 1
         assert (difference != 0).mean() < 0.05
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +23,15 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def small_model() -> Callable[..., ConvMixer]:
     """Maker of a network with scales of both signs, shifts, and statistics that are not those of a new network."""
 
-    def make(arch: str = "convmixer_32_2", **options: object) -> ConvMixer:
+    def make(arch: str = "convmixer_32_2", **options: Any) -> ConvMixer:
         torch.manual_seed(0)
         model = create_model(arch, **{"kernel_size": 5, "patch_size": 2, "num_classes": 7, **options})
         for norm in model.modules():
             if isinstance(norm, nn.BatchNorm2d):
                 nn.init.normal_(norm.weight)
                 nn.init.normal_(norm.bias)
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
                 nn.init.normal_(norm.running_mean)
                 nn.init.uniform_(norm.running_var, 0.5, 2.0)
         return model

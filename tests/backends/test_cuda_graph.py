@@ -45,7 +45,7 @@ class Graph(TorchDispatchMode):
     """In place of torch.cuda.CUDAGraph: what was recorded is done again, with its results in the same memory."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -199,6 +199,7 @@ def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
         for name, parameter in model.named_parameters():
             # A parameter has one node, which lives as long as something that was computed with it.
             node = parameter.view_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+            assert node is not None
             alive.extend([name] if node.metadata else [])
         recorded.update(leaves_of(run(images)))
         return record(run, images, leaves)
@@ -257,7 +258,8 @@ def test_a_recording_that_fails_falls_back(
     )
     eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
     monkeypatch.setattr(registry, "BACKENDS", (eager, graph))
-    model, said, images = small_model().train(), [], torch.randn(4, 3, 16, 16)
+    model, images = small_model().train(), torch.randn(4, 3, 16, 16)
+    said: list[str] = []
     twin = copy.deepcopy(model)
     network = build_network("graph", model, workload_of(model, training=True), "auto", said.append)
     assert torch.equal(network(images), twin(images))

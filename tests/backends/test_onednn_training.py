@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -73,9 +74,10 @@ def test_network_trains_as_the_module_does(small_model: Callable[..., ConvMixer]
     for answer in (right, logits):
         nn.functional.cross_entropy(answer, labels).backward()
     for (name, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
-    for (name, one), two in zip(model.named_buffers(), other.buffers(), strict=True):
-        torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-4, msg=partial("{}: {}".format, name))
+    for (name, ours), theirs in zip(model.named_buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5, msg=partial("{}: {}".format, name))
+    assert other.stem.norm.num_batches_tracked is not None
     assert int(other.stem.norm.num_batches_tracked) == 1
 
 
@@ -85,4 +87,5 @@ def test_under_autocast_it_computes_in_bf16(small_model: Callable[..., ConvMixer
         out = depthwise(x, weight, None)
     assert out.dtype == torch.bfloat16
     out.float().sum().backward()
+    assert weight.grad is not None
     assert weight.grad.dtype == torch.float32

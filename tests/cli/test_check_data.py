@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.conftest import Command
 
 SRC = Path(__file__).parents[2] / "src"
 CLEAN = ("--image_size=8", "-j0")  # the toy images have 12 x 10 pixels
 
 
-def test_a_clean_data_set(convmixer, toy):
+def test_a_clean_data_set(convmixer: Command, toy: Path) -> None:
     done = convmixer("check-data", toy, *CLEAN)
     assert done.code == 0
     assert done.out.splitlines()[0].startswith(f"{toy}: 37 images, ")
@@ -29,7 +30,7 @@ def test_a_clean_data_set(convmixer, toy):
     assert "37 images, " in done.err
 
 
-def test_all_three_reports_list_the_findings(convmixer, here, own_toy):
+def test_all_three_reports_list_the_findings(convmixer: Command, here: Path, own_toy: Path) -> None:
     whole = (own_toy / "val/red/0.png").read_bytes()
     (own_toy / "val/red/cut.png").write_bytes(whole[:60])
     (own_toy / "train/blue/copy.png").write_bytes(whole)
@@ -54,7 +55,7 @@ def test_all_three_reports_list_the_findings(convmixer, here, own_toy):
     assert "val/red/cut.png" in page
 
 
-def test_other_splits_and_none_at_all(convmixer, own_toy):
+def test_other_splits_and_none_at_all(convmixer: Command, own_toy: Path) -> None:
     (own_toy / "train").rename(own_toy / "t")
     (own_toy / "val").rename(own_toy / "v")
     assert convmixer("check-data", own_toy, *CLEAN, "--train_dir=t", "--val_dir=v").code == 0
@@ -69,7 +70,9 @@ def test_other_splits_and_none_at_all(convmixer, own_toy):
 
 @pytest.mark.parametrize("option", ["--json", "--html"])
 @pytest.mark.parametrize("place", ["{data}/r", "{data}/train/red/r", "{link}/r", "{data}/../toy/r"])
-def test_nothing_may_be_written_below_the_data(convmixer, here, own_toy, option, place):
+def test_nothing_may_be_written_below_the_data(
+    convmixer: Command, here: Path, own_toy: Path, option: str, place: str
+) -> None:
     (here / "link").symlink_to(own_toy)
     path = place.format(data=own_toy, link=here / "link")
     done = convmixer("check-data", own_toy, *CLEAN, option, path)
@@ -79,7 +82,7 @@ def test_nothing_may_be_written_below_the_data(convmixer, here, own_toy, option,
     assert done.out == ""
 
 
-def test_a_split_outside_the_folder_is_data_too(convmixer, here, own_toy):
+def test_a_split_outside_the_folder_is_data_too(convmixer: Command, here: Path, own_toy: Path) -> None:
     (own_toy / "val").rename(here / "elsewhere")
     done = convmixer("check-data", own_toy, *CLEAN, f"--val_dir={here / 'elsewhere'}", "--json=elsewhere/r.json")
     assert done.code == 2
@@ -98,20 +101,20 @@ def test_a_split_outside_the_folder_is_data_too(convmixer, here, own_toy):
         (["{toy}", "--jsno=x"], "did you mean --json?"),
     ],
 )
-def test_wrong_use(convmixer, toy, words, message):
+def test_wrong_use(convmixer: Command, toy: Path, words: list[str], message: str) -> None:
     done = convmixer("check-data", *[word.format(toy=toy) for word in words])
     assert done.code == 2
     assert message in done.error
 
 
-def test_cifar10_is_no_image_folder(convmixer, tmp_path):
+def test_cifar10_is_no_image_folder(convmixer: Command, tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     done = convmixer("check-data", tmp_path)
     assert done.code == 2
     assert "CIFAR-10" in done.error
 
 
-def test_a_killed_process_is_an_error_that_names_what_was_read(here, own_toy):
+def test_a_killed_process_is_an_error_that_names_what_was_read(here: Path, own_toy: Path) -> None:
     command = [sys.executable, "-m", "convmixer.cli.main", "check-data", str(own_toy), "-j1"]
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:

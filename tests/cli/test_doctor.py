@@ -14,18 +14,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.conftest import Command
 
 from convmixer.arch import architecture
 from convmixer.doctor import engine, machine
 from convmixer.doctor.check_result import CheckResult, healthy, to_text
 from convmixer.doctor.max_batch import max_batch, parameters
+from convmixer.machine import usable_cores
 from convmixer.model import ConvMixer
 
 GIB = 1 << 30
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_this_machine_is_fit(convmixer, here):
+def test_this_machine_is_fit(convmixer: Command, here: Path) -> None:
     before = sorted(here.iterdir())
     done = convmixer("doctor", "--json", "doctor.json")
     assert done.code == 0, done.out
@@ -46,13 +48,13 @@ def test_this_machine_is_fit(convmixer, here):
     assert sorted(here.iterdir()) == [*before, here / "doctor.json"]
 
 
-def test_an_error_is_exit_1_with_its_fix(convmixer, monkeypatch):
-    def no_torch(name):
+def test_an_error_is_exit_1_with_its_fix(convmixer: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_torch(name: str) -> object:
         if name == "torch":
             raise OSError("libcudart.so.13: cannot open shared object file")
         return importlib.__import__(name)
 
-    monkeypatch.setattr(engine.importlib, "import_module", no_torch)
+    monkeypatch.setattr(importlib, "import_module", no_torch)
     done = convmixer("doctor")
     assert done.code == 1
     assert "error   torch" in done.out
@@ -62,7 +64,7 @@ def test_an_error_is_exit_1_with_its_fix(convmixer, monkeypatch):
     assert "ok      python" in done.out
 
 
-def test_only_what_every_run_needs_makes_it_unhealthy():
+def test_only_what_every_run_needs_makes_it_unhealthy() -> None:
     warning = CheckResult("gpu", "warning", "there", "install a driver")
     assert healthy([warning, CheckResult("python", "ok", "3.11")])
     assert not healthy([warning, CheckResult("torch", "error", "none", "install it")])
@@ -74,14 +76,14 @@ def test_only_what_every_run_needs_makes_it_unhealthy():
     ]
 
 
-def test_missing_packages_are_named(monkeypatch):
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_NEEDED", ("numpy", "no-such-package"))
     answer = machine.packages()
     assert answer.status == "error"
     assert answer.fix == "pip install no-such-package"
 
 
-def test_small_shared_memory_names_the_container_option(monkeypatch, tmp_path):
+def test_small_shared_memory_names_the_container_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Docker's default.
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(64 << 20, 0, 64 << 20))
     answer = machine.shared_memory(str(tmp_path))
@@ -92,7 +94,9 @@ def test_small_shared_memory_names_the_container_option(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("free", "status"), [(GIB // 8, "error"), (2 * GIB, "warning"), (50 * GIB, "ok")])
-def test_free_space_where_runs_are_kept(monkeypatch, tmp_path, free, status):
+def test_free_space_where_runs_are_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, status: str
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(100 * GIB, 0, free))
     monkeypatch.setattr(machine, "_TRIAL", 1 << 20)
     monkeypatch.setattr(machine, "_MIN_SPEED", 0)
@@ -106,7 +110,7 @@ def test_free_space_where_runs_are_kept(monkeypatch, tmp_path, free, status):
 @pytest.mark.parametrize(
     "folder", ["/proc", pytest.param(None, marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may write"))]
 )
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, folder):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, folder: str | None) -> None:
     if folder is None:
         folder = str(tmp_path)
         tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
@@ -115,14 +119,14 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, folder):
     assert answer.found.startswith(folder)
 
 
-def test_a_slow_disk_is_a_warning(monkeypatch, tmp_path):
+def test_a_slow_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "_write_speed", lambda folder: 3 * 2**20)
     (answer,) = machine.disks([str(tmp_path)])
     assert answer.status == "warning"
     assert "writes 3 MiB/s" in answer.found
 
 
-def test_the_limit_of_a_control_group_counts_as_the_memory(monkeypatch):
+def test_the_limit_of_a_control_group_counts_as_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
         "/proc/meminfo": "MemTotal:       16777216 kB\nMemFree: 1 kB\nMemAvailable:    8388608 kB\n",
         "/sys/fs/cgroup/memory.max": f"{4 * GIB}\n",
@@ -136,15 +140,15 @@ def test_the_limit_of_a_control_group_counts_as_the_memory(monkeypatch):
     assert (answer.status, answer.found) == ("ok", "8.0 of 16.0 GiB free")
 
 
-def test_cores_are_those_that_a_control_group_leaves(monkeypatch):
+def test_cores_are_those_that_a_control_group_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.setattr("convmixer.machine.text_of", lambda path: "250000 100000\n" if path.endswith("cpu.max") else "")
-    assert machine.usable_cores() == 2
+    assert usable_cores() == 2
     monkeypatch.setattr("convmixer.machine.text_of", lambda path: "max 100000\n")
-    assert machine.usable_cores() == 8
+    assert usable_cores() == 8
 
 
-def test_a_missing_or_broken_compiler_is_a_warning(monkeypatch, tmp_path):
+def test_a_missing_or_broken_compiler_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "c++"
     broken.write_text("#!/bin/sh\necho 'fatal error: Python.h: No such file' >&2\nexit 1\n")
     broken.chmod(0o755)
@@ -159,7 +163,7 @@ def test_a_missing_or_broken_compiler_is_a_warning(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without a GPU")
-def test_a_gpu_that_torch_cannot_use(monkeypatch, tmp_path):
+def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A driver is there, but torch sees no GPU."""
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 470.82.01\n")
@@ -192,7 +196,7 @@ class OneGpu:
         return torch.ones(*shape)
 
 
-def test_the_batch_that_fits_a_gpu_is_reported():
+def test_the_batch_that_fits_a_gpu_is_reported() -> None:
     """RTX 2080 Ti, 10.75 GiB. By hand, in maps of 1.573 MB (2 bytes * 768 * 32 * 32):
 
     10.75 GiB - 1 GiB - 22 * 21.1 M = 10.005 GB, by 0.90 MB of images and (129 + 3) maps = 208.5 MB: 47,
@@ -214,18 +218,18 @@ def test_the_batch_that_fits_a_gpu_is_reported():
         ("convmixer_768_32", 139.8, 712),
     ],
 )
-def test_the_batch_is_that_of_the_notes(name, memory, eager):
+def test_the_batch_is_that_of_the_notes(name: str, memory: float, eager: int) -> None:
     assert max_batch(int(memory * GIB), architecture(name), 224, recompute=False) == pytest.approx(eager, rel=0.005)
     assert max_batch(1 << 20, architecture(name), 224, recompute=False) == 0
 
 
-def test_parameters_are_counted_right():
+def test_parameters_are_counted_right() -> None:
     arch = architecture("convmixer_16_3", kernel_size=5, patch_size=2, num_classes=7)
     assert parameters(arch) == sum(p.numel() for p in ConvMixer(arch).parameters())
 
 
-def test_a_forward_pass_that_fails_says_why(monkeypatch):
-    def fail(*_, **__):
+def test_a_forward_pass_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error: no kernel image is available\nCompile with ...")
 
     monkeypatch.setattr("convmixer.model.create_model", fail)

@@ -34,14 +34,14 @@ def without(packages: str, *words: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("command", ["train", "eval", "infer", "export", "convert"])
 def test_torch(here: Path, toy: Path, toy_run: Run, command: str) -> None:
     weights = toy_run.best / "best.safetensors"
-    words = {
+    words: dict[str, list[object]] = {
         "train": [],
         "eval": [f"--pretrained={weights}", f"--data_url={toy}"],
         "infer": [toy / "val/red", f"--checkpoint={weights}"],
         "export": [f"--pretrained={weights}"],
         "convert": [weights, "--to=timm"],
-    }[command]
-    done = without("torch", command, *words)
+    }
+    done = without("torch", command, *words[command])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"convmixer: {command} needs torch, which is not installed: pip install torch\n"
     assert list(here.iterdir()) == []
@@ -72,6 +72,9 @@ def test_what_runs_without_torch(here: Path, toy: Path) -> None:
         ("onnxruntime", ["eval-onnx", "."], "onnxruntime, pip install 'convmixer[onnx]'"),
         ("openvino", ["infer-onnx", "red.png", "--engine=openvino"], "openvino, pip install 'convmixer[openvino]'"),
         ("huggingface_hub", ["push", "x", "--repo=a/b"], "huggingface_hub: pip install 'convmixer[hub]'"),
+        ("wandb", ["train", "--log_to=wandb"], "--log_to: wandb needs wandb, pip install 'convmixer[wandb]'"),
+        ("mlflow", ["train", "--log_to=mlflow"], "--log_to: mlflow needs mlflow, pip install 'convmixer[mlflow]'"),
+        ("trackio", ["train", "--log_to", "tensorboard", "trackio"], "pip install 'convmixer[trackio]'"),
         ("PIL", ["infer-onnx", "red.png"], "PIL, which is not installed: pip install pillow"),
         ("yaml", ["train"], "yaml, which is not installed: pip install pyyaml"),
     ],
@@ -83,6 +86,7 @@ def test_other_packages(here: Path, package: str, words: list[str], message: str
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in here.iterdir()) == ["only.onnx", "red.png"]
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])

@@ -56,7 +56,8 @@ def colours(here: Path) -> Path:
     """Images of three classes, whose sorted names are in the order of the colours; one lies in the wrong folder."""
     for index, name in enumerate(("a red", "b green", "c blue")):
         for number in range(3):
-            draw(here / "val" / name / f"{number}.png", tuple(200 if c == index else 20 for c in range(3)))
+            red, green, blue = (200 if c == index else 20 for c in range(3))
+            draw(here / "val" / name / f"{number}.png", (red, green, blue))
     draw(here / "val/a red/wrong.png", (20, 20, 200))
     return here / "val"
 

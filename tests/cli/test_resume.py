@@ -320,7 +320,7 @@ def with_moment(value: object) -> Callable[[State], object]:
         (lambda state: state | {"best_top1": "high"}, "its best_top1 or backend is of another type"),
         (lambda state: state | {"scaler": {"scale": "x"}}, "its scaler is no dictionary of numbers"),
         (lambda state: state | {"optimizer": 3}, "it is of another type than this program writes"),
-        (lambda state: state | {"optimizer": {"state": {}, "param_groups": []}}, "zip() argument 2 is shorter"),
+        (lambda state: state | {"optimizer": {"state": {}, "param_groups": []}}, "its optimizer is another one"),
         (with_moment(torch.zeros(3)), "its optimizer's exp_avg does not fit parameter 0"),
         (with_moment("x"), "its optimizer's exp_avg does not fit parameter 0"),
     ],

@@ -75,6 +75,13 @@ def test_tensorboard_reads_the_same_numbers(toy_run: Run) -> None:
         assert read == written
 
 
+def test_metrics_alone(train: Train) -> None:
+    run = train("--log_to=none")
+    assert [entry["step"] for entry in run.metrics("train")] == [1, 2, 3, 4, 5, 6]
+    assert not list(run.summary.glob("events.*"))
+    assert "log_to: []  # command line\n" in (run.summary / "config.yaml").read_text()
+
+
 def test_options_are_written_with_their_origins_and_can_be_used_again(
     toy_run: Run, toy: Path, toy_options: ToyOptions
 ) -> None:

@@ -89,6 +89,54 @@ def test_lists(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        ([], ("tensorboard",)),
+        (["--log_to", "wandb"], ("wandb",)),
+        (["--log_to", "wandb,tensorboard"], ("wandb", "tensorboard")),
+        (["--log-to", "WandB", "MLflow", "wandb", "--seed=0"], ("wandb", "mlflow")),
+        (["--log_to=none"], ()),
+        (["--log_to="], ()),
+    ],
+)
+def test_a_list_of_choices(words: list[str], expected: tuple[str, ...]) -> None:
+    assert options(*words).log_to == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("[mlflow, Trackio]", ("mlflow", "trackio")),
+        ("mlflow", ("mlflow",)),
+        ("mlflow, trackio", ("mlflow", "trackio")),
+        ("[]", ()),
+        ("none", ()),
+        ("null", ()),
+    ],
+)
+def test_a_list_of_choices_in_yaml(
+    recipe: Callable[..., Resolved[Config]], content: str, expected: tuple[str, ...]
+) -> None:
+    assert recipe(f"log_to: {content}\n").options.log_to == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[tensorboard, wandbb]", "log_to: should be 'mlflow', 'tensorboard', 'trackio' or 'wandb', not 'wandbb'"),
+        ("[wandb, none]", "log_to: should be 'mlflow', 'tensorboard', 'trackio' or 'wandb', not 'none'"),
+        ("[wandb, 3]", "log_to: should be 'mlflow', 'tensorboard', 'trackio' or 'wandb', not 3"),
+        ("3", "log_to: should be a valid tuple, not 3"),
+        ("no", "log_to: is False, which is no value of this option"),
+    ],
+)
+def test_what_is_no_list_of_choices(recipe: Callable[..., Resolved[Config]], content: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        recipe(f"log_to: {content}\n")
+    assert str(caught.value).endswith(f"mine.yaml: {message}")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
         ([], False),
         (["--with_ema"], True),
         (["--with-ema"], True),
@@ -221,13 +269,14 @@ def test_every_choice_in_any_case(model: type[Options]) -> None:
         assert len({choice.lower() for choice in option.choices}) == len(option.choices)
         for choice in option.choices:
             for spelled in (choice.upper(), choice.lower(), choice.title()):
-                assert getattr(model.model_validate({option.name: spelled}), option.name) == choice
+                found = getattr(model.model_validate({option.name: spelled}), option.name)
+                assert found == ((choice,) if option.is_list else choice)
 
 
 def test_what_is_no_choice_is_refused_as_it_was_written(recipe: Callable[..., Resolved[Config]]) -> None:
     assert recipe("optimizer: AdamW").options.optimizer == "adamw"
-    with pytest.raises(UserError, match=r"optimizer: should be 'adamw', .* not 'Lamb'$"):
-        recipe("optimizer: Lamb")
+    with pytest.raises(UserError, match=r"optimizer: should be 'adamw', .* not 'Lars'$"):
+        recipe("optimizer: Lars")
 
 
 # Options of text that name no file; all others do.
@@ -286,4 +335,4 @@ def test_several_errors_are_counted() -> None:
 
 def test_options_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        options().epochs = 3  # type: ignore[misc]
+        options().epochs = 3

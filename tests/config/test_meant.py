@@ -34,6 +34,8 @@ TRAIN, INFER, EXPORT = train_command.COMMAND, infer_command.COMMAND, export_comm
         ("--img-size", "image_size"),
         ("--imgsz", "image_size"),
         ("--opt", "optimizer"),
+        ("--report_to", "log_to"),
+        ("--log-wandb", "log_to"),
         ("--sched", "lr_scheduler"),
         ("--ema", "with_ema"),
         ("--gpus", "device_num"),

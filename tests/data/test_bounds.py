@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def webp_canvas(width: int, height: int) -> bytes:
 READ = "read"
 MANY = 10_000_000
 # Name -> content and the words that refuse it, or READ.
-HOSTILE = {
+HOSTILE: dict[str, Callable[[], tuple[bytes, str]]] = {
     "500 scans of a large image": lambda: (scans(500, 9400, 9400), "500 scans of 9400 x 9400 pixels"),
     "500 scans of a small image": lambda: (scans(500, 200, 150), READ),
     "progressive CMYK": lambda: (scans(9, 8300, 8300, "CMYK"), "for a progressive JPEG"),
@@ -198,7 +199,7 @@ def test_no_file_costs_ten_seconds_or_a_gigabyte(tmp_path: Path) -> None:
     ],
     ids=["png", "16-bit png", "16-bit grey png", "progressive", "four times", "webp", "tiff", "gif"],
 )
-def test_the_largest_images_that_are_read_stay_below_a_gigabyte(tmp_path: Path, make) -> None:
+def test_the_largest_images_that_are_read_stay_below_a_gigabyte(tmp_path: Path, make: Callable[[], bytes]) -> None:
     path = tmp_path / "x"
     path.write_bytes(make())
     done = subprocess.run(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -87,14 +88,15 @@ def test_crop_boxes_are_distributed_as_timms(image_size: tuple[int, int], scale:
     ours = np.array([random_crop_box(width, height, uniforms, scale) for uniforms in draws])
     expected = np.array(theirs)[:, [1, 0, 3, 2]]  # timm: top, left, height, width
 
-    for measure in (
+    measures: list[Callable[[np.ndarray], np.ndarray]] = [
         lambda box: box[:, 2] * box[:, 3],
         lambda box: box[:, 2] / box[:, 3],
         lambda box: box[:, 0],
         lambda box: box[:, 1],
         lambda box: box[:, 0] + box[:, 2],
         lambda box: box[:, 1] + box[:, 3],
-    ):
+    ]
+    for measure in measures:
         assert ks_2samp(measure(ours), measure(expected)).pvalue > 0.001
 
 

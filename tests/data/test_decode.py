@@ -106,7 +106,7 @@ def test_animation_gives_its_first_frame(format: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if format == "WEBP" else {}
     encoded = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
-    assert Image.open(io.BytesIO(encoded)).n_frames == 3
+    assert getattr(Image.open(io.BytesIO(encoded)), "n_frames", None) == 3
     assert decode_image(encoded).getpixel((3, 3)) == (255, 0, 0)
 
 

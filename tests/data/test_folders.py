@@ -243,9 +243,15 @@ def test_the_folders_of_runs_are_no_class(root: Path) -> None:
     before = names(train_split(root), root)
     train = root / "train"
     for folder in (train / "runs", train / "out"):
-        roots = {name: str(folder / name) for name in ("summary_root_dir", "ckpt_root_dir", "best_ckpt_root_dir")}
+        config = Config(
+            arch="convmixer_256_8",
+            model_postfix="x",
+            summary_root_dir=str(folder / "summary_root_dir"),
+            ckpt_root_dir=str(folder / "ckpt_root_dir"),
+            best_ckpt_root_dir=str(folder / "best_ckpt_root_dir"),
+        )
         for _ in range(2):  # the second is called ...-2
-            run = create_run(Config(arch="convmixer_256_8", model_postfix="x", **roots), "26-11-27_001122")
+            run = create_run(config, "26-11-27_001122")
             write(run.summary / "first_batch.png")
     write(train / run.name / "x.png")
     source = train_split(root)

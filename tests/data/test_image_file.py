@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convmixer.data import image_file
 from convmixer.data.folders import Files
 from convmixer.data.image_file import read_image_file
 from convmixer.data.inspection.probe import probe
@@ -123,7 +122,7 @@ def test_a_passing_fault_is_tried_once_more(
             raise OSError(number, os.strerror(number))
         return stat(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(image_file.os, "stat", failing)
+    monkeypatch.setattr(os, "stat", failing)
     if times == 1:
         assert read_image_file(str(path)) == path.read_bytes()
     else:
@@ -133,9 +132,14 @@ def test_a_passing_fault_is_tried_once_more(
 
 
 def test_other_faults_are_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[str] = []
     stat = os.stat
-    monkeypatch.setattr(image_file.os, "stat", lambda path: calls.append(path) or stat(path))
+
+    def counted(path: str) -> os.stat_result:
+        calls.append(path)
+        return stat(path)
+
+    monkeypatch.setattr(os, "stat", counted)
     with pytest.raises(BadImage, match="No such file"):
         read_image_file(str(tmp_path / "gone.png"))
     assert len(calls) == 1

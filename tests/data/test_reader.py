@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +28,10 @@ class Images:
 
     classes = ClassMap(("even", "odd"))
 
-    def __init__(self, count: int, bad: set[int] = frozenset(), broken: int | None = None) -> None:  # type: ignore[assignment]
+    def __init__(self, count: int, bad: Set[int] = frozenset(), broken: int | None = None) -> None:
         self.count, self.bad, self.broken = count, bad, broken
         self.labels = np.arange(count) % 2
+        self.ignored: dict[str, int] = {}
         self.reads = 0
 
     def __len__(self) -> int:
@@ -68,11 +70,11 @@ def test_a_part_of_the_set(threads: int) -> None:
 @pytest.mark.parametrize("preprocessing", [GREY, replace(GREY, size=7), replace(GREY, crop_pct=0.8), RGB])
 def test_a_set_in_memory_gives_what_files_give(preprocessing: Preprocessing) -> None:
     class Hidden(Images):
-        def read(self, index: int) -> np.ndarray:
+        def read(self, index: int) -> bytes | np.ndarray:
             return DIGITS.read(2 * index)
 
     half = Subset(DIGITS, np.arange(0, 359, 2))
-    (held,), (read,) = (read_batches(source, preprocessing, 200) for source in (half, Hidden(180)))
+    (held,), (read,) = (read_batches(half, preprocessing, 200), read_batches(Hidden(180), preprocessing, 200))
     np.testing.assert_array_equal(held.images, read.images)
     np.testing.assert_array_equal(held.indices, read.indices)
 
@@ -129,7 +131,8 @@ def test_threads_work_side_by_side() -> None:
 def test_train_read_is_a_function_of_seed_epoch_and_index() -> None:
     reader = TrainReader(DIGITS, GREY, seed=1, min_crop=0.3)
     crop, label, actual, bad = reader.read(0, 17)
-    assert (crop.shape, crop.dtype, label, actual, bad) == ((8, 8, 1), np.uint8, DIGITS.labels[17], 17, None)
+    assert (crop.shape, crop.dtype) == ((8, 8, 1), np.dtype(np.uint8))
+    assert (label, actual, bad) == (DIGITS.labels[17], 17, None)
     reader.read(5, 3)
     for same in (reader, pickle.loads(pickle.dumps(reader))):
         np.testing.assert_array_equal(same.read(0, 17)[0], crop)

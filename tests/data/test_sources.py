@@ -6,6 +6,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,7 +73,10 @@ def test_unknown_set_and_other_classes_are_refused() -> None:
 class Python2Pickler(pickle._Pickler):
     """Writes bytes and str as Python 2 wrote its str, which is what the original files hold."""
 
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar[dict[type, Callable[..., None]]] = dict(pickle._Pickler.dispatch)
+    # Of pickle._Pickler, whose stub lacks them.
+    write: Callable[[bytes], object]
+    memoize: Callable[[object], None]
 
     def save_string(self, text: bytes | str) -> None:
         data = text.encode("latin1") if isinstance(text, str) else text

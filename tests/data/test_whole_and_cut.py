@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def encode(image: Image.Image, format: str = "JPEG", **options: object) -> bytes
     return file.getvalue()
 
 
-def pixels(encoded: bytes, **options: int) -> np.ndarray:
+def pixels(encoded: bytes, **options: Any) -> np.ndarray:
     return np.asarray(decode_image(encoded, **options))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import ToyOptions
-from torch.distributed import HashStore
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented, not in __all__
 
 from convmixer.distributed.processes import Processes
 from convmixer.distributed.waiting import from_first_in_time
@@ -120,7 +120,7 @@ def test_an_error_of_the_first_is_that_of_all(together: Callable[..., list[Any]]
 
 
 def test_one_of_our_own_making_ends_the_others(together: Callable[..., list[Any]]) -> None:
-    first, other = together(lambda: {}["no such way"], 60)
+    first, other = together(lambda: dict[str, int]()["no such way"], 60)
     assert type(first) is KeyError
     assert (str(other), other.exit_code) == ("the first process of the run failed", 1)
 

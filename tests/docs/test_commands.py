@@ -143,7 +143,7 @@ def test_the_sessions_that_train_cifar10_in_small_form(scratch: Path) -> None:
     assert len(found) == 2
     for line in found:
         script, *words = shlex.split(line)[1:]
-        command = [sys.executable, ROOT / script, *words, "--dry_run"]
+        command = [sys.executable, str(ROOT / script), *words, "--dry_run"]
         done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         assert "left out" not in done.stdout

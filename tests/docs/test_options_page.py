@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from convmixer.config.table import page
@@ -13,3 +14,8 @@ def test_page_is_current() -> None:
     assert (ROOT / "docs/options.md").read_text(encoding="utf-8") == page(), (
         "run: .venv/bin/python -m convmixer.config.table > docs/options.md"
     )
+
+
+def test_nothing_on_the_page_is_taken_for_a_tag() -> None:
+    assert "any convmixer_&lt;dim>_&lt;depth> |" in page()
+    assert re.findall(r"<\w+>", re.sub(r"`[^`]*`", "", page())) == []

@@ -14,7 +14,7 @@ from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
 
 
-def lively_model(arch: str, **options: object) -> ConvMixer:
+def lively_model(arch: str, **options: Any) -> ConvMixer:
     """Random weights that keep the signal's size, as torch's own do not, and random BatchNorm of every kind."""
     generator = torch.Generator().manual_seed(0)
     model = ConvMixer(architecture(arch, **options)).eval()
@@ -28,6 +28,8 @@ def lively_model(arch: str, **options: object) -> ConvMixer:
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5, generator=generator)
                 module.bias.uniform_(-0.5, 0.5, generator=generator)
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 module.running_mean.uniform_(0, 1, generator=generator)
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
     return model
@@ -35,9 +37,10 @@ def lively_model(arch: str, **options: object) -> ConvMixer:
 
 def metadata_of(model: ConvMixer, **changes: Any) -> ModelMetadata:
     """The record of a network, changed: `size`, `crop_pct`, `interpolation` and the record's own."""
-    shape = {name: changes.pop(name) for name in ("size", "crop_pct", "interpolation") if name in changes}
     channels = model.arch.in_chans
-    inputs = Preprocessing(**{"size": 16, "mean": (0.45,) * channels, "std": (0.22,) * channels, **shape})
+    fields: dict[str, Any] = {"size": 16, "mean": (0.45,) * channels, "std": (0.22,) * channels}
+    fields |= {name: changes.pop(name) for name in ("size", "crop_pct", "interpolation") if name in changes}
+    inputs = Preprocessing(**fields)
     names = ClassMap(tuple(f"class {number}" for number in range(model.arch.num_classes)))
     return ModelMetadata(
         model.arch, **{"classes": names, "preprocessing": inputs, "source_sha256": "0" * 64, **changes}

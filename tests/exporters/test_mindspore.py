@@ -33,7 +33,7 @@ needs_mindspore = pytest.mark.mindspore
 needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")
 
 
-def random_model(arch: str, **options: object) -> ConvMixer:
+def random_model(arch: str, **options: Any) -> ConvMixer:
     """A network whose BatchNorm parameters and statistics are random too."""
     torch.manual_seed(0)
     model = ConvMixer(architecture(arch, **options)).eval()
@@ -45,6 +45,7 @@ def random_model(arch: str, **options: object) -> ConvMixer:
                 (module.running_mean, -0.5, 0.5),
                 (module.running_var, 0.5, 1.5),
             ):
+                assert tensor is not None
                 torch.nn.init.uniform_(tensor, low, high)
     return model
 
@@ -150,7 +151,7 @@ def test_a_softmax_of_others_is_undone(tiny: ConvMixer, tmp_path: Path, capsys: 
     inputs = mindspore.Tensor(shape=[None, 3, 16, 16], dtype=mindspore.float32)
     cell = mindspore.nn.SequentialCell([build_cell(tiny), mindspore.nn.Softmax(axis=1)]).set_train(False)
     mindspore.export(cell, inputs, file_name=str(tmp_path / "soft"), file_format="MINDIR")
-    opened = open_mindspore(str(tmp_path / "soft.mindir"), lambda *_: metadata(tiny).preprocessing)
+    opened = open_mindspore(str(tmp_path / "soft.mindir"), lambda *_, **__: metadata(tiny).known_preprocessing)
     assert "soft.mindir: answers with probabilities, as of a Softmax" in capsys.readouterr().err
     images = images_of(tiny, 3)
     found = opened.runtime.logits(images)

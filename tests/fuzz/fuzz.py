@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 TARGETS = ("images", "cifar10", "weights", "checkpoints", "recipes", "options", "augmentation")
 _ROUND = 200  # inputs between two looks at the clock
 _SHRINKING = 15.0  # seconds spent on making a faulty input smaller
@@ -57,7 +57,7 @@ def run_apart(name: str, seconds: float, seed: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--alone", "--target", name, f"--seconds={seconds}", f"--seed={seed}"]
     # One arena and one thread: each more would take address space, which is limited.
     limits = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    paths = os.pathsep.join(filter(None, [str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]))
     result = {"target": name, "inputs": 0, "accepted": 0, "growth": 0, "failure": None}
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -94,8 +94,8 @@ class _Enough(BaseException):
 def run_alone(name: str, seconds: float, seed: int) -> int:
     """The target in this process, in the current folder; its counts go to stdout as JSON."""
     import hypothesis
-    from guard import Guard, limit_growth, peak
-    from targets import TARGETS
+    from tests.fuzz.guard import Guard, limit_growth, peak
+    from tests.fuzz.targets import TARGETS
 
     target, guard = TARGETS[name](Path.cwd()), Guard()
     guard.check(target.read, target.whole)

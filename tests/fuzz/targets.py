@@ -12,10 +12,19 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-import seeds
-from damage import PICKLES, changed_json, command_lines, damaged, damaged_images, json_texts, policies, yaml_texts
 from hypothesis import strategies as st
 from PIL import Image
+from tests.fuzz import seeds
+from tests.fuzz.damage import (
+    PICKLES,
+    changed_json,
+    command_lines,
+    damaged,
+    damaged_images,
+    json_texts,
+    policies,
+    yaml_texts,
+)
 
 from convmixer.arch import ArchitectureHints
 from convmixer.augment.draws import draw_chain, draw_layers, draw_mixture
@@ -177,7 +186,8 @@ def augmentation(folder: Path) -> Target:
     """A policy's spec, and the operations that it leads to."""
 
     def read(spec: str) -> None:
-        policy, of = parse_policy(spec), {"seed": 0, "epoch": 0, "indices": np.arange(4)}
+        policy = parse_policy(spec)
+        of: dict[str, Any] = {"seed": 0, "epoch": 0, "indices": np.arange(4)}
         if isinstance(policy, AugMix):
             layers = draw_chain(policy, 0, "random", (8, 8), **of)
             assert np.isfinite(draw_mixture(policy, **of)).all(), "a weight is not finite"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ TRAIN = Command("train", "", Config, takes_config=True)
 ARCHITECTURE = Architecture(8, 2, kernel_size=3, patch_size=2, num_classes=3)
 
 
-def refusal(call, *given) -> str:
+def refusal(call: Callable[..., object], *given: object) -> str:
     """The message that refuses it, fit for a terminal."""
     with pytest.raises(UserError) as caught:
         call(*given)

@@ -41,11 +41,14 @@ def test_a_wrong_value_is_refused_where_it_is_made() -> None:
 def test_tiles_are_cut_down_to_the_maps() -> None:
     plan = Plan(depthwise="64x8x1p2r", pointwise="16x32x64x4x2")
     tiles = plan.depthwise_tiles("depthwise", 5, 16, torch.float16)
+    assert tiles is not None
     assert (tiles.images, tiles.columns, tiles.window, tiles.warps, tiles.stages) == (16, 16, 16, 4, 1)
     assert (tiles.prefetch, tiles.unroll) == (2, False)
     assert plan.depthwise_tiles("block_grad", 5, 16, torch.float16) is None
-    tiles = plan.pointwise_tiles("pointwise")
-    assert (tiles.outputs, tiles.positions, tiles.inputs, tiles.warps, tiles.stages) == (16, 32, 64, 4, 2)
+    products = plan.pointwise_tiles("pointwise")
+    assert products is not None
+    assert (products.outputs, products.positions, products.inputs) == (16, 32, 64)
+    assert (products.warps, products.stages) == (4, 2)
     assert plan.pointwise_tiles("pointwise_grad") is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -56,7 +57,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     monkeypatch.setattr(torch.cuda, "_sleep", device.sleep)
     monkeypatch.setattr(torch.cuda, "synchronize", device.wait)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: device.host / 1e3)
+    monkeypatch.setattr(time, "perf_counter", lambda: device.host / 1e3)
     return device
 
 

@@ -122,3 +122,13 @@ def rewrite_manifest(folder: Path) -> None:
     del manifest["sha256"]
     manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "lamb", "muon", "schedule_free"])
+def test_other_optimizers(optimizer: str, train: Train, toy: Path, toy_options: ToyOptions, tmp_path: Path) -> None:
+    words = [f"--optimizer={optimizer}", "--weight_decay=0.05", *EVERYTHING]
+    if optimizer == "schedule_free":
+        words.remove("--with_ema")
+    run = train(*words, **SMALL)
+    options = [*toy_options(toy, **SMALL), *words]
+    assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))

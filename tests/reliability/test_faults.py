@@ -66,8 +66,9 @@ def test_a_full_summary_disk_ends_the_events_and_not_the_run(
     with file_size_limit(20_000):
         done = convmixer("train", *options)
     assert done.code == 0, done.err
-    assert done.err.count("File too large") == 1
-    assert done.err.count("no more TensorBoard events") == 1
+    assert done.err.count("File too large") == 2
+    assert done.err.count("tensorboard: File too large: no more is logged to it; the run goes on") == 1
+    assert done.err.count("metrics.jsonl: File too large: new lines wait in memory") == 1
     run = Run.below(here, done)
     assert newest(run.checkpoints).name == "step_00000168"
     steps = [entry["step"] for entry in run.metrics("train")]
@@ -86,7 +87,9 @@ def test_a_small_summary_disk(
     disk = small_disk("40k")
     done = convmixer("train", *toy_options(toy, batch_size=1, epochs=7, eval_every=7), f"--summary_root_dir={disk}")
     assert done.code == 0, done.err
-    assert done.err.count("No space left on device") == 1
+    for name in ("tensorboard", "metrics.jsonl"):
+        assert done.err.count(f"{name}: No space left on device: ") == 1
+    assert done.err.count("No space left on device") == 2
     assert done.out.startswith("best: ")
 
 
@@ -195,7 +198,7 @@ def test_too_many_damaged_images_stop_the_run(convmixer: Command, own_toy: Path,
     assert done.code == 1
     assert "1 training images cannot be read" in done.error
     assert "red/1.jpg" in done.error
-    assert "--max_bad_share" in done.error
+    assert "--max_bad_fraction" in done.error
 
 
 def test_killed_loader_worker(start: Start, toy: Path, toy_options: ToyOptions) -> None:
@@ -276,7 +279,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     checkpoint_manager = CheckpointManager(folders, {"architecture": arch}, {}, keep=2)
     checkpoint_manager.save_checkpoint(state)
     checkpoint_manager.finish()
-    model.blocks[0].pointwise.weight.data[0] = float("inf")
+    model.get_parameter("blocks.0.pointwise.weight").data[0] = float("inf")
     state.step = 1
     with pytest.raises(UserError, match=r"step 1: blocks\.0\.pointwise\.weight is not finite"):
         checkpoint_manager.save_checkpoint(state)
@@ -320,9 +323,10 @@ def test_events_that_cannot_be_written_do_not_stop_the_run(train: Train, monkeyp
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convmixer.training.logging.metric_logger.EventFile", refuse)
+    monkeypatch.setattr("convmixer.training.logging.loggers.tensorboard.Logger.open", refuse)
     run = train()
-    assert run.done.err.count("no more TensorBoard events") == 1
+    warning = "tensorboard: Permission denied: no more is logged to it; the run goes on\n"
+    assert run.done.err.count("tensorboard") == run.done.err.count(warning) == 1
     assert len(run.metrics("train")) == 6
 
 

@@ -11,7 +11,7 @@ from tests.reliability.conftest import ROOT
 
 @pytest.mark.slow
 def test_three_kills() -> None:
-    words = [sys.executable, ROOT / "scripts/kill_loop.py", "--kills=3", "--epochs=4"]
+    words = [sys.executable, str(ROOT / "scripts/kill_loop.py"), "--kills=3", "--epochs=4"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("3 of 3 kills survived: ")

@@ -38,11 +38,14 @@ def steps_saved(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 3])
-def test_resume_is_exact(count: int, start: Start, here: Path, toy: Path, toy_options: ToyOptions) -> None:
+@pytest.mark.parametrize(
+    ("count", "word"),
+    [(2, "--with_ema"), (3, "--with_ema"), (2, "--optimizer=muon"), (2, "--optimizer=schedule_free")],
+)
+def test_resume_is_exact(count: int, word: str, start: Start, here: Path, toy: Path, toy_options: ToyOptions) -> None:
     options = [
         *toy_options(toy, **PAIR | {"device_num": count}),
-        *("--with_ema", "--mixup=0.4", "--use_clip_grad_norm", "--accumulate=2"),
+        *(word, "--mixup=0.4", "--use_clip_grad_norm", "--accumulate=2"),
     ]
     run = finished(start("train", *options), here)
     last = newest(run.checkpoints)

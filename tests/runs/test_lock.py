@@ -111,7 +111,7 @@ def test_a_process_does_not_shut_itself_out(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-ELSEWHERE = {"host": "node7", "machine": "another boot pid:[1]", "pid": 7}
+ELSEWHERE: dict[str, Any] = {"host": "node7", "machine": "another boot pid:[1]", "pid": 7}
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"pid": 3}', "[" * 100_000])

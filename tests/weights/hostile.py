@@ -105,7 +105,7 @@ def write_all(folder: Path) -> None:
     """Each kind of hostile file, by the name of what is wrong with it."""
     text = b"\x80\x02](" + b"X" + struct.pack("<I", 10**6) + b"x" * 10**6 + b"q\x00"
     encode = b"c_codecs\nencode\nh\0X\x06\0\0\0latin1\x86R"
-    files = {
+    files: dict[str, bytes | str] = {
         "members.pth": _archive_of_many(COUNT),
         "tensors.pth": _tensors_of_one_storage(COUNT),
         "tensors.safetensors": _safetensors({name.decode(): [] for name in _names(COUNT)}),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.weights.conftest import MakeModel
 from torch.optim.swa_utils import AveragedModel
 
 from convmixer.api.classifier import load_model
@@ -23,6 +24,7 @@ from convmixer.weights.load import load_into
 from convmixer.weights.read import WeightFile, read_weights
 
 State = Mapping[str, torch.Tensor]
+Read = Callable[..., WeightFile]
 
 
 def timm(state: State, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -30,17 +32,17 @@ def timm(state: State, prefix: str = "") -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def one(tiny) -> State:
+def one(tiny: MakeModel) -> State:
     return tiny(seed=1).state_dict()
 
 
 @pytest.fixture
-def other(tiny) -> State:
+def other(tiny: MakeModel) -> State:
     return tiny(seed=2).state_dict()
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., WeightFile]:
+def read(tmp_path: Path) -> Read:
     def saved(content: Any, entry: str | None = None, **options: Any) -> WeightFile:
         torch.save(content, tmp_path / "w.pth", **options)
         return read_weights(tmp_path / "w.pth", entry)
@@ -57,7 +59,7 @@ def others_of(message: pytest.CaptureFixture[str]) -> str:
     return message.readouterr().err
 
 
-def test_an_averaged_model(tiny, read, tmp_path: Path, capsys) -> None:
+def test_an_averaged_model(tiny: MakeModel, read: Read, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """torch.optim.swa_utils.AveragedModel of two different models, and torch's own logits of it."""
     averaged = AveragedModel(tiny(seed=1, activation="relu"), use_buffers=True)
     averaged.update_parameters(tiny(seed=1))
@@ -71,7 +73,7 @@ def test_an_averaged_model(tiny, read, tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["model.", "net.", "model.backbone.", "timm_model.", "_forward_module.module.net."])
-def test_a_lightning_checkpoint(read, one: State, prefix: str, capsys) -> None:
+def test_a_lightning_checkpoint(read: Read, one: State, prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
     content = {
         "epoch": 3,
         "global_step": 12,
@@ -88,13 +90,15 @@ def test_a_lightning_checkpoint(read, one: State, prefix: str, capsys) -> None:
 
 
 @pytest.mark.parametrize("key", ["model_state_dict", "net", "params", "weights", "model"])
-def test_entries_of_any_name(read, one: State, key: str) -> None:
+def test_entries_of_any_name(read: Read, one: State, key: str) -> None:
     assert_same(read({key: timm(one), "optimizer": {"state": {}, "param_groups": []}}), one)
     assert_same(read({"checkpoint": {key: timm(one)}, "epoch": 1}), one)
 
 
 @pytest.mark.parametrize("key", ["ema", "state_dict_ema", "model_ema", "ema_model", "swa_model", "averaged"])
-def test_averages_come_first_and_are_logged(read, one: State, other: State, key: str, capsys) -> None:
+def test_averages_come_first_and_are_logged(
+    read: Read, one: State, other: State, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = {"model": timm(one), key: timm(other, "module.")}
     assert_same(read(content), other)
     assert f"the averaged weights ({key}.module) are taken" in others_of(capsys)
@@ -104,7 +108,7 @@ def test_averages_come_first_and_are_logged(read, one: State, other: State, key:
     assert_same(read({"a": timm(one), "b": {**timm(other, "module."), "n_averaged": torch.tensor(2)}}), other)
 
 
-def test_programs_that_put_the_averages_in_the_usual_place(read, one: State, other: State) -> None:
+def test_programs_that_put_the_averages_in_the_usual_place(read: Read, one: State, other: State) -> None:
     """mmengine's EMAHook and Lightning's WeightAveraging swap them: what is called ema there is the plain network."""
     mmengine = {"state_dict": timm(one), "ema_state_dict": timm(other, "module."), "message_hub": {}}
     assert_same(read(mmengine), one)
@@ -113,7 +117,7 @@ def test_programs_that_put_the_averages_in_the_usual_place(read, one: State, oth
     assert_same(read(lightning), one)
 
 
-def test_two_networks_are_refused_unless_one_is_named(read, one: State, other: State) -> None:
+def test_two_networks_are_refused_unless_one_is_named(read: Read, one: State, other: State) -> None:
     flat = {**timm(one, "student."), **timm(other, "teacher.")}
     nested = {"student": timm(one, "module.backbone."), "teacher": timm(other, "backbone.")}
     with pytest.raises(UserError, match="several networks, student, teacher; --entry NAME picks one"):
@@ -127,7 +131,7 @@ def test_two_networks_are_refused_unless_one_is_named(read, one: State, other: S
         assert_same(read(content, "student"), one)
 
 
-def test_a_network_that_is_there_twice_is_one(read, one: State) -> None:
+def test_a_network_that_is_there_twice_is_one(read: Read, one: State) -> None:
     assert_same(read({**timm(one, "model."), **timm(one, "wrapped.model.")}), one)
 
 
@@ -158,7 +162,7 @@ def values_of_training() -> dict[str, Any]:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
 def test_plain_values_beside_the_tensors(
-    read, tmp_path: Path, one: State, kind: str, protocol: int, nested: bool
+    read: Read, tmp_path: Path, one: State, kind: str, protocol: int, nested: bool
 ) -> None:
     content = {**({"state_dict": timm(one)} if nested else timm(one)), **values_of_training()}
     if kind == "pickle":
@@ -191,7 +195,9 @@ class Payload:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
-def test_nothing_is_run_in_any_protocol(tmp_path: Path, monkeypatch, one: State, kind: str, protocol: int) -> None:
+def test_nothing_is_run_in_any_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: State, kind: str, protocol: int
+) -> None:
     monkeypatch.chdir(tmp_path)
     content = {"state_dict": timm(one), "value": np.float64(1), "args": argparse.Namespace(x=Payload())}
     path = tmp_path / "w"
@@ -204,7 +210,7 @@ def test_nothing_is_run_in_any_protocol(tmp_path: Path, monkeypatch, one: State,
     assert not Path("payload_ran").exists()
 
 
-def test_a_payload_in_a_tensors_own_bytes(tmp_path: Path, monkeypatch) -> None:
+def test_a_payload_in_a_tensors_own_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pickle.dump keeps a tensor's memory as a file of torch.save within the file."""
     monkeypatch.chdir(tmp_path)
 
@@ -218,7 +224,7 @@ def test_a_payload_in_a_tensors_own_bytes(tmp_path: Path, monkeypatch) -> None:
     assert not Path("payload_ran").exists()
 
 
-def test_a_dtype_that_lies_reads_no_foreign_memory(read, one: State) -> None:
+def test_a_dtype_that_lies_reads_no_foreign_memory(read: Read, one: State) -> None:
     """NumPy's own reader would take these bytes for the address of an object."""
 
     class Scalar:
@@ -229,7 +235,7 @@ def test_a_dtype_that_lies_reads_no_foreign_memory(read, one: State) -> None:
     assert "value" not in weights.metadata
 
 
-def test_a_file_without_a_head(read, tiny, one: State) -> None:
+def test_a_file_without_a_head(read: Read, tiny: MakeModel, one: State) -> None:
     weights = read({name: tensor for name, tensor in timm(one).items() if not name.startswith("head")})
     assert (weights.headless, weights.shape.num_classes) == (True, 0)
     model = tiny(seed=3)
@@ -241,7 +247,7 @@ def test_a_file_without_a_head(read, tiny, one: State) -> None:
     (note,) = load_into(model, weights, replace_head=True)
     assert "has no head; the new one has 10 classes" in note
     assert torch.equal(model.head.weight, head)
-    assert torch.equal(model.blocks[1].pointwise.weight, one["blocks.1.pointwise.weight"])
+    assert torch.equal(model.get_parameter("blocks.1.pointwise.weight"), one["blocks.1.pointwise.weight"])
 
 
 class Separable(torch.nn.Module):
@@ -259,7 +265,7 @@ class Separable(torch.nn.Module):
         self.fc = torch.nn.Linear(32, 10)
 
 
-def test_other_networks_are_called_so(read, one: State) -> None:
+def test_other_networks_are_called_so(read: Read, one: State) -> None:
     names = timm(one)
     squeezed = {f"blocks.{i}.se.weight": torch.zeros(8) for i in range(2)}
     for content, reason in (
@@ -274,7 +280,7 @@ def test_other_networks_are_called_so(read, one: State) -> None:
         read({"layer1.0.conv1.weight": torch.zeros(8, 8, 3, 3), "fc.weight": torch.zeros(10, 8)})
 
 
-def test_names_that_are_no_part_of_an_unwrapped_network_are_refused(read, one: State, tiny) -> None:
+def test_names_that_are_no_part_of_an_unwrapped_network_are_refused(read: Read, one: State, tiny: MakeModel) -> None:
     """They may be what the network computes with; counters are not."""
     weights = read({**timm(one), "pos_embed": torch.zeros(1, 8), "n_seen": torch.tensor(3)})
     with pytest.raises(UserError, match=r"lacks nothing; adds pos_embed\.$"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from tests.weights.conftest import MakeModel
 
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
@@ -37,7 +38,7 @@ INPUTS = Preprocessing(64, 0.9, "bilinear", (0.5, 0.25, 0.125), (0.1, 0.2, 0.3),
 
 
 @pytest.fixture
-def state(tiny) -> dict[str, torch.Tensor]:
+def state(tiny: MakeModel) -> dict[str, torch.Tensor]:
     return tiny(num_classes=3).state_dict()
 
 
@@ -103,14 +104,16 @@ def test_transformers_wrapper(hub: Path, state: dict[str, torch.Tensor]) -> None
         (json.dumps({**CONFIG, "label_names": [1, 2, 3]}), "they are no list of texts"),
     ],
 )
-def test_a_malformed_config_is_left_out_and_logged(hub: Path, text: str, message: str, capsys) -> None:
+def test_a_malformed_config_is_left_out_and_logged(
+    hub: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (hub / "config.json").write_text(text)
     weights = read_weights(hub)
     assert message in capsys.readouterr().err
     assert weights.preprocessing is None or weights.classes is None
 
 
-def test_missing_fields_are_the_defaults(hub: Path, capsys) -> None:
+def test_missing_fields_are_the_defaults(hub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (hub / "config.json").write_text(json.dumps({"pretrained_cfg": {"input_size": [3, 96, 96]}}))
     assert read_weights(hub).preprocessing == Preprocessing(96)
     (hub / "config.json").write_text("{}")
@@ -127,7 +130,8 @@ def split(hub: Path, state: dict[str, torch.Tensor], kind: str) -> Path:
     """The weights in two files with an index, as transformers' save_pretrained splits them."""
     (hub / "model.safetensors").unlink()
     stem, suffix = ("model", "safetensors") if kind == "safetensors" else ("pytorch_model", "bin")
-    names, tensors, places = [f"{stem}-0000{i}-of-00002.{suffix}" for i in (1, 2)], _timm(state), {}
+    names, tensors = [f"{stem}-0000{i}-of-00002.{suffix}" for i in (1, 2)], _timm(state)
+    places: dict[str, str] = {}
     for i, shard in enumerate(names):
         held = {name: tensor for k, (name, tensor) in enumerate(tensors.items()) if k % 2 == i}
         places |= dict.fromkeys(held, shard)

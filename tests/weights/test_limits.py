@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.weights import hostile
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-import hostile
 
 TOO_MANY = "than a ConvMixer"
 WIDE = "lacks blocks.0.depthwise.bias"

@@ -147,7 +147,9 @@ def _assert_near(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_logits_are_mindspores(training: Callable[[str], Trained], kind: str, capsys) -> None:
+def test_the_logits_are_mindspores(
+    training: Callable[[str], Trained], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = training(kind)
     entries = load_file(run.path) if kind == "safetensors" else read_checkpoint(run.path)
     # What a training run leaves beside the weights is in the file, or it tests nothing.

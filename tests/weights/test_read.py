@@ -8,22 +8,27 @@ import pickle
 import random
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from tests.weights.conftest import MakeModel
 
 from convmixer.arch import Architecture, Shape
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.model import create_model
+from convmixer.weights.layouts import Layout
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_layout, write_weights
 
+State = Mapping[str, torch.Tensor]
 DATA = Path(__file__).parent / "data"
 PAYLOAD_RAN = "payload_ran"
 
@@ -31,7 +36,7 @@ PAYLOAD_RAN = "payload_ran"
 class Payload:
     """Makes a folder when it is unpickled by a loader that executes."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (PAYLOAD_RAN,)
 
 
@@ -45,7 +50,7 @@ def refusal(path: Path) -> str:
     return str(caught.value).removeprefix(f"{path}: ")
 
 
-def assert_same_state(state, expected, *, counters: bool = True) -> None:
+def assert_same_state(state: State, expected: State, *, counters: bool = True) -> None:
     assert state.keys() == expected.keys()
     for name, tensor in expected.items():
         if counters or not name.endswith("num_batches_tracked"):
@@ -56,7 +61,9 @@ def assert_same_state(state, expected, *, counters: bool = True) -> None:
 @pytest.mark.parametrize("layout", ["native", "authors", "timm", "mindspore"])
 @pytest.mark.parametrize("in_chans", [1, 3, 4])
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
-def test_every_layout_comes_back_equal(tmp_path: Path, tiny, layout, in_chans: int, num_classes: int) -> None:
+def test_every_layout_comes_back_equal(
+    tmp_path: Path, tiny: MakeModel, layout: Layout, in_chans: int, num_classes: int
+) -> None:
     model = tiny(in_chans=in_chans, num_classes=num_classes)
     path = tmp_path / "weights.bin"  # the name tells nothing
     write_layout(path, model.state_dict(), layout, architecture=model.arch)
@@ -66,7 +73,7 @@ def test_every_layout_comes_back_equal(tmp_path: Path, tiny, layout, in_chans: i
     assert_same_state(weights.state, model.state_dict(), counters=layout != "mindspore")
 
 
-def test_ours_tells_all(tmp_path: Path, tiny) -> None:
+def test_ours_tells_all(tmp_path: Path, tiny: MakeModel) -> None:
     model = tiny(num_classes=3, activation="gelu_tanh")
     preprocessing = Preprocessing(size=32, crop_pct=1.0, mean=(0.5, 0.25, 0.125), exif=True)
     classes = ClassMap(("cat", "dög", 'a "b"\n'))
@@ -84,13 +91,13 @@ def test_ours_tells_all(tmp_path: Path, tiny) -> None:
     assert weights.metadata == {"epoch": 7, "top1": 0.5}
 
 
-def test_a_bare_state_dict_does_not_give_its_activation(tmp_path: Path, tiny) -> None:
+def test_a_bare_state_dict_does_not_give_its_activation(tmp_path: Path, tiny: MakeModel) -> None:
     torch.save(tiny().state_dict(), tmp_path / "w.pth")
     weights = read_weights(tmp_path / "w.pth")
     assert (weights.activation, weights.architecture, weights.classes, weights.preprocessing) == (None,) * 4
 
 
-def test_a_folder_gives_the_averaged_weights_where_it_has_them(tmp_path: Path, tiny) -> None:
+def test_a_folder_gives_the_averaged_weights_where_it_has_them(tmp_path: Path, tiny: MakeModel) -> None:
     plain, averaged = tiny(seed=1), tiny(seed=2)
     folder = tmp_path / "step_00000012"
     folder.mkdir()
@@ -101,7 +108,7 @@ def test_a_folder_gives_the_averaged_weights_where_it_has_them(tmp_path: Path, t
     assert str(folder) in refusal(tmp_path)
 
 
-def test_a_training_checkpoint_of_timm(tmp_path: Path, tiny) -> None:
+def test_a_training_checkpoint_of_timm(tmp_path: Path, tiny: MakeModel) -> None:
     plain, averaged = tiny(seed=1), tiny(seed=2)
     wrapped = {f"module.{name}": tensor for name, tensor in plain.state_dict().items()}
     content = {"epoch": 3, "arch": "convmixer_8_2", "args": argparse.Namespace(lr=0.01), "state_dict": wrapped}
@@ -115,7 +122,7 @@ def test_a_training_checkpoint_of_timm(tmp_path: Path, tiny) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-def test_types_are_kept_as_stored(tmp_path: Path, tiny, dtype: torch.dtype, kind: str) -> None:
+def test_types_are_kept_as_stored(tmp_path: Path, tiny: MakeModel, dtype: torch.dtype, kind: str) -> None:
     state, path = tiny().to(dtype).state_dict(), tmp_path / "w"
     if kind == "safetensors":
         safetensors.torch.save_file(state, path)
@@ -159,7 +166,7 @@ def test_other_files_are_named_for_what_they_are(tmp_path: Path) -> None:
     assert refusal(path).startswith("a JPEG image, not weights")
 
 
-def test_other_networks_and_parts_are_refused(tmp_path: Path, tiny) -> None:
+def test_other_networks_and_parts_are_refused(tmp_path: Path, tiny: MakeModel) -> None:
     path = tmp_path / "w"
     torch.save({"conv1.weight": torch.zeros(4, 3, 7, 7)}, path)
     assert refusal(path) == "holds 1 tensors, but not those of a ConvMixer."
@@ -177,7 +184,7 @@ def test_other_networks_and_parts_are_refused(tmp_path: Path, tiny) -> None:
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "pickle of protocol 0"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_nothing_is_executed(tmp_path: Path, monkeypatch, kind: str, nested: bool) -> None:
+def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, nested: bool) -> None:
     monkeypatch.chdir(tmp_path)
     content, path = ({"state_dict": {"0.weight": Payload()}} if nested else Payload()), tmp_path / "w.pth"
     if kind.startswith("pickle"):
@@ -194,7 +201,7 @@ def test_nothing_is_executed(tmp_path: Path, monkeypatch, kind: str, nested: boo
         assert Path(PAYLOAD_RAN).exists()
 
 
-def test_a_whole_model_is_refused_with_the_way_out(tmp_path: Path, tiny) -> None:
+def test_a_whole_model_is_refused_with_the_way_out(tmp_path: Path, tiny: MakeModel) -> None:
     torch.save(tiny(), tmp_path / "model.pth")
     message = refusal(tmp_path / "model.pth")
     assert "convmixer.model.ConvMixer" in message
@@ -208,7 +215,9 @@ def repacked(source: Path, target: Path, compression: int, **replaced: bytes) ->
             new.writestr(name, replaced.get(Path(name).name, old.read(name)))
 
 
-def test_zip_bombs_are_refused_before_they_are_read(tmp_path: Path, tiny, monkeypatch) -> None:
+def test_zip_bombs_are_refused_before_they_are_read(
+    tmp_path: Path, tiny: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the archive was read")
 
@@ -227,7 +236,7 @@ def test_zip_bombs_are_refused_before_they_are_read(tmp_path: Path, tiny, monkey
     assert refusal(bomb).startswith(f"refused: its {len(content)} bytes unpack to")
 
 
-def test_tensors_larger_than_the_file_are_refused(tmp_path: Path, tiny) -> None:
+def test_tensors_larger_than_the_file_are_refused(tmp_path: Path, tiny: MakeModel) -> None:
     state, path, honest = tiny().state_dict(), tmp_path / "w.pth", tmp_path / "honest.pth"
     torch.save({**state, "head.weight": torch.zeros(1).expand(10**6, 10**6)}, path)
     assert refusal(path).startswith("'head.weight' is not stored as a plain dense tensor")
@@ -242,7 +251,7 @@ def test_tensors_larger_than_the_file_are_refused(tmp_path: Path, tiny) -> None:
     assert refusal(path).startswith("a truncated or damaged PyTorch file")
 
 
-def test_archives_of_other_programs(tmp_path: Path, tiny) -> None:
+def test_archives_of_other_programs(tmp_path: Path, tiny: MakeModel) -> None:
     path = tmp_path / "w"
     np.savez(tmp_path / "arrays.npz", weight=np.zeros(3))
     assert refusal(tmp_path / "arrays.npz").startswith("a zip archive, but not one of torch.save")
@@ -253,7 +262,7 @@ def test_archives_of_other_programs(tmp_path: Path, tiny) -> None:
 
 
 @pytest.mark.parametrize("kind", ["native", "authors", "legacy", "mindspore", "safetensors"])
-def test_truncated_files(tmp_path: Path, tiny, kind: str) -> None:
+def test_truncated_files(tmp_path: Path, tiny: MakeModel, kind: str) -> None:
     model, whole, cut = tiny(), tmp_path / "whole", tmp_path / "cut"
     if kind == "legacy":
         torch.save(model.state_dict(), whole, _use_new_zipfile_serialization=False)
@@ -277,7 +286,7 @@ def flipped(whole: bytes, trial: int) -> bytes:
 
 
 @pytest.mark.parametrize("layout", ["authors", "timm", "mindspore"])
-def test_no_damage_crashes(tmp_path: Path, tiny, layout) -> None:
+def test_no_damage_crashes(tmp_path: Path, tiny: MakeModel, layout: Layout) -> None:
     model, path, refused = tiny(), tmp_path / "w", 0
     write_layout(path, model.state_dict(), layout, architecture=model.arch)
     whole = path.read_bytes()
@@ -290,12 +299,11 @@ def test_no_damage_crashes(tmp_path: Path, tiny, layout) -> None:
     assert refused > 0
 
 
-def test_damage_to_our_files_is_found(tmp_path: Path, tiny) -> None:
+def test_damage_to_our_files_is_found(tmp_path: Path, tiny: MakeModel) -> None:
     """What is read in spite of a turned bit is what was written; most of it is refused by its SHA-256."""
     model, path, by_sha = tiny(num_classes=2), tmp_path / "w", 0
     preprocessing, classes = Preprocessing(size=32), ClassMap(("cat", "dog"))
-    options = {"architecture": model.arch, "classes": classes, "preprocessing": preprocessing}
-    write_weights(path, model.state_dict(), **options)
+    write_weights(path, model.state_dict(), architecture=model.arch, classes=classes, preprocessing=preprocessing)
     whole = path.read_bytes()
     for trial in range(120):
         path.write_bytes(flipped(whole, trial))
@@ -310,7 +318,7 @@ def test_damage_to_our_files_is_found(tmp_path: Path, tiny) -> None:
     assert by_sha > 40
 
 
-def test_a_record_that_does_not_fit_its_tensors(tmp_path: Path, tiny) -> None:
+def test_a_record_that_does_not_fit_its_tensors(tmp_path: Path, tiny: MakeModel) -> None:
     model, path = tiny(), tmp_path / "w"
     write_weights(path, model.state_dict(), architecture=Architecture(8, 2, 5, 2, num_classes=10))
     assert "its record says convmixer_8_2 (kernel 5, patch 2)" in refusal(path)

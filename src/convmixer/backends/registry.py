@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from convmixer.backends.compiled import CompiledConvMixer, compile_applies
 from convmixer.backends.function import FunctionOfModel
-from convmixer.backends.padding import in_batches
 from convmixer.backends.workload import Workload
 from convmixer.devices import memory_format
 from convmixer.kernels.limits import reason_against
@@ -116,24 +114,6 @@ def _in_layout(model: ConvMixer, layout: torch.memory_format) -> ConvMixer:
     return model
 
 
-class CompiledConvMixer(nn.Module):
-    """torch.compile for batches of one size; inference splits and fills up batches of other sizes.
-
-    For inference the weights become constants of the program, repacked for the processor (inductor's freezing).
-    """
-
-    def __init__(self, model: ConvMixer, workload: Workload, options: dict[str, Any]) -> None:
-        super().__init__()
-        self.batch_size, self.fixed = workload.batch_size, not workload.training
-        self.model = model
-        self.compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, options=options)
-
-    def forward(self, images: Tensor) -> Tensor:
-        if not self.fixed:
-            return self.compiled(images)
-        return in_batches(self.compiled, images, self.batch_size)
-
-
 def _compile(name: str, layout: torch.memory_format, applies: Callable[[Workload], bool]) -> Backend:
     def build(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
         # Inductor turns every network with convolutions to channels_last unless told not to.
@@ -141,19 +121,6 @@ def _compile(name: str, layout: torch.memory_format, applies: Callable[[Workload
         return CompiledConvMixer(_in_layout(model, layout), workload, options)
 
     return Backend(name, "compile", applies, build)
-
-
-def has_compiler() -> bool:
-    """Whether there is a C++ compiler, without which torch.compile makes nothing for a CPU."""
-    return any(map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++", "cl")))
-
-
-def _compile_applies(workload: Workload) -> bool:
-    if workload.recompute:  # a compiler decides by itself what it keeps
-        return False
-    if workload.device.type == "cuda":
-        return importlib.util.find_spec("triton") is not None
-    return workload.device.type != "cpu" or has_compiler()
 
 
 def _packed(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
@@ -241,10 +208,10 @@ BACKENDS = (
         takes_plan=True,
     ),
     Backend("OpenVINO", "openvino", _openvino_applies, _openvino, copies=True),
-    _compile("compile, channels_last", torch.channels_last, _compile_applies),
+    _compile("compile, channels_last", torch.channels_last, compile_applies),
     _compile(
         "compile, NCHW",
         torch.contiguous_format,
-        lambda workload: workload.device.type == "cuda" and _compile_applies(workload),
+        lambda workload: workload.device.type == "cuda" and compile_applies(workload),
     ),
 )

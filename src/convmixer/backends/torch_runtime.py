@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
 from convmixer.arch import ArchitectureHints, check_image_size
-from convmixer.backends.autotune.choose import Execution, choose_network
+from convmixer.backends.autotune.choose import choose_network
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.workload import Workload
 from convmixer.data.preprocessing import Preprocessing
@@ -20,6 +21,9 @@ from convmixer.model import ConvMixer
 from convmixer.normalisation import normalise
 from convmixer.weights.load import build, complete
 from convmixer.weights.read import read_weights
+
+if TYPE_CHECKING:  # a backend needs no options, nor what checks them
+    from convmixer.config.execution import Execution
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ _EXTRAS = {
     "onnxruntime": "'convmixer[onnx]'",
     "onnxscript": "'convmixer[onnx]'",
     "openvino": "'convmixer[openvino]'",
+    "pytorch_optimizer": "'convmixer[optimizers]'",
     "huggingface_hub": "'convmixer[hub]'",
     "mindspore": "'convmixer[mindspore]'",
     "PIL": "pillow",

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from convmixer.config import model_zoo
 from convmixer.config.meant import Meant
-from convmixer.config.options import Option, Options, expanded_path, options_of
+from convmixer.config.options import Option, Options, as_text, expanded_path, options_of
 from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.errors import UserError
 
@@ -120,7 +120,7 @@ def _usage(command: Command) -> str:
 
 
 def _add(group: Any, option: Option, is_shown: bool) -> None:
-    default = "" if option.default is None or option.default == "" else f", default {_text(option.default)}"
+    default = "" if option.default is None or option.default == "" else f", default {as_text(option.default)}"
     text = f"{option.help} [{option.domain}{default}]".replace("%", "%%")
     group.add_argument(
         *option.flags,
@@ -130,10 +130,6 @@ def _add(group: Any, option: Option, is_shown: bool) -> None:
         nargs="+" if option.is_list else None,
         help=text if is_shown else argparse.SUPPRESS,
     )
-
-
-def _text(value: Any) -> str:
-    return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
 
 
 def parse(command: Command, argv: Sequence[str]) -> Resolved[Any]:

@@ -18,6 +18,8 @@ else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]
     ScheduleName = Literal[tuple(SCHEDULES)]
 
+_NEED_AN_EXTRA = ", ".join(name for name, entry in OPTIMIZERS.items() if entry.extra)
+
 
 class ScheduleOptions(Options):
     """Schedule"""
@@ -39,10 +41,16 @@ class ScheduleOptions(Options):
 class OptimizerOptions(Options):
     """Optimizer"""
 
-    optimizer: OptimizerName = option("adamw", "optimizer; sgd uses momentum too", other_names="opt optim")
-    beta: tuple[float, float] = option((0.9, 0.999), "decay of AdamW's and Adam's moments")
-    eps: float = option(1e-8, "term in AdamW's and Adam's denominator", gt=0)
-    momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
+    optimizer: OptimizerName = option(
+        "adamw",
+        f"sgd uses momentum too; {_NEED_AN_EXTRA} need pip install 'convmixer[optimizers]'",
+        other_names="opt optim",
+    )
+    beta: tuple[float, float] = option(
+        (0.9, 0.999), "decay of the moments of all but sgd; the first is the average's share in schedule_free"
+    )
+    eps: float = option(1e-8, "term in the denominator of all but sgd and lion", gt=0)
+    momentum: float = option(0.9, "momentum of sgd, and of muon's matrices", ge=0, lt=1)
     weight_decay: float = option(
         0.0, "decay of convolution and head weights", flags=("--wd",), other_names="decay", ge=0
     )
@@ -53,6 +61,11 @@ class OptimizerOptions(Options):
         False, "keep an average of the weights and evaluate, save and export it", other_names="ema model_ema"
     )
     ema_decay: float = option(0.9999, "decay of that average", other_names="model_ema_decay", ge=0, lt=1)
+
+    @property
+    def optimizer_averages(self) -> bool:
+        """Whether the optimizer itself keeps an average of the weights, which takes the place of with_ema's."""
+        return OPTIMIZERS[self.optimizer].averages
 
     @field_validator("beta")
     @classmethod

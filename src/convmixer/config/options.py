@@ -65,14 +65,17 @@ class Options(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_declared(cls, value: Any, info: Any) -> Any:
-        """Choices in any case, and paths expanded."""
+        """Choices in any case, lists of them also as text, and paths expanded."""
+        field = cls.model_fields[info.field_name]
+        choices = choices_of(field.annotation)
+        if choices and is_list(field.annotation):
+            return _chosen(value, choices)
         if not isinstance(value, str):
             return value
-        field = cls.model_fields[info.field_name]
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get("path"):
             return expanded_path(value)
-        return in_declared_case(value, choices_of(field.annotation))
+        return in_declared_case(value, choices)
 
     @field_validator("*")
     @classmethod
@@ -109,7 +112,7 @@ class Option:
 
     @property
     def is_list(self) -> bool:
-        return any(get_origin(part) is tuple for part in _parts(self.annotation))
+        return is_list(self.annotation)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -123,7 +126,7 @@ class Option:
     def domain(self) -> str:
         """Type and bounds in words, as `integer >= 1`."""
         if self.choices:
-            return " | ".join(self.choices)
+            return " | ".join(("none", *self.choices) if self.is_list else self.choices)
         if self.is_list:
             return "numbers"
         words = {bool: "true | false", int: "integer", float: "number", str: "text"}
@@ -150,9 +153,32 @@ def accepts_bool(annotation: Any) -> bool:
     return bool in _parts(annotation)
 
 
+def is_list(annotation: Any) -> bool:
+    """Whether an option takes several values."""
+    return any(get_origin(part) is tuple for part in _parts(annotation))
+
+
 def choices_of(annotation: Any) -> tuple[str, ...]:
-    """The words that an option takes, none for other options."""
-    return tuple(str(value) for part in _parts(annotation) for value in get_args(part) if isinstance(value, str))
+    """The words that an option takes, or a list of which it takes; none for other options."""
+    parts = [get_args(part)[0] if get_origin(part) is tuple else part for part in _parts(annotation)]
+    return tuple(str(value) for part in parts for value in get_args(part) if isinstance(value, str))
+
+
+def _chosen(value: Any, choices: tuple[str, ...]) -> Any:
+    """Several of the choices, each once: from a list, from text as `a,b`, or from `none`."""
+    if value is None or isinstance(value, str):
+        value = [part.strip() for part in (value or "none").split(",")]
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        return value
+    parts = dict.fromkeys(in_declared_case(part, (*choices, "none")) for part in value)
+    return () if list(parts) == ["none"] else tuple(parts)
+
+
+def as_text(value: Any) -> str:
+    """A value as it is typed: the parts of a list side by side, `none` for an empty one."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return " ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value) or "none"
 
 
 def in_declared_case(value: str, choices: tuple[str, ...]) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from convmixer.config.options import Options, option
+from convmixer.plugins import names_in
+
+if TYPE_CHECKING:
+    LoggerName = str
+else:
+    LoggerName = Literal[names_in("training.logging.loggers")]
 
 
 class RunOptions(Options):
@@ -77,7 +83,7 @@ class FolderOptions(Options):
         "./runs/summary",
         "folder of run summaries: options, metrics, events",
         path=True,
-        other_names="log_dir logdir logs tensorboard",
+        other_names="log_dir logdir logs",
         affects_training=False,
     )
     ckpt_root_dir: str = option(
@@ -118,7 +124,13 @@ class OutputOptions(FolderOptions):
         ge=1,
     )
     summary_loss_collect_freq: int = option(
-        10, "steps between entries of metrics.jsonl and the events", affects_training=False, ge=1
+        10, "steps between entries of metrics.jsonl and of what log_to names", affects_training=False, ge=1
+    )
+    log_to: tuple[LoggerName, ...] = option(
+        ("tensorboard",),
+        "where metrics go beside metrics.jsonl, one or several",
+        other_names="report_to log_with logger loggers tracker tensorboard wandb use_wandb log_wandb mlflow trackio",
+        affects_training=False,
     )
     model_postfix: str = option(
         "", "added to the name of the run", other_names="name run_name experiment", affects_training=False

@@ -12,6 +12,7 @@ from convmixer.config.optimizer import OptimizerOptions, ScheduleOptions
 from convmixer.config.preprocessing import InputOptions
 from convmixer.config.run import OutputOptions, RunOptions, SafetyOptions
 from convmixer.errors import UserError
+from convmixer.optimizers import refuse_missing
 
 
 class Config(
@@ -36,11 +37,14 @@ class Config(
 
 
 def refuse_contradictions(config: Config) -> None:
-    """Raises UserError for options of training that contradict each other."""
+    """Raises UserError for options of training that contradict each other, or need what is not installed."""
     if config.recompute and (config.compile or config.execution == "compile"):
         raise UserError(
             "--recompute: torch.compile decides by itself what it keeps and what it computes again; leave one out"
         )
+    refuse_missing(config.optimizer)
+    if config.with_ema and config.optimizer_averages:
+        raise UserError(f"--with_ema: {config.optimizer} keeps an average of the weights itself; leave one out")
 
 
 class ExportConfig(ExportOptions, Config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from convmixer.config.options import Option, options_of
+from convmixer.config.options import Option, as_text, options_of
 from convmixer.config.schema import Config
 
 INTRODUCTION = """# Options
@@ -26,13 +26,10 @@ def page() -> str:
 
 def _row(option: Option) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.names, *option.flags))
-    default = "" if option.default in (None, "") else f"`{_value(option.default)}`"
+    default = "" if option.default in (None, "") else f"`{as_text(option.default)}`"
     domain = option.domain.replace("|", "\\|")
-    return f"| {names} | {domain} | {default} | {option.help} |\n"
-
-
-def _value(value: object) -> str:
-    return " ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
+    meaning = option.help.replace("<", "&lt;")  # `convmixer_<dim>_<depth>` would be taken for tags
+    return f"| {names} | {domain} | {default} | {meaning} |\n"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def read_batches(
     threads: int = 4,
     ahead: int = 2,
     max_pixels: int = MAX_PIXELS,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The evaluation crops of a source, or of its `indices`, in order; `threads` decode up to `ahead` batches before.
 
     With no threads all is done in the caller's. Images that cannot be decoded are listed in `Batch.bad`.

@@ -37,6 +37,7 @@ _OPTIONAL = {
     "tensorboard": "looking at a run's curves",
     "mindspore": "export to MINDIR and AIR",
     "torch_npu": "Ascend",
+    "pytorch_optimizer": "more optimizers",
 }
 
 

@@ -13,20 +13,23 @@ from convmixer.data.folders import ignored_line
 from convmixer.model import ConvMixer
 from convmixer.runs.lock import RunLock
 from convmixer.training.backend_choice import Backends, run_with
+from convmixer.training.bad_images import BadImages
 from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.resume import Resumed, find_resumable, run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.datasets import train_reader
-from convmixer.training.ema import Ema
+from convmixer.training.ema import Average, Ema
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.evaluator import Evaluator
 from convmixer.training.loading.batch_loader import BatchLoader, WorkerLoader
 from convmixer.training.loading.device_loader import DeviceLoader, whole_images
 from convmixer.training.logging.image_grid import image_grid
+from convmixer.training.logging.metric_logger import create_loggers
 from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network
 from convmixer.training.optimizer import create_optimizer
+from convmixer.training.optimizer_average import OptimizerAverage
 from convmixer.training.resolve import ResolvedRun
 from convmixer.training.run_folders import check_room, open_run
 from convmixer.training.step import TrainStep
@@ -58,6 +61,7 @@ def _build(
     run: ResolvedRun, say: Callable[[str], None], claim: Callable[[Path], None], locks: list[RunLock]
 ) -> Trainer:
     config, processes = run.config, run.processes
+    loggers = processes.on_first(lambda: create_loggers(config.log_to)) or {}
     fingerprint = run_fingerprint(config, run.data, run.sampler.global_batch)
     resumed = find_resumable(config, lambda folder: processes.on_first(lambda: claim(folder)))
     before = Backends() if resumed is None else resumed.check(fingerprint, force=config.force_resume)
@@ -68,19 +72,19 @@ def _build(
     state = _state(run, model, backends)
     if resumed is not None:
         say(resumed.restore(state))
-    opened = processes.on_first(lambda: open_run(run, resumed, state, claim))
-    folders, metric_logger = opened or (None, None)
+    opened = processes.on_first(lambda: open_run(run, resumed, state, claim, loggers))
+    folders, metrics = opened or (None, None)
     reporter = ProgressReporter(
         run.intervals,
         processes,
-        metric_logger,
+        metrics,
         first_step=state.step,
         step_images=run.sampler.global_batch,
         folders=folders,
     )
     latest = None if resumed is None else resumed.checkpoint
     lock = locks[-1] if locks else None
-    manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metric_logger, latest, lock)
+    manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metrics, latest, lock)
     return Trainer(
         state,
         _step(run, network, state, reporter),
@@ -90,8 +94,7 @@ def _build(
         manager,
         reporter,
         processes,
-        run.data.train.name,
-        most_bad=int(config.max_bad_fraction * len(run.data.train)),
+        BadImages(run.data.train.name, int(config.max_bad_fraction * len(run.data.train)), processes),
         debug_nan=config.debug_nan,
     )
 
@@ -110,11 +113,17 @@ def _run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.
 def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState:
     """A new state. Its moments and averages lie in memory as the backend has laid out the parameters."""
     config, first = run.config, run.intervals.first_step
+    optimizer = create_optimizer(model, config)
+    average: Average | None = None
+    if config.optimizer_averages:
+        average = OptimizerAverage(optimizer, model)
+    elif config.with_ema:
+        average = Ema(model, config.ema_decay)
     return TrainState(
         model,
-        create_optimizer(model, config),
+        optimizer,
         LossScaler.of(config, run.precision),
-        Ema(model, config.ema_decay) if config.with_ema else None,
+        average,
         step=first,
         evaluated_step=first,
         backend=backends.training,

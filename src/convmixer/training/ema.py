@@ -1,14 +1,37 @@
-"""Exponential moving average of a model's weights, which is what is evaluated, kept as best and exported."""
+"""Averages of a model's weights, which are what is evaluated, kept as best and exported; the exponential moving one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from convmixer.errors import UserError
+
+
+class Average(Protocol):
+    """An average beside the weights that are trained; `updates` counts the steps that it has seen."""
+
+    updates: int
+
+    def update(self, model: nn.Module, skip: torch.Tensor | None = None) -> None:
+        """Follow the model after an optimizer step."""
+        ...
+
+    def applied(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Within the context the model has the averaged weights."""
+        ...
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The averaged weights under the model's names."""
+        ...
+
+    def restore(self, weights: Mapping[str, torch.Tensor], updates: int) -> None:
+        """Go on from saved `weights()` and `updates`."""
+        ...
 
 
 class Ema:
@@ -25,7 +48,7 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self._weights: dict[str, torch.Tensor] = _clones(model)
+        self._weights: dict[str, torch.Tensor] = clones(model)
 
     def decay_of_update(self, t: int) -> float:
         """d of update t, counted from 0."""
@@ -55,7 +78,7 @@ class Ema:
 
     def copy_to(self, model: nn.Module) -> None:
         """Write the averaged weights into the model, in place."""
-        _write(model, self._weights)
+        write(model, self._weights)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -63,12 +86,12 @@ class Ema:
 
         Costs one more copy of the weights while it lasts. What the block changes in the model's weights is lost.
         """
-        own = _clones(model)
+        own = clones(model)
         try:
             self.copy_to(model)
             yield
         finally:
-            _write(model, own)
+            write(model, own)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The averaged weights under the model's names: the live tensors, not copies."""
@@ -104,11 +127,13 @@ def _descend(weights: list[torch.Tensor], differences: list[torch.Tensor], lr: f
     )
 
 
-def _clones(model: nn.Module) -> dict[str, torch.Tensor]:
+def clones(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of a model's weights and statistics by their names."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 @torch.no_grad()
-def _write(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+def write(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy weights and statistics into a model."""
     for name, tensor in model.state_dict().items():
         tensor.copy_(weights[name])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from convmixer.errors import UserError
-from convmixer.optimizers import OPTIMIZERS
+from convmixer.errors import UserError, first_line
+from convmixer.optimizers import OPTIMIZERS, ParameterKind, refuse_missing
 
 if TYPE_CHECKING:
     from convmixer.config.optimizer import OptimizerOptions
@@ -19,45 +20,67 @@ _DECAYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _FUSED_DEVICES = {"cpu", "cuda"}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    *,
+    decay_all: bool = False,
+    arguments: Mapping[ParameterKind, Mapping[str, object]] | None = None,
+) -> list[dict[str, Any]]:
     """Groups for a torch optimizer: weights of convolutions and linear layers decay, all other parameters do not.
 
     With `decay_all` all decay, as in the authors' CIFAR-10 script (locuslab/convmixer-cifar10). Only parameters with
     requires_grad; a group that would be empty is left out. A wrapper (DDP, a compiled module)
-    gives the groups of what it wraps.
+    gives the groups of what it wraps. `arguments`: what else the optimizer is told of the parameters of a kind.
     """
-    decaying: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    given = arguments or {}
+    settings = {kind: (decay_all or kind != "other", tuple(given.get(kind, {}).items())) for kind in _KINDS}
+    # Kinds with the same settings share a group, in the order of the modules.
+    members: dict[tuple[bool, tuple[tuple[str, object], ...]], list[nn.Parameter]] = {
+        setting: [] for setting in settings.values()
+    }
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                decays = decay_all or (name == "weight" and isinstance(module, _DECAYING))
-                (decaying if decays else plain).append(parameter)
-    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+                members[settings[_kind(module, name, parameter)]].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, **dict(more)}
+        for (decays, more), parameters in members.items()
+        if parameters
+    ]
+
+
+_KINDS: tuple[ParameterKind, ...] = ("square", "weight", "other")
+
+
+def _kind(module: nn.Module, name: str, parameter: nn.Parameter) -> ParameterKind:
+    if name != "weight" or not isinstance(module, _DECAYING):
+        return "other"
+    rows, columns, *window = parameter.shape
+    return "square" if rows == columns and window and set(window) == {1} else "weight"
 
 
 def create_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
     """The optimizer of `optimizers.OPTIMIZERS` over `parameter_groups`; move the model to its device first.
 
-    * `adamw`: decay beside the gradient, p -= lr * weight_decay * p (https://arxiv.org/abs/1711.05101). Uses beta, eps.
-    * `adam`: the decay is added to the gradient (L2) and so goes through the moments. Uses beta, eps.
-    * `sgd` and `momentum`, two names of one: v = momentum * v + gradient + weight_decay * p, p -= lr * v, without
-      Nesterov. Momentum 0 is plain SGD.
-
-    The step is torch's fused kernel on a CPU or a CUDA GPU: one pass over the parameters, and a step that a loss scaler
-    skips is skipped there without waiting for the device. It agrees with the plain one to the rounding of fp32. Its
-    learning rate is set before each step (`set_lr`). Raises UserError when no parameter requires a gradient.
+    The step of torch's own is its fused kernel on a CPU or a CUDA GPU: one pass over the parameters, and a step that a
+    loss scaler skips is skipped there without waiting for the device. It agrees with the plain one to the rounding of
+    fp32. The learning rate is set before each step (`set_lr`). Raises UserError when no parameter requires a gradient,
+    when the optimizer's package is not installed, and for a value of an option that the optimizer does not take.
     """
-    groups = parameter_groups(model, options.weight_decay, decay_all=options.decay_all)
+    entry = OPTIMIZERS[options.optimizer]
+    groups = parameter_groups(model, options.weight_decay, decay_all=options.decay_all, arguments=entry.group_arguments)
     if not groups:
         raise UserError("freeze: no parameter is left to train; freeze less.")
-    entry = OPTIMIZERS[options.optimizer]
-    arguments: dict[str, Any] = {keyword: getattr(options, name) for keyword, name in entry.arguments.items()}
+    refuse_missing(options.optimizer)
+    arguments = {keyword: getattr(options, name) for keyword, name in entry.arguments.items()} | dict(entry.fixed)
     if entry.has_fused and groups[0]["params"][0].device.type in _FUSED_DEVICES:
         arguments["fused"] = True
     module, _, name = entry.cls.rpartition(".")
-    optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(groups, lr=0.0, **arguments)
+    try:
+        optimizer: torch.optim.Optimizer = getattr(import_module(module), name)(groups, lr=0.0, **arguments)
+    except ValueError as error:
+        raise UserError(f"optimizer: {options.optimizer}: {first_line(error)}") from None
     if entry.zero_state is not None and options.momentum > 0:
         for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
             optimizer.state[parameter][entry.zero_state] = torch.zeros_like(parameter)

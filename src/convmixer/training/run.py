@@ -49,7 +49,10 @@ def run_training(resolved: Resolved[Config], processes: Processes, command: str)
 
 def _remarks(resolved: Resolved[Config]) -> list[str]:
     """What a user who comes from the model zoo must know of the defaults."""
-    if resolved.options.defaults == "model_zoo":
-        return ["defaults are the model zoo's where it has others"]
+    options, remarks = resolved.options, []
+    if options.optimizer_averages and options.lr_scheduler != "constant_lr":
+        remarks.append(f"{options.optimizer} is meant for --lr_scheduler constant_lr, with a warm-up if any")
+    if options.defaults == "model_zoo":
+        return [*remarks, "defaults are the model zoo's where it has others"]
     line = difference(resolved)
-    return [] if line is None else [line]
+    return remarks if line is None else [*remarks, line]

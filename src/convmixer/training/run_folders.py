@@ -1,10 +1,10 @@
-"""Opening the folders of a run, new or resumed: room, lock, metric logger, and what is recorded at the start."""
+"""Opening a run's folders, of a new run or one that goes on: room, lock, metrics, and what is recorded at the start."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -17,16 +17,21 @@ from convmixer.runs.folders import TIME_FORMAT, RunFolders, create_run, keep_rec
 from convmixer.training.checkpointing.resume import Resumed
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.logging.image_grid import graph_text
-from convmixer.training.logging.metric_logger import MetricLogger
+from convmixer.training.logging.metric_logger import LoggedRun, MetricLogger
+from convmixer.training.logging.run_metrics import RunMetrics
 from convmixer.training.resolve import ResolvedRun
 
 logger = logging.getLogger(__name__)
 
 
 def open_run(
-    run: ResolvedRun, resumed: Resumed | None, state: TrainState, claim: Callable[[Path], None]
-) -> tuple[RunFolders, MetricLogger]:
-    """The folders and the metric logger of a run. `claim` locks the checkpoint folder of a new one.
+    run: ResolvedRun,
+    resumed: Resumed | None,
+    state: TrainState,
+    claim: Callable[[Path], None],
+    loggers: Mapping[str, MetricLogger],
+) -> tuple[RunFolders, RunMetrics]:
+    """The folders and the metrics of a run. `claim` locks the checkpoint folder of a new one.
 
     Raises UserError where the folders cannot be made (exit 1) or another process holds them (exit 2).
     """
@@ -34,25 +39,27 @@ def open_run(
     if resumed is None:
         folders = create_run(config, run_time() or datetime.now().strftime(TIME_FORMAT))
         claim(folders.checkpoints)
-        metric_logger = MetricLogger(folders.summary)
+        resumed_at = keep_bytes = None
     else:
         folders = resumed.folders
         reopen_run(folders)
-        metric_logger = MetricLogger(folders.summary, keep_bytes=state.log_bytes, purge_step=state.step)
+        resumed_at, keep_bytes = state.step, state.log_bytes
     facts = {"processes": run.processes.count, "images": [len(data.train), len(data.val)]}
     write_provenance(folders.summary, run.resolved, run.command, data.classes.names, facts)
     if config.dump_graph:
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
     logger.info(f"run {folders.name}: {folders.summary}")
-    return folders, metric_logger
+    logged = LoggedRun(folders.name, folders.summary, config.model_dump(mode="json"), resumed_at)
+    return folders, RunMetrics(logged, loggers, keep_bytes=keep_bytes)
 
 
 def check_room(config: Config, resumed: Resumed | None, model: nn.Module) -> None:
     """Raises UserError (exit 1) where there is no room for what a run will write."""
+    averaged = config.with_ema or config.optimizer_averages
     if resumed is None:
-        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), model, averaged=config.with_ema)
+        check_space(Path(config.ckpt_root_dir), Path(config.best_ckpt_root_dir), model, averaged=averaged)
     else:
-        check_space(resumed.folders.checkpoints, resumed.folders.best, model, averaged=config.with_ema)
+        check_space(resumed.folders.checkpoints, resumed.folders.best, model, averaged=averaged)
 
 
 def check_space(checkpoints: Path, best: Path, model: nn.Module, *, averaged: bool) -> None:

@@ -41,7 +41,7 @@ class TrainStep:
     weights, optimizer, averages, `step`. Only BatchNorm's running statistics, which move in the forward pass, have seen
     its images. On a GPU, with an optimizer that honours `found_inf`, the host does not wait for the device: that error
     comes when the next step has been launched (whose images the running statistics have then seen too), or from
-    `settle`, which is to be called before the state is saved, evaluated or shown.
+    `check_pending`, which is to be called before the state is saved, evaluated or shown.
     """
 
     def __init__(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from convmixer.distributed.processes import Processes
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.errors import UserError
 from convmixer.metrics import Score
+from convmixer.training.bad_images import BadImages
 from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.error_messages import explain
@@ -23,10 +24,9 @@ from convmixer.training.step import TrainStep
 
 @dataclass
 class Trainer:
-    """A run, put together by `assembly`.
+    """A run, put together by `build`.
 
-    `evaluate(interrupted)` gives the whole score, or raises Interrupted soon after `interrupted()` is true;
-    `image_name` names a training image by its index; `most_bad`: unreadable training images that are put up with.
+    `evaluate(interrupted)` gives the whole score, or raises Interrupted soon after `interrupted()` is true.
     """
 
     state: TrainState
@@ -37,20 +37,23 @@ class Trainer:
     checkpoint_manager: CheckpointManager
     report: ProgressReporter
     processes: Processes
-    image_name: Callable[[int], str]
-    most_bad: int
+    bad_images: BadImages
     debug_nan: bool = False
-    _bad: dict[int, str] = field(default_factory=dict)
 
     def run(self) -> None:
         """Train to the end.
 
         Raises Stopped after a clean save where a signal came, UserError where the run failed.
         """
+        failed = True
         try:
             with StopSignals() as signals:
                 self._run(signals)
                 self.checkpoint_manager.end()
+            failed = False
+        except Stopped:
+            failed = False
+            raise
         except RuntimeError as error:
             explained = explain(
                 error,
@@ -63,7 +66,7 @@ class Trainer:
                 raise
             raise explained from error
         finally:
-            self.report.close()
+            self.report.close(failed=failed)
             self.checkpoint_manager.close()
 
     def _run(self, signals: StopSignals) -> None:
@@ -74,7 +77,7 @@ class Trainer:
         for batches in self.loader.batches(range(self.state.step, self.intervals.last_step)):
             with self._telling():
                 result = self.step(batches)
-            if self.intervals.prints(self.state.step) or self.intervals.summarises(self.state.step):
+            if self.report.tells(self.state.step):
                 self._check_pending()
             self.report.step(self.state.step, result)
             stop, save = self._agree(signals, batches)
@@ -104,31 +107,19 @@ class Trainer:
         except NonFinite as error:
             self.checkpoint_manager.finish()
             where = self.step.trace_non_finite(error.batches) if self.debug_nan else None
-            self.report.non_finite(error, [self.image_name(index) for index in error.indices], where)
+            self.report.non_finite(error, [self.bad_images.name(index) for index in error.indices], where)
             self.checkpoint_manager.save_non_finite(self.state)
             raise
 
     def _agree(self, signals: StopSignals, batches: list[TrainBatch]) -> tuple[bool, bool]:
         """Whether to stop and whether to save, decided by all processes together; counts unreadable images too."""
-        new = {index: why for batch in batches for index, why in batch.bad if index not in self._bad}
+        new = self.bad_images.new_in(batches)
         wishes = [signals.received is not None, self.intervals.saves(self.state.step), len(new) > 0]
         stop, save, bad = (total > 0 for total in self.processes.sum([float(wish) for wish in wishes]))
         if bad:
-            self._count_bad(new)
+            self.report.bad_images(self.bad_images.add(new))
+            self.bad_images.check()
         return stop, save
-
-    def _count_bad(self, new: dict[int, str]) -> None:
-        for part in self.processes.gather(new):
-            self._bad.update(part)
-        names = [f"{self.image_name(index)}: {why}" for index, why in new.items()]
-        self.report.bad_images(names)
-        if len(self._bad) > self.most_bad:
-            index, why = next(iter(self._bad.items()))
-            raise UserError(
-                f"{len(self._bad)} training images cannot be read, the first {self.image_name(index)} ({why}); "
-                "mend or remove them, or raise --max_bad_share",
-                exit_code=RUN_FAILED,
-            )
 
     def _owes_evaluation(self) -> bool:
         return self.intervals.evaluates(self.state.step) and self.state.evaluated_step != self.state.step

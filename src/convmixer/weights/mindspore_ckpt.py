@@ -117,8 +117,10 @@ class _Entry:
             array = np.frombuffer(content, dtype).reshape(dims)
         except ValueError:  # a size of 0 beside one beyond any array, or more dimensions than NumPy has
             raise misfit from None
-        # NumPy knows no bfloat16: its bits are the upper half of a float32's.
-        return (array.astype("<u4") << 16).view("<f4") if wide else array
+        if not wide:
+            return array
+        # NumPy knows no bfloat16: its bits are the upper half of a float32's. The shift of a scalar is no array.
+        return np.asarray(array.astype("<u4") << 16).view("<f4")
 
 
 def _decode(data: memoryview, entries_max: int | None) -> dict[str, np.ndarray | str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from convmixer.backends import registry as backends
-from convmixer.backends.autotune import benchmark, choose
+from convmixer.backends.autotune import cache, choose
 from convmixer.backends.autotune.benchmark import Timing, _interleaved
 from convmixer.backends.autotune.choose import choose_backend, choose_evaluation_backend
 from convmixer.backends.registry import Backend
@@ -26,9 +27,10 @@ class Clock:
     """A clock that only its steps move: `step(a, b, ...)` takes a, b, ... seconds, the last again and again."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self.calls = 0.0, []
-        monkeypatch.setattr(benchmark.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(benchmark.time, "monotonic", lambda: self.now)
+        self.now = 0.0
+        self.calls: list[str] = []
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def step(self, name: str, *seconds: float) -> Callable[[], list[torch.Tensor]]:
         left = list(seconds)
@@ -94,13 +96,14 @@ def test_no_backend_is_begun_after_the_bound(
     eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: Second(model))
     monkeypatch.setattr(backends, "BACKENDS", (eager, slow("first"), slow("second"), slow("third")))
     monkeypatch.setattr(choose, "has_bf16_units", lambda: False)
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     choose_backend(model, workload_of(model), LONG, say=said.append)
     # Each is built twice, for the check and for the timing: the third would begin at 400 s.
     assert built == ["first", "first", "second", "second"]
     assert "execution: not measured, 300 s were over: third" in said
     # Nothing of it is kept, so that it is tried when the time allows it.
-    assert sorted(choose.cache.load(workload_of(model))) == ["eager, channels_last", "first", "second"]
+    assert sorted(cache.load(workload_of(model))) == ["eager, channels_last", "first", "second"]
 
 
 def test_an_evaluation_takes_what_pays_each_time(
@@ -122,7 +125,7 @@ def test_an_evaluation_takes_what_pays_each_time(
 
     def chosen(images: int, times: int, *offered: Backend, execution: Any = "auto") -> str:
         monkeypatch.setattr(backends, "BACKENDS", (eager, compiled, *offered))
-        monkeypatch.setattr(choose.cache, "load", lambda workload: {})
+        monkeypatch.setattr(cache, "load", lambda workload: {})
         return choose_evaluation_backend(model, workload_of(model), images, times, execution, lambda _: None)
 
     # A copy costs 5 s each time and wins 0.1 s per image.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from torch import nn
 
 from convmixer.arch import parse_arch
 from convmixer.backends import registry as backends
-from convmixer.backends import workload as workload
 from convmixer.backends.autotune import cache, choose
 from convmixer.backends.autotune.benchmark import Timing, benchmark
 from convmixer.backends.autotune.choose import build_network, choose_backend, choose_network
 from convmixer.backends.registry import Backend, backends_for, default_name
 from convmixer.backends.workload import Workload
+from convmixer.config.execution import Execution
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 
@@ -66,7 +67,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def timings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Timing]]:
+def timings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Timing]:
     """Measured times that the test lays down, in place of the clock; `measured` lists what was asked for."""
     laid_down: dict[str, Timing] = {}
     monkeypatch.setattr(
@@ -80,7 +81,7 @@ def test_a_wrong_answer_is_refused_and_logged(small_model: Make, workload_of: Ma
     found = benchmark([EAGER, RIGHT, WRONG, NOT_A_NUMBER], model, workload_of(model), 0.0)
     assert [found[name].failure for name in ("eager, channels_last", "right")] == [None, None]
     assert found["wrong"].failure == "its logits are 1.0e-02 off, 1.0e-04 is allowed"
-    assert "nan off" in found["nan"].failure
+    assert "nan off" in str(found["nan"].failure)
     assert found["wrong"].total(1) == float("inf")
 
 
@@ -136,7 +137,8 @@ def test_a_long_workload_takes_the_fastest_right_backend(
         "wrong": Timing(failure="its logits are 1.0e-02 off, 1.0e-04 is allowed"),
         "broken": Timing(failure="RuntimeError: no C++ compiler"),
     }
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     assert choose_backend(model, workload_of(model), LONG, say=said.append) == "right"
     assert said == [
         "execution: timing 4 backends",
@@ -156,7 +158,9 @@ def test_bf16_is_offered_and_logged(
     monkeypatch.setattr(choose, "has_bf16_units", lambda: True)
     offer(EAGER, RIGHT)
     timings |= {EAGER.name: Timing(0.2, 0.1), "right": Timing(0.1, 0.1)}
-    model, in_fp32, in_bf16 = small_model(), [], []
+    model = small_model()
+    in_fp32: list[str] = []
+    in_bf16: list[str] = []
     choose_backend(model, workload_of(model), LONG, say=in_fp32.append)
     choose_backend(model, workload_of(model, dtype=torch.bfloat16), LONG, say=in_bf16.append)
     assert in_fp32[-1] == "execution: this processor has matrix units for bf16; --amp_level O1 uses them"
@@ -181,7 +185,8 @@ def test_short_workloads_are_not_measured(
         raise AssertionError("a short workload was measured")
 
     monkeypatch.setattr(choose, "benchmark", never)
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     assert choose_network(model, workload_of(model), 1, say=said.append) is model
     big = replace(workload_of(model), arch=small_model("convmixer_64_4").arch, image_size=32)
     assert choose_backend(model, big, 500, say=said.append) == default_name(big)
@@ -222,7 +227,8 @@ def test_times_are_kept_and_used_again(
 ) -> None:
     offer(EAGER, RIGHT)
     model = small_model()
-    first, second = [], []
+    first: list[str] = []
+    second: list[str] = []
     name = choose_backend(model, workload_of(model), LONG, say=first.append)
     assert choose_backend(model, workload_of(model), LONG, say=second.append) == name
     assert first[0] == "execution: timing 2 backends"
@@ -237,7 +243,7 @@ def test_times_are_kept_and_used_again(
     "change", [{"batch_size": 3}, {"dtype": torch.bfloat16}, {"training": True}, {"image_size": 8}]
 )
 def test_another_workload_is_measured_anew(
-    small_model: Make, workload_of: MakeWorkload, change: dict[str, object]
+    small_model: Make, workload_of: MakeWorkload, change: dict[str, Any]
 ) -> None:
     task = workload_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0)})
@@ -276,7 +282,8 @@ def test_a_backend_of_auto_that_fails_at_its_first_call_falls_back(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, BROKEN)
-    model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
+    model, images = small_model(), torch.randn(2, 3, 16, 16)
+    said: list[str] = []
     network = build_network("broken", model, workload_of(model), "auto", said.append)
     assert torch.equal(network(images), model(images))
     assert torch.equal(network(images), model(images))
@@ -291,7 +298,8 @@ def test_a_backend_of_auto_that_cannot_be_built_falls_back(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, backend("absent", cannot))
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     assert build_network("absent", model, workload_of(model), "auto", said.append) is model
     assert said[-1] == "execution: absent failed (ImportError: no such library); running eager"
 
@@ -326,10 +334,11 @@ def test_none_of_those_asked_for_passes_the_measurement(
 @pytest.mark.parametrize("execution", ["fused", "compile", "openvino"])
 @pytest.mark.parametrize("images", [0, LONG])
 def test_nothing_of_the_kind_that_was_asked_for(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: choose.Execution, images: int
+    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: Execution, images: int
 ) -> None:
     offer(EAGER)
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     message = f"^--execution: there is nothing {execution} for inference of this network on cpu; it needs "
     with pytest.raises(UserError, match=message) as refusal:
         choose_network(model, workload_of(model), images, execution, said.append)
@@ -380,7 +389,7 @@ def test_torch_compile_itself_is_right(small_model: Make, workload_of: MakeWorkl
 
 
 def test_tuning_batch_is_bounded_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch, small_model: Make) -> None:
-    monkeypatch.setattr(workload.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     arch = parse_arch("convmixer_768_32")
     task = Workload(arch, 224, 256, torch.float32, False, torch.device("cpu"))
     assert task.for_tuning(1.0).batch_size == 4

@@ -84,9 +84,8 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_backends(graph: type[Right], fused: type[Right]) -> None:
         eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
-        planned = {"takes_plan": True}
-        graphed = backend("graph", graph, fallback="fused", holds_memory=True, **planned)
-        monkeypatch.setattr(registry, "BACKENDS", (eager, backend("fused", fused, **planned), graphed))
+        graphed = backend("graph", graph, fallback="fused", holds_memory=True, takes_plan=True)
+        monkeypatch.setattr(registry, "BACKENDS", (eager, backend("fused", fused, takes_plan=True), graphed))
 
     return set_backends
 
@@ -128,7 +127,8 @@ def test_a_graph_that_fails_runs_without_one(
     frozen: bool,
 ) -> None:
     offer(failing, Right)
-    model, said = small_model().train(), []
+    model = small_model().train()
+    said: list[str] = []
     if frozen:
         model.requires_grad_(False)
         model.head.requires_grad_(True)
@@ -146,7 +146,8 @@ def test_then_auto_runs_eager(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], failing: type[Right]
 ) -> None:
     offer(FailsForward, failing)
-    model, said = small_model().train(), []
+    model = small_model().train()
+    said: list[str] = []
     before = state_of(model)
     network, name = tried(model, workload_of(model, training=True), "auto", said)
     assert network is model
@@ -177,7 +178,8 @@ def test_of_too_little_memory_no_backend_is_to_blame(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], greedy: type[Right]
 ) -> None:
     offer(greedy, Right)
-    model, said = small_model().train(), []
+    model = small_model().train()
+    said: list[str] = []
     before = state_of(model)
     with pytest.raises(RuntimeError, match="memory"):
         tried(model, workload_of(model, training=True), "auto", said)
@@ -189,7 +191,8 @@ def test_a_failure_of_one_process_is_that_of_all(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(Right, Right)
-    model, said, answers = small_model().train(), [], iter(["RuntimeError: elsewhere", None])
+    model, answers = small_model().train(), iter(["RuntimeError: elsewhere", None])
+    said: list[str] = []
     attempt = attempts("graph", workload_of(model, training=True), "auto", said.append)
     build_tried(attempt, model, lambda network: None, lambda why: next(answers))
     assert attempt.backend.name == "fused"
@@ -217,7 +220,8 @@ def test_inference_takes_the_same_backend_at_its_first_call(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: Any
 ) -> None:
     offer(FailsForward, Right)
-    model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
+    model, images = small_model(), torch.randn(2, 3, 16, 16)
+    said: list[str] = []
     network = build_network("graph", model, workload_of(model), execution, said.append)
     for _ in range(2):
         assert torch.equal(network(images), model(images))
@@ -239,7 +243,8 @@ def test_an_evaluation_between_steps_never_ends_the_run(
     small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(NoMemory, FailsForward)
-    model, said, images = small_model(), [], torch.randn(2, 3, 16, 16)
+    model, images = small_model(), torch.randn(2, 3, 16, 16)
+    said: list[str] = []
     layout = copy.deepcopy([p.stride() for p in model.parameters()])
     network = evaluation_network("graph", model, workload_of(model), said.append)
     assert torch.equal(network(images), model(images))

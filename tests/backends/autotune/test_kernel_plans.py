@@ -55,7 +55,8 @@ def test_a_long_workload_takes_the_measured_forms(
     small_model: Make, workload_of: MakeWorkload, tuning: list[Any], execution: Any
 ) -> None:
     model = small_model()
-    workload, said = workload_of(model, training=True), []
+    workload = workload_of(model, training=True)
+    said: list[str] = []
     name = choose_backend(model, workload, LONG, execution, said.append)
     assert name == "fused, Triton [products=triton]"
     assert tuning == [(model.arch, 4, 16, torch.float32, torch.device("cpu"), True)]
@@ -111,7 +112,8 @@ def test_forms_that_cannot_be_timed_are_the_default_ones(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(sys.modules["convmixer.kernels.tuning"], "tuned_plan", broken)
-    model, said = small_model(), []
+    model = small_model()
+    said: list[str] = []
     workload = workload_of(model, training=True)
     assert choose_backend(model, workload, LONG, "auto", said.append) == "fused, Triton"
     assert said[1] == ("execution: forms not timed, the default ones are taken (OutOfMemoryError: CUDA out of memory)")

@@ -14,8 +14,9 @@ from convmixer.kernels.device.activations import CODES, SHORT_GELU, activate, ac
 from convmixer.model import make_activation
 
 
-@triton.jit
-def evaluate(x_ptr, erf_ptr, value_ptr, derivative_ptr, count, ACT: tl.constexpr, ELEMENTS: tl.constexpr):
+# Triton's language has no types.
+@triton.jit  # type: ignore[untyped-decorator]
+def evaluate(x_ptr, erf_ptr, value_ptr, derivative_ptr, count, ACT: tl.constexpr, ELEMENTS: tl.constexpr):  # type: ignore[no-untyped-def]
     offsets = tl.program_id(0) * ELEMENTS + tl.arange(0, ELEMENTS)
     x = tl.load(x_ptr + offsets, mask=offsets < count)
     tl.store(erf_ptr + offsets, erf(x), mask=offsets < count)
@@ -71,6 +72,7 @@ def test_what_is_not_finite_stays_so(device: torch.device, act: int) -> None:
 def test_relu_has_torchs_derivative_at_zero(device: torch.device) -> None:
     x = torch.zeros(1, device=device, requires_grad=True)
     nn.functional.relu(x).backward()
+    assert x.grad is not None
     assert torch.equal(results(x.detach(), "relu")[2], x.grad)
 
 

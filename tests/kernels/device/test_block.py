@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from convmixer.arch import Activation
 from convmixer.kernels import limits
 from convmixer.kernels.batch_norm import running_moments, scale_and_shift
 from convmixer.kernels.block import fused_forward, reason_against_fused
 from convmixer.kernels.block_operators import block, block_backward
 from convmixer.kernels.plan import Plan
-from convmixer.model import ConvMixer, create_model
+from convmixer.model import Block, ConvMixer, create_model
 
 Near = Callable[..., None]
 
@@ -31,13 +32,17 @@ PLANS = (
 )
 
 
-def network(device: torch.device, activation: str = "gelu", k: int = 3, dim: int = 3, depth: int = 1) -> ConvMixer:
+def network(
+    device: torch.device, activation: Activation = "gelu", k: int = 3, dim: int = 3, depth: int = 1
+) -> ConvMixer:
     """A small network, every BatchNorm's scale, shift and running statistics random and far from 1 and 0."""
     model = create_model(f"convmixer_{dim}_{depth}", kernel_size=k, patch_size=2, activation=activation, num_classes=4)
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 1.5)
     return model.to(device)
@@ -69,11 +74,11 @@ def check_training(model: ConvMixer, images: torch.Tensor, near: Near, factor: f
         assert parameter.grad is not None, name
         assert parameter.grad.dtype == parameter.dtype
         near(parameter.grad, other.grad, dtype, factor)
-    for (name, buffer), other in zip(model.named_buffers(), reference.buffers(), strict=True):
+    for (name, buffer), expected in zip(model.named_buffers(), reference.buffers(), strict=True):
         if name.endswith("num_batches_tracked"):
-            assert torch.equal(buffer, other)
+            assert torch.equal(buffer, expected)
         else:
-            near(buffer, other, dtype, factor)
+            near(buffer, expected, dtype, factor)
 
 
 def block_arguments(batch: int, height: int, width: int, k: int, device: torch.device) -> list[torch.Tensor]:
@@ -105,7 +110,7 @@ def check_inference(model: ConvMixer, images: torch.Tensor, near: Near, plan: st
 
 
 @pytest.mark.parametrize(("activation", "depth"), [("relu", 1), ("gelu", 2), ("gelu_tanh", 1)])
-def test_training(activation: str, depth: int, device: torch.device, assert_near: Near) -> None:
+def test_training(activation: Activation, depth: int, device: torch.device, assert_near: Near) -> None:
     """Maps of 5 x 7."""
     check_training(
         network(device, activation, depth=depth), torch.randn(2, 3, 10, 14, device=device), assert_near, factor=2
@@ -127,7 +132,7 @@ def test_every_form_in_training(plan: str, device: torch.device, assert_near: Ne
         *(pytest.param(act, plan, marks=pytest.mark.slow) for act in ("relu", "gelu") for plan in PLANS[1:]),
     ],
 )
-def test_every_form_in_fp16(activation: str, plan: str, device: torch.device, assert_near: Near) -> None:
+def test_every_form_in_fp16(activation: Activation, plan: str, device: torch.device, assert_near: Near) -> None:
     """Logits against float64, and each gradient no further from it than four times plain autocast's, or rounding."""
     model = network(device, activation, dim=4).train()
     images = torch.randn(4, 3, 6, 6, device=device)
@@ -143,13 +148,14 @@ def test_every_form_in_fp16(activation: str, plan: str, device: torch.device, as
     for (name, ours), plain, exact_one in zip(
         model.named_parameters(), eager.parameters(), reference.parameters(), strict=True
     ):
-        max_value = exact_one.grad.abs().max()
-        error, other = ((tensor.grad - exact_one.grad).abs().max() / max_value for tensor in (ours, plain))
+        grads = [tensor.grad for tensor in (ours, plain, exact_one) if tensor.grad is not None]
+        max_value = float(grads[2].abs().max())
+        error, other = (float((grad - grads[2]).abs().max()) / max_value for grad in grads[:2])
         assert error <= max(4 * other, 4e-3), name
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_maps_made_again_change_no_bit(activation: str, device: torch.device) -> None:
+def test_maps_made_again_change_no_bit(activation: Activation, device: torch.device) -> None:
     """Activation checkpointing: logits, gradients and statistics as where h1 was kept; statistics move once."""
     images = torch.randn(3, 3, 6, 10, device=device)
     model = network(device, activation, dim=2, depth=2).train()
@@ -163,7 +169,7 @@ def test_maps_made_again_change_no_bit(activation: str, device: torch.device) ->
         assert torch.equal(one.grad, other.grad)
     for (name, one), other in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
         assert torch.equal(one, other), name
-    assert models[1].blocks[0].depthwise_norm.num_batches_tracked == 1
+    assert models[1].get_buffer("blocks.0.depthwise_norm.num_batches_tracked") == 1
 
 
 def test_images_that_want_a_gradient_get_it(device: torch.device, assert_near: Near) -> None:
@@ -192,7 +198,7 @@ def test_inference_in_other_forms(plan: str, device: torch.device, assert_near: 
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
-def test_inference(activation: str, device: torch.device, assert_near: Near) -> None:
+def test_inference(activation: Activation, device: torch.device, assert_near: Near) -> None:
     """A batch of 1; BatchNorm's shift is far from 0, so that a shifted border would show."""
     check_inference(network(device, activation, dim=6), torch.randn(1, 3, 10, 14, device=device), assert_near)
 
@@ -273,6 +279,7 @@ def test_the_operator_is_well_formed(keep: str, device: torch.device) -> None:
     """torch's own checks of schema, shape functions and the registered gradient."""
     model = network(device)
     layer = model.blocks[0]
+    assert isinstance(layer, Block)
     scale, shift, _ = scale_and_shift(
         running_moments(model.stem.norm), model.stem.norm.weight, model.stem.norm.bias, 1e-5
     )

@@ -14,7 +14,9 @@ from convmixer.kernels.depthwise import depthwise, depthwise_conv2d, depthwise_w
 from convmixer.kernels.depthwise_launch import Normalise
 from convmixer.model import make_activation
 
-SHAPES = [(3, 1, 2, 5, 7), (5, 2, 3, 5, 7), (7, 17, 1, 4, 3), (9, 2, 1, 5, 18)]
+Shape = tuple[int, int, int, int, int]
+
+SHAPES: list[Shape] = [(3, 1, 2, 5, 7), (5, 2, 3, 5, 7), (7, 17, 1, 4, 3), (9, 2, 1, 5, 18)]
 LARGE = [(k, n, 3, h, w) for k in (3, 5, 7, 9) for n, h, w in ((1, 31, 33), (3, 1, 65), (2, 33, 1), (70, 16, 16))]
 
 
@@ -27,13 +29,13 @@ def problem(
     return rounded, [tensor.double() for tensor in rounded]
 
 
-def check(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, near: Callable[..., None]) -> None:
+def check(shape: Shape, dtype: torch.dtype, device: torch.device, near: Callable[..., None]) -> None:
     inputs, exact = problem(*shape, dtype, device)
     for tensors in (inputs, exact):
         for tensor in tensors[:3]:
             tensor.requires_grad_()
     out = depthwise_conv2d(*inputs[:3])
-    expected = conv2d(*exact[:3], padding="same", groups=shape[2])
+    expected = conv2d(exact[0], exact[1], exact[2], padding="same", groups=shape[2])
     assert out.dtype == dtype
     near(out, expected, dtype)
     out.backward(inputs[3])
@@ -47,7 +49,7 @@ def check(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, near
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients(
-    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, assert_near: Callable[..., None]
+    shape: Shape, dtype: torch.dtype, device: torch.device, assert_near: Callable[..., None]
 ) -> None:
     check(shape, dtype, device, assert_near)
 
@@ -56,7 +58,7 @@ def test_values_and_gradients(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", LARGE)
 def test_values_and_gradients_of_larger_maps(
-    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, assert_near: Callable[..., None]
+    shape: Shape, dtype: torch.dtype, device: torch.device, assert_near: Callable[..., None]
 ) -> None:
     if dtype == torch.bfloat16 and device.type == "cpu":
         pytest.skip("bf16 products are wrong in Triton's interpreter")
@@ -155,7 +157,7 @@ def test_weight_in_fp32_with_an_input_in_fp16(device: torch.device, assert_near:
     weight = inputs[1].float().requires_grad_()
     out = depthwise_conv2d(inputs[0], weight, inputs[2].float())
     assert out.dtype == torch.float16
-    assert_near(out, conv2d(*exact[:3], padding="same", groups=3), torch.float16)
+    assert_near(out, conv2d(exact[0], exact[1], exact[2], padding="same", groups=3), torch.float16)
     out.backward(inputs[3])
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from convmixer.arch import Activation
 from convmixer.kernels.block import fused_forward
 from convmixer.kernels.plan import Plan
 from convmixer.model import ConvMixer, create_model
@@ -25,7 +26,7 @@ COLUMNS = 16 * IMAGES * (SIDE // PATCH) ** 2  # of the stem's columns: 12 values
 HALF, SINGLE = 2, 4  # bytes
 
 
-def network(activation: str, depth: int, device: torch.device) -> ConvMixer:
+def network(activation: Activation, depth: int, device: torch.device) -> ConvMixer:
     name = f"convmixer_{CHANNELS}_{depth}"
     model = create_model(name, kernel_size=3, patch_size=PATCH, activation=activation, num_classes=4)
     return model.to(device).train()
@@ -50,7 +51,7 @@ def kept(network: Callable[[], torch.Tensor]) -> list[int]:
 
 
 def kept_by_the_kernels(
-    activation: str, depth: int, plan: str, images_dtype: torch.dtype, device: torch.device
+    activation: Activation, depth: int, plan: str, images_dtype: torch.dtype, device: torch.device
 ) -> list[int]:
     """Under fp16 autocast."""
     model, images = network(activation, depth, device), torch.randn(IMAGES, 3, SIDE, SIDE, device=device)
@@ -71,7 +72,7 @@ def kept_by_the_kernels(
     ],
 )
 def test_the_kernels_keep_what_their_plan_says_of_each_block(
-    activation: str, depth: int, plan: str, a_block: int, device: torch.device
+    activation: Activation, depth: int, plan: str, a_block: int, device: torch.device
 ) -> None:
     """In fp16: h1 and h2 of each block; the mixed map too; or h2 alone, which is the next block's x and is kept once.
 
@@ -87,7 +88,7 @@ def test_images_in_fp32_are_not_kept(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize(("activation", "singles"), [("relu", 1), ("gelu", 2)])
-def test_torchs_ends_keep_more(activation: str, singles: int, device: torch.device) -> None:
+def test_torchs_ends_keep_more(activation: Activation, singles: int, device: torch.device) -> None:
     """For the stem's statistics, in fp32, the activated map and, where that does not give the gradient, its input.
 
     At the end the last map with its bias, or what ReLU makes of it.
@@ -99,7 +100,7 @@ def test_torchs_ends_keep_more(activation: str, singles: int, device: torch.devi
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize(("activation", "a_block", "stem"), [("relu", 4, 1), ("gelu", 6, 2)])
 def test_eager_keeps_four_or_six_maps_a_block(
-    activation: str, a_block: int, stem: int, depth: int, device: torch.device
+    activation: Activation, a_block: int, stem: int, depth: int, device: torch.device
 ) -> None:
     """Both convolutions' inputs, both BatchNorms' inputs, and where it is not ReLU both activations' inputs.
 

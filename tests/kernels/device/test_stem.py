@@ -73,5 +73,5 @@ def test_the_operators_are_well_formed(device: torch.device) -> None:
         backward = (torch.randn_like(x), sums, x, columns, weight, bias, "gelu", "")
         torch.library.opcheck(stem_backward, backward, test_utils=("test_schema", "test_faketensor"))
     torch.library.opcheck(pool, (x.requires_grad_(), bias.detach(), "gelu", ""), test_utils=checks)
-    backward = (torch.randn(2, 5, device=device), x.detach(), bias.detach(), "gelu", "")
-    torch.library.opcheck(pool_backward, backward, test_utils=("test_schema", "test_faketensor"))
+    pool_arguments = (torch.randn(2, 5, device=device), x.detach(), bias.detach(), "gelu", "")
+    torch.library.opcheck(pool_backward, pool_arguments, test_utils=("test_schema", "test_faketensor"))

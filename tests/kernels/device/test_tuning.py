@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -163,7 +164,7 @@ def test_no_form_is_begun_after_the_time(
 ) -> None:
     """A second goes by with each look at the clock; what was not tried is told, and stays as it is."""
     seconds = iter(range(1000))
-    monkeypatch.setattr(tuning.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(seconds)))
     passes(Pass("depthwise", right, TWO_TILES, {}), Pass("products", right, PRODUCTS, {}))
     plan, lines, _ = tune({"depthwise=16x4x1": 0.5, "products=triton": 0.1}, seconds=2.5)
     assert plan == Plan(depthwise="16x4x1")

@@ -107,7 +107,8 @@ def test_a_crash_while_a_step_is_saved_again_leaves_one_of_both_whole(
 ) -> None:
     first = save(tmp_path, 2)
     before = (first / "model.safetensors").read_bytes()
-    rename, calls = Path.rename, []
+    rename = Path.rename
+    calls: list[Path] = []
 
     def crash(path: Path, target: Path) -> Path:
         if len(calls) == survived:

@@ -7,6 +7,7 @@ each weight under MindSpore's own name, two input images and the logits that Min
 """
 
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -16,23 +17,23 @@ DIM, DEPTH, KERNEL, PATCH, CLASSES = 8, 2, 3, 2, 10
 
 
 class Residual(nn.Cell):
-    def __init__(self, fn):
+    def __init__(self, fn: Any) -> None:
         super().__init__()
         self.fn = fn
 
-    def construct(self, x):
+    def construct(self, x: Any) -> Any:
         return x + self.fn(x)
 
 
 class MeanPool(nn.Cell):
-    def construct(self, x):
+    def construct(self, x: Any) -> Any:
         return x.mean((2, 3))
 
 
 class Network(nn.Cell):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        plain = {"pad_mode": "pad", "padding": 0, "has_bias": True}
+        plain: dict[str, Any] = {"pad_mode": "pad", "padding": 0, "has_bias": True}
         blocks = [
             nn.SequentialCell(
                 Residual(
@@ -51,11 +52,11 @@ class Network(nn.Cell):
         stem = [nn.Conv2d(3, DIM, PATCH, stride=PATCH, **plain), nn.GELU(), nn.BatchNorm2d(DIM)]
         self.network = nn.SequentialCell(*stem, *blocks, MeanPool(), nn.Flatten(), nn.Dense(DIM, CLASSES))
 
-    def construct(self, x):
+    def construct(self, x: Any) -> Any:
         return self.network(x)
 
 
-def main():
+def main() -> None:
     here = Path(__file__).parent
     rng = np.random.default_rng(0)
     network = Network().set_train(False)

@@ -16,7 +16,7 @@ import torch
 
 from convmixer import __version__
 from convmixer.backends.autotune.benchmark import Timing
-from convmixer.backends.registry import has_compiler
+from convmixer.backends.compiled import has_compiler
 from convmixer.backends.workload import Workload
 from convmixer.runs.durable import write_file
 

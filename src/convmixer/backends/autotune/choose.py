@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,9 +19,11 @@ from convmixer.backends.workload import Workload
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.model import ConvMixer
 
+if TYPE_CHECKING:  # a backend needs no options, nor what checks them
+    from convmixer.config.execution import Execution
+
 logger = logging.getLogger(__name__)
 
-Execution = Literal["auto", "eager", "compile", "fused", "openvino"]
 Say = Callable[[str], None]
 
 # Seconds that a workload must take (nominally) for the backends to be timed, and for torch.compile, which itself needs

@@ -20,7 +20,7 @@ from convmixer.runs.folders import RunFolders
 from convmixer.runs.lock import RunLock
 from convmixer.training.checkpointing.checkpoint import EMA, MODEL, keep_newest, save_checkpoint
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.logging.metric_logger import MetricLogger
+from convmixer.training.logging.run_metrics import RunMetrics
 from convmixer.training.non_finite import first_non_finite
 from convmixer.weights.write import write_weights
 
@@ -42,12 +42,12 @@ class CheckpointManager:
         metadata: Mapping[str, Any],
         fingerprint: Mapping[str, Any],
         keep: int,
-        metric_logger: MetricLogger | None = None,
+        metrics: RunMetrics | None = None,
         latest: Path | None = None,
         lock: RunLock | None = None,
     ) -> None:
         self.folders, self.metadata, self.fingerprint, self.keep = folders, metadata, fingerprint, keep
-        self.metric_logger, self.latest, self.lock = metric_logger, latest, lock
+        self.metrics, self.latest, self.lock = metrics, latest, lock
         self._best: _Best | None = None  # what the disk has not taken yet
         self._warned = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -69,8 +69,8 @@ class CheckpointManager:
         bad = first_non_finite(state.model.state_dict())
         if bad is not None:
             raise UserError(f"step {state.step}: {bad} is not finite; not saved", exit_code=RUN_FAILED)
-        if self.metric_logger is not None:
-            state.log_bytes = self.metric_logger.bytes
+        if self.metrics is not None:
+            state.log_bytes = self.metrics.bytes
         if self.lock is not None:
             self.lock.check()
         weights = {MODEL: state.model.state_dict()}
@@ -104,7 +104,7 @@ class CheckpointManager:
         if self._best is not None:
             top1_before = self._best.top1_before
         extra = {"step": state.step, "top1": state.best_top1}
-        log_bytes = 0 if self.metric_logger is None else self.metric_logger.bytes
+        log_bytes = 0 if self.metrics is None else self.metrics.bytes
         self._best = _Best(_copied(dict(state.weights())), extra, top1_before, log_bytes)
         self._write(self._write_best)
 

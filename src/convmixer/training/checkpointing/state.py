@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from convmixer.model import ConvMixer
-from convmixer.training.ema import Ema
+from convmixer.training.ema import Average
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.optimizer import take_layout
 
@@ -28,7 +28,7 @@ class TrainState:
     model: ConvMixer
     optimizer: torch.optim.Optimizer
     scaler: LossScaler
-    ema: Ema | None = None
+    ema: Average | None = None
     step: int = 0
     best_top1: float | None = None
     evaluated_step: int = 0
@@ -63,7 +63,11 @@ class TrainState:
         """
         _check(counters, self.optimizer, averaged=self.ema is not None and ema is not None)
         self.model.load_state_dict(dict(model))
+        settings = [set(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(counters["optimizer"])
+        # What an older version of the same optimizer lacks, torch has filled in.
+        if any(names - group.keys() for names, group in zip(settings, self.optimizer.param_groups, strict=True)):
+            raise ValueError("its optimizer is another one")
         take_layout(self.optimizer)
         self.scaler.load_state_dict(counters["scaler"])
         if self.ema is not None and ema is not None:
@@ -93,6 +97,8 @@ def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, ave
     scaler, saved = counters["scaler"], counters["optimizer"]
     if not isinstance(scaler, dict) or not all(isinstance(value, float | int) for value in scaler.values()):
         raise ValueError("its scaler is no dictionary of numbers")
+    if len(optimizer.param_groups) != len(saved["param_groups"]):
+        raise ValueError("its optimizer is another one")
     for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         for name, value in own.items():
             if isinstance(value, float) and not isinstance(group.get(name, value), float | int):

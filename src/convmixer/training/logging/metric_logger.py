@@ -1,108 +1,85 @@
-"""The record of a run: metrics.jsonl, which is the truth, and TensorBoard events beside it."""
+"""What a metric logger is: where the numbers of a run go beside its own metrics.jsonl."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from convmixer.runs.durable import AppendedFile
-from convmixer.training.logging.tensorboard import EventFile
+from convmixer.errors import UserError, first_line
+from convmixer.plugins import module_of
+from convmixer.runs.folders import keep_record
 
-logger = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
+PROJECT = "convmixer"
 
 
-class MetricLogger:
-    """Appends to `folder/metrics.jsonl` and to an event file in `folder`; `keep_bytes` cuts a resumed run's file back.
+@dataclass(frozen=True)
+class LoggedRun:
+    """What a logger knows of the run.
 
-    A disk that refuses never ends a run: the events end, with one warning, and the lines of metrics.jsonl wait in
-    memory until it takes them.
+    `folder`: the run's summary; `options`: all of the run, as plain values; `resumed_at`: the step that a resumed run
+    goes on from, None for a new one.
     """
 
-    def __init__(self, folder: Path, *, keep_bytes: int | None = None, purge_step: int | None = None) -> None:
-        self.folder = folder
-        self._waiting: list[bytes] = []
-        self._warned = False
-        self._events: EventFile | None = None
-        with contextlib.suppress(OSError):  # the first line finds out
-            _cut(folder / METRICS, keep_bytes)
-        self._metrics = AppendedFile(folder / METRICS)
+    name: str
+    folder: Path
+    options: Mapping[str, Any]
+    resumed_at: int | None = None
+
+    def remote_id(self, logger: str) -> str | None:
+        """The name by which a service knows this run, None where it does not know it yet."""
         try:
-            self._metrics.append(b"")  # the file is there from the start
-            self._events = EventFile(folder, purge_step)
-        except OSError as error:
-            self._warn(error)
+            return self._id_file(logger).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
 
-    @property
-    def bytes(self) -> int:
-        """Length of metrics.jsonl so far, with what waits for room on the disk."""
-        return self._metrics.size + sum(map(len, self._waiting))
+    def keep_remote_id(self, logger: str, identity: str) -> None:
+        """Put that name into the summary, so that a resumed run goes on under it."""
+        keep_record(self._id_file(logger), f"{identity}\n")
 
-    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics, `kind` train or eval; the numbers go to the events as `kind/name`."""
-        self._waiting.append(json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n")
-        self._flush()
-        if self._events is not None:
-            numbers = {f"{kind}/{name}": v for name, v in values.items() if isinstance(v, int | float)}
-            try:
-                self._events.scalars(step, numbers)
-            except OSError as error:
-                self._warn(error)
+    def _id_file(self, logger: str) -> Path:
+        return self.folder / f"{logger}_run_id.txt"
+
+
+class MetricLogger(Protocol):
+    """Made before anything of a run is written: it raises UserError where the user must do something first.
+
+    What it raises later ends it, and nothing else: see `run_metrics.RunMetrics`. It is called on the first process
+    only, and training waits for it, so that what is slow belongs into the background.
+    """
+
+    def open(self, run: LoggedRun) -> str | None:
+        """Begin, or go on. Returns in a few words where the metrics can be seen."""
+        ...
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers by their names, as `train/loss`, after the step that brought the count to `step`."""
+        ...
 
     def picture(self, name: str, image: np.ndarray) -> None:
-        """Put a picture, uint8 [H, W, 3], into the events."""
-        if self._events is not None:
-            try:
-                self._events.picture(name, image)
-            except OSError as error:
-                self._warn(error)
+        """`image`: uint8 [H, W, 3]."""
+        ...
 
-    def close(self) -> None:
-        """Try a last time to write what waits, and say where that fails."""
-        self._flush()
-        if self._waiting:
-            logger.warning(
-                f"{self.folder / METRICS}: the last {len(self._waiting)} lines could not be written and are lost"
-            )
-
-    def _flush(self) -> None:
-        if self._waiting:
-            try:
-                self._metrics.append(b"".join(self._waiting))
-            except OSError as error:
-                self._warn(error)
-            else:
-                self._waiting.clear()
-
-    def _warn(self, error: OSError) -> None:
-        """Once for both: they lie on one disk."""
-        self._events = None
-        if not self._warned:
-            self._warned = True
-            logger.warning(
-                f"{self.folder}: {error.strerror}: no more TensorBoard events, and new lines of "
-                f"{METRICS} wait in memory until they can be written; the run goes on"
-            )
+    def close(self, *, failed: bool) -> None:
+        """`failed`: an error ends the run, which is neither done nor stopped by a signal."""
+        ...
 
 
-def _cut(path: Path, keep_bytes: int | None) -> None:
-    """Cut a file of lines back to a length, and to whole lines: a loss of power may leave the half of one."""
-    if not path.is_file():
-        return
-    size = path.stat().st_size
-    keep = size if keep_bytes is None else min(size, keep_bytes)
-    with path.open("rb") as file:
-        back = min(keep, 1 << 16)
-        file.seek(keep - back)
-        tail = file.read(back)
-    if b"\n" in tail or back == keep:
-        keep -= len(tail) - (tail.rfind(b"\n") + 1)
-    if keep < size:
-        os.truncate(path, keep)
+def create_loggers(names: Sequence[str]) -> dict[str, MetricLogger]:
+    """The loggers that `log_to` names. Raises UserError where one cannot be used, as where its package is missing."""
+    return {name: _create(name) for name in names}
+
+
+def _create(name: str) -> MetricLogger:
+    try:
+        logger: MetricLogger = module_of("training.logging.loggers", name).Logger()
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UserError(f"--log_to: {name} needs {error.name}, pip install 'convmixer[{name}]'") from None
+    except Exception as error:  # of a package that does not fit to the others, or to its own settings
+        raise UserError(f"--log_to: {name} cannot be used: {first_line(error)}") from None
+    return logger

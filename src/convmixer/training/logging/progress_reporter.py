@@ -1,4 +1,4 @@
-"""What a training run tells while it goes: a bar or plain lines on stderr, and the journal."""
+"""What a training run tells while it goes: a bar or plain lines on stderr, and the metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convmixer.metrics import Score
 from convmixer.runs.folders import RunFolders, keep_record
 from convmixer.terminal.progress import Progress, duration
 from convmixer.training.intervals import Intervals
-from convmixer.training.logging.metric_logger import MetricLogger
+from convmixer.training.logging.run_metrics import RunMetrics
 from convmixer.training.non_finite import NonFinite, described
 from convmixer.training.step import StepResult
 
@@ -28,41 +28,44 @@ class ProgressReporter:
         self,
         intervals: Intervals,
         processes: Processes,
-        metric_logger: MetricLogger | None,
+        metrics: RunMetrics | None,
         *,
         first_step: int,
         step_images: int,
         folders: RunFolders | None = None,
     ) -> None:
-        self.folders = folders
-        self.intervals, self.processes, self.metric_logger, self.step_images = (
-            intervals,
-            processes,
-            metric_logger,
-            step_images,
-        )
+        self.metrics, self.folders = metrics, folders
+        self.intervals, self.processes, self.step_images = intervals, processes, step_images
         self._first_step, self._start = first_step, time.monotonic()
         self._clock, self._clock_step = self._start, first_step
         images = (intervals.last_step - first_step) * step_images
         self._bar = Progress(images, "train", enabled=processes.is_first, plain_lines=False)
 
+    def tells(self, step: int) -> bool:
+        """Whether the numbers of that step are shown or written."""
+        return self.intervals.prints(step) or self.intervals.summarises(step)
+
     def step(self, step: int, result: StepResult) -> None:
         """After the step that brought the count to `step`."""
         self._bar.add(self.step_images)
-        prints, summarises = self.intervals.prints(step), self.intervals.summarises(step)
-        if not (prints or summarises):
+        if not self.tells(step):
             return
         loss = self.processes.sum([float(result.loss)])[0] / self.processes.count
         now = time.monotonic()
         rate = (step - self._clock_step) * self.step_images / max(now - self._clock, 1e-9)
         self._clock, self._clock_step = now, step
         epoch = step / self.intervals.steps_per_epoch
-        if summarises and self.metric_logger is not None:
-            values = {"epoch": round(epoch, 4), "loss": loss, "lr": result.lr, "grad_norm": float(result.grad_norm)}
-            self.metric_logger.write(
-                "train", step, {**values, "skipped": result.skipped, "images_per_second": round(rate, 1)}
-            )
-        if prints and self.processes.is_first:
+        if self.intervals.summarises(step) and self.metrics is not None:
+            values = {
+                "epoch": round(epoch, 4),
+                "loss": loss,
+                "lr": result.lr,
+                "grad_norm": float(result.grad_norm),
+                "skipped": result.skipped,
+                "images_per_second": round(rate, 1),
+            }
+            self.metrics.write("train", step, values)
+        if self.intervals.prints(step) and self.processes.is_first:
             left = (now - self._start) / (step - self._first_step) * (self.intervals.last_step - step)
             self._bar.label(f"epoch {epoch:.2f}/{self.intervals.epochs} loss {loss:.4f}")
             self._bar.line(
@@ -88,24 +91,22 @@ class ProgressReporter:
         self._clock, self._clock_step = time.monotonic(), step
         if not self.processes.is_first:
             return
-        results = score.results()
-        if self.metric_logger is not None:
-            values = {"epoch": step / self.intervals.steps_per_epoch, **results, "unreadable": len(score.bad)}
-            self.metric_logger.write("eval", step, values)
+        results, epoch = score.results(), step / self.intervals.steps_per_epoch
+        if self.metrics is not None:
+            self.metrics.write("eval", step, {"epoch": epoch, **results, "unreadable": len(score.bad)})
         mark = "  (best so far)" if best else ""
-        logger.info(
-            f"epoch {step / self.intervals.steps_per_epoch:g}: eval results: {results} in {seconds:.1f} s{mark}"
-        )
+        logger.info(f"epoch {epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
 
     def picture(self, images: np.ndarray) -> None:
-        """A sheet of images, uint8 [H, W, 3], into the summary: `input.png`, and among the events."""
-        if self.metric_logger is not None and self.folders is not None:
+        """A grid of images, uint8 [H, W, 3], into the summary as `input.png`, and among the metrics."""
+        if self.metrics is not None and self.folders is not None:
             encoded = io.BytesIO()
             Image.fromarray(images).save(encoded, "PNG")
             keep_record(self.folders.summary / "input.png", encoded.getvalue())
-            self.metric_logger.picture("input", images)
+            self.metrics.picture("input", images)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
+        """`failed`: an error ends the run, which is neither done nor stopped by a signal."""
         self._bar.close()
-        if self.metric_logger is not None:
-            self.metric_logger.close()
+        if self.metrics is not None:
+            self.metrics.close(failed=failed)

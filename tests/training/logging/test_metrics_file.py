@@ -1,4 +1,4 @@
-"""metrics.jsonl and the events beside it."""
+"""metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.conftest import file_size_limit
 
-from convmixer.training.logging import metric_logger
-from convmixer.training.logging.metric_logger import MetricLogger
-from convmixer.training.logging.tensorboard import EventFile
+from convmixer.training.logging.metrics_file import MetricsFile
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -23,14 +20,14 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_every_line_is_there_at_once(tmp_path: Path) -> None:
-    log = MetricLogger(tmp_path)
+    log = MetricsFile(tmp_path)
     log.write("train", 1, {"loss": 0.5, "note": "text"})
     assert lines(tmp_path) == [{"kind": "train", "step": 1, "loss": 0.5, "note": "text"}]
     log.close()
 
 
 def test_what_is_not_finite_is_written_as_it_is(tmp_path: Path) -> None:
-    log = MetricLogger(tmp_path)
+    log = MetricsFile(tmp_path)
     log.write("train", 1, {"loss": float("nan"), "grad_norm": float("inf")})
     log.close()
     entry = lines(tmp_path)[0]
@@ -39,65 +36,39 @@ def test_what_is_not_finite_is_written_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_cuts_what_it_will_write_again(tmp_path: Path) -> None:
-    log = MetricLogger(tmp_path)
+    log = MetricsFile(tmp_path)
     log.write("train", 1, {"loss": 1.0})
-    kept = log.bytes
+    kept = log.size
     log.write("train", 2, {"loss": 2.0})
     log.close()
-    again = MetricLogger(tmp_path, keep_bytes=kept, purge_step=1)
-    assert again.bytes == kept
+    again = MetricsFile(tmp_path, keep_bytes=kept)
+    assert again.size == kept
     again.write("train", 2, {"loss": 3.0})
     again.close()
     assert [entry["loss"] for entry in lines(tmp_path)] == [1.0, 3.0]
 
 
 def test_a_file_that_is_gone_starts_anew(tmp_path: Path) -> None:
-    log = MetricLogger(tmp_path, keep_bytes=1000, purge_step=5)
+    log = MetricsFile(tmp_path, keep_bytes=1000)
     log.write("eval", 6, {"Loss": 1.0})
     log.close()
     assert [entry["step"] for entry in lines(tmp_path)] == [6]
 
 
-def test_pictures_can_be_seen(tmp_path: Path) -> None:
-    log = MetricLogger(tmp_path)
-    log.picture("input", np.full((4, 6, 3), 200, np.uint8))
-    log.close()
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    (image,) = events.Images("input")
-    assert (image.width, image.height) == (6, 4)
-
-
-def test_without_events_the_local_log_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: object, **__: object) -> EventFile:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(metric_logger, "EventFile", refuse)
-    log = MetricLogger(tmp_path)
-    log.write("train", 1, {"loss": 1.0})
-    log.picture("input", np.zeros((2, 2, 3), np.uint8))
-    log.close()
-    assert len(lines(tmp_path)) == 1
-    assert capsys.readouterr().err.startswith(f"{tmp_path}: Permission denied: no more TensorBoard events, ")
-
-
 def test_lines_that_the_disk_refuses_wait_and_are_written_when_it_takes_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = MetricLogger(tmp_path)
+    log = MetricsFile(tmp_path)
     log.write("train", 1, {"loss": 1.0})
-    lengths = [log.bytes]
-    with file_size_limit(log.bytes + 60):
+    lengths = [log.size]
+    with file_size_limit(log.size + 60):
         # One line more fits; of the next the system takes a part, which must not stay.
         for step in range(2, 50):
             log.write("train", step, {"loss": 1.0})
-            lengths.append(log.bytes)
+            lengths.append(log.size)
         assert [entry["step"] for entry in lines(tmp_path)] == [1, 2]
     assert capsys.readouterr().err.splitlines() == [
-        f"{tmp_path}: File too large: no more TensorBoard events, and new lines of metrics.jsonl wait in memory "
-        "until they can be written; the run goes on"
+        f"{tmp_path}/metrics.jsonl: File too large: new lines wait in memory until they can be written; the run goes on"
     ]
     log.write("train", 50, {"loss": 1.0})
     log.close()
@@ -106,9 +77,6 @@ def test_lines_that_the_disk_refuses_wait_and_are_written_when_it_takes_them(
     content = (tmp_path / "metrics.jsonl").read_bytes()
     assert [content[:length].count(b"\n") for length in lengths] == list(range(1, 50))
     assert capsys.readouterr().err == ""
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == [1]
 
 
 def test_a_disk_without_room_from_the_start(
@@ -116,18 +84,18 @@ def test_a_disk_without_room_from_the_start(
 ) -> None:
     folder = small_disk("4k")
     (folder / "full").write_bytes(bytes(4096))
-    log = MetricLogger(folder)
+    log = MetricsFile(folder)
     log.write("train", 1, {"loss": 1.0})
     log.write("train", 2, {"loss": 1.0})
     log.close()
     warning, lost = capsys.readouterr().err.splitlines()
-    assert warning.startswith(f"{folder}: No space left on device: no more TensorBoard events")
+    assert warning.startswith(f"{folder}/metrics.jsonl: No space left on device: new lines wait in memory")
     assert lost == f"{folder}/metrics.jsonl: the last 2 lines could not be written and are lost"
 
 
 def test_the_half_of_a_line_that_a_loss_of_power_left_is_cut_off(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n{"kind": "tra')
-    log = MetricLogger(tmp_path, keep_bytes=500, purge_step=1)
+    log = MetricsFile(tmp_path, keep_bytes=500)
     log.write("train", 2, {"loss": 1.0})
     log.close()
     assert [entry["step"] for entry in lines(tmp_path)] == [1, 2]
@@ -136,10 +104,10 @@ def test_the_half_of_a_line_that_a_loss_of_power_left_is_cut_off(tmp_path: Path)
 def test_a_record_that_is_deleted_meanwhile_begins_anew(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    log = MetricLogger(folder)
+    log = MetricsFile(folder)
     log.write("train", 1, {"loss": 1.0})
     shutil.rmtree(folder)
     log.write("train", 2, {"loss": 1.0})
     log.close()
     assert [entry["step"] for entry in lines(folder)] == [2]
-    assert log.bytes == (folder / "metrics.jsonl").stat().st_size
+    assert log.size == (folder / "metrics.jsonl").stat().st_size

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,30 +15,35 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from convmixer.runs.durable import AppendedFile
+from convmixer.training.logging.metric_logger import LoggedRun
 
 VERSION = "brain.Event:2"
 
 
-class EventFile:
-    """Events of one process in `folder`. TensorBoard hides older ones from `purge_step` on. All raise OSError."""
+class Logger:
+    """A file in the run's summary. Of a resumed run TensorBoard hides what older files have past its step."""
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+    _file: AppendedFile
+
+    def open(self, run: LoggedRun) -> None:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._file = AppendedFile(folder / name)
-        self._write(file_version=VERSION)
-        if purge_step is not None:
-            self._write(step=purge_step, file_version=VERSION)
-            self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+        self._file = AppendedFile(run.folder / name)
+        self._append(file_version=VERSION)
+        if run.resumed_at is not None:
+            first = run.resumed_at + 1
+            self._append(step=first, file_version=VERSION)
+            self._append(step=first, session_log=SessionLog(status=SessionLog.START))
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """A point of each named curve."""
-        self._write(*(summary.scalar(name, value) for name, value in values.items()), step=step)
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._append(*(summary.scalar(name, value) for name, value in values.items()), step=step)
 
     def picture(self, name: str, image: np.ndarray) -> None:
-        """`image`: uint8 [H, W, 3]."""
-        self._write(summary.image(name, image, dataformats="HWC"))
+        self._append(summary.image(name, image, dataformats="HWC"))
 
-    def _write(self, *summaries: Any, **fields: Any) -> None:
+    def close(self, *, failed: bool) -> None:
+        pass  # nothing waits
+
+    def _append(self, *summaries: Any, **fields: Any) -> None:
         """Events with the same fields, one for each summary or one without, in TensorFlow's record format."""
         records = []
         for part in summaries or (None,):

@@ -1,0 +1,37 @@
+"""Training images that cannot be read: named once, counted over all processes, and put up with to a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from convmixer.distributed.processes import Processes
+from convmixer.errors import RUN_FAILED, UserError
+from convmixer.training.loading.batch_loader import TrainBatch
+
+
+class BadImages:
+    """`name` gives an image's by its index; `most`: so many are put up with."""
+
+    def __init__(self, name: Callable[[int], str], most: int, processes: Processes) -> None:
+        self.name, self.most, self.processes = name, most, processes
+        self._known: dict[int, str] = {}
+
+    def new_in(self, batches: Iterable[TrainBatch]) -> dict[int, str]:
+        """Those of this process's batches that are not known yet: index and why."""
+        return {index: why for batch in batches for index, why in batch.bad if index not in self._known}
+
+    def add(self, new: Mapping[int, str]) -> list[str]:
+        """Count the new ones of all processes, which call it together. Returns those of this one as `name: why`."""
+        for part in self.processes.gather(new):
+            self._known.update(part)
+        return [f"{self.name(index)}: {why}" for index, why in new.items()]
+
+    def check(self) -> None:
+        """Raises UserError (exit 1) where there are too many."""
+        if len(self._known) > self.most:
+            index, why = next(iter(self._known.items()))
+            raise UserError(
+                f"{len(self._known)} training images cannot be read, the first {self.name(index)} ({why}); "
+                "mend or remove them, or raise --max_bad_fraction",
+                exit_code=RUN_FAILED,
+            )
