@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from types import FrameType, TracebackType
+from typing import Any, ClassVar, Self
 
 # Set by our launcher: its own process, whose end is the processes' end too.
 LAUNCHER = "CONVMIXER_LAUNCHER"
@@ -18,6 +21,32 @@ STOP_SIGNALS = tuple(
 def heeded(among: Iterable[signal.Signals] = STOP_SIGNALS) -> list[signal.Signals]:
     """The stop signals, or others, but for those that are ignored, as SIGHUP is under nohup."""
     return [number for number in among if signal.getsignal(number) != signal.SIG_IGN]
+
+
+class SignalHandler(ABC):
+    """Within the context `receive` handles the signals of `among`; the handlers of before come back with its end.
+
+    One that was ignored when the program began stays ignored: SIGHUP under nohup, SIGINT in a script's background.
+    """
+
+    among: ClassVar[Iterable[signal.Signals]] = STOP_SIGNALS
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self.receive) for number in heeded(self.among)}
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @abstractmethod
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Called with a signal that came, between two instructions of Python's main thread."""
 
 
 def has_agent() -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
-from convmixer.signals import heeded
+from convmixer.signals import SignalHandler
 
 
 class Signalled(BaseException):
@@ -19,24 +18,14 @@ class Signalled(BaseException):
         self.exit_code = 128 + number
 
 
-class RaisingSignals:
-    """Within the context SIGINT, SIGTERM and SIGHUP raise Signalled at the next line of Python; one that is ignored
-    stays so."""
+class RaisingSignals(SignalHandler):
+    """Within the context SIGINT, SIGTERM and SIGHUP raise Signalled at the next line of Python."""
+
+    among = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
+        super().__init__()
         self._held, self._sent = False, 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> RaisingSignals:
-        for number in heeded((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
-            self._before[number] = signal.signal(number, self._raise)
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -49,7 +38,7 @@ class RaisingSignals:
         if self._sent:
             raise Signalled(self._sent)
 
-    def _raise(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
         self._sent = number
         if not self._held:
             raise Signalled(number)

@@ -13,7 +13,16 @@ from convmixer.config.options import Options, option
 from convmixer.config.preprocessing import Interpolation
 
 
-class ImageOptions(Options):
+class ReadingOptions(Options):
+    """Images"""
+
+    batch_size: int = option(32, "images at once", other_names="bs batch b", ge=1)
+    num_parallel_workers: int = option(
+        4, "decoding threads; 0: none", flags=("-j",), other_names="workers num_workers threads w", ge=0, le=256
+    )
+
+
+class ImageOptions(ReadingOptions):
     """Images"""
 
     data: str | None = option(
@@ -23,10 +32,6 @@ class ImageOptions(Options):
         other_names="input image images img source src folder path i data_url data_dir data_path dataset",
     )
     recursive: bool = option(False, "look for images below the folder too")
-    batch_size: int = option(32, "images at once", other_names="bs batch b", ge=1)
-    num_parallel_workers: int = option(
-        4, "decoding threads; 0: none", flags=("-j",), other_names="workers num_workers threads w", ge=0, le=256
-    )
 
 
 class InputOptions(preprocessing.InputOptions):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from convmixer.config.data import DecodingOptions
-from convmixer.config.inference import AnswerOptions, ImageOptions, InputOptions
+from convmixer.config.execution import DeviceOptions
+from convmixer.config.inference import AnswerOptions, ImageOptions, InputOptions, ReadingOptions
 from convmixer.config.log import LogOptions
-from convmixer.config.options import Options, option
+from convmixer.config.options import option
 
 
-class OnnxOptions(Options):
+class OnnxOptions(DeviceOptions):
     """Model"""
 
     onnx_path: str | None = option(
@@ -22,7 +23,6 @@ class OnnxOptions(Options):
     device_target: Literal["CPU", "GPU"] | None = option(
         None, "where to run; left out: a GPU if there is one", flags=("-m",), other_names="device gpu"
     )
-    device_id: int = option(0, "number of the GPU", other_names="gpu_id", ge=0)
     engine: Literal["onnxruntime", "openvino"] = option(
         "onnxruntime", "what runs the file; openvino is for CPUs and takes bf16 beside int8 where the processor has it"
     )
@@ -32,7 +32,7 @@ class OnnxOptions(Options):
     prefetch: int = option(16, "batches that the threads decode ahead of the model", ge=1, le=1024)
 
 
-class LabelledOptions(Options):
+class LabelledOptions(ReadingOptions):
     """Images"""
 
     dataset: str | None = option(
@@ -42,9 +42,6 @@ class LabelledOptions(Options):
         other_names="data data_url data_dir data_path path folder",
     )
     batch_size: int = option(16, "images at once", other_names="bs batch b", ge=1)
-    num_parallel_workers: int = option(
-        4, "decoding threads; 0: none", flags=("-j",), other_names="workers num_workers threads w", ge=0, le=256
-    )
 
 
 class EvalOnnxOptions(LogOptions, DecodingOptions, InputOptions, OnnxOptions, LabelledOptions):

@@ -7,10 +7,10 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from convmixer.signals import heeded
+from convmixer.signals import SignalHandler, heeded
 
 if TYPE_CHECKING:
     from convmixer.distributed.processes import Processes
@@ -33,27 +33,14 @@ class Interrupted(Exception):
     """An evaluation was left because a signal came."""
 
 
-class StopSignals:
-    """Within the context `received` is the first stop signal (`signals.STOP_SIGNALS`), or None.
-
-    One that was ignored when the program began stays ignored: SIGHUP under nohup, SIGINT in a script's background.
-    """
+class StopSignals(SignalHandler):
+    """Within the context `received` is the first stop signal (`signals.STOP_SIGNALS`), or None."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> StopSignals:
-        self._before = {number: signal.signal(number, self._note) for number in heeded()}
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
