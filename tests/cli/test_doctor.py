@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import tomllib
 from collections import namedtuple
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +82,13 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = machine.packages()
     assert answer.status == "error"
     assert answer.fix == "pip install no-such-package"
+
+
+def test_each_extra_is_looked_for() -> None:
+    pyproject = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    extras: dict[str, list[str]] = pyproject["project"]["optional-dependencies"]
+    for name in extras.keys() - {"bench", "dev", "docs"}:  # the project's own work
+        assert any(requirement.startswith(tuple(machine._OPTIONAL)) for requirement in extras[name]), name
 
 
 def test_small_shared_memory_names_the_container_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,9 +35,15 @@ _OPTIONAL = {
     "onnxruntime": "eval-onnx and infer-onnx on the CPU",
     "onnxruntime-gpu": "eval-onnx and infer-onnx on a GPU",
     "tensorboard": "looking at a run's curves",
+    "wandb": "--log_to wandb",
+    "mlflow-skinny": "--log_to mlflow",
+    "trackio": "--log_to trackio",
     "mindspore": "export to MINDIR and AIR",
     "torch_npu": "Ascend",
-    "pytorch_optimizer": "more optimizers",
+    "pytorch_optimizer": "--optimizer lion, lamb, muon, schedule_free",
+    "openvino": "--execution openvino and --engine openvino",
+    "huggingface_hub": "published weights by name, and push",
+    "pi-heif": "HEIC photos",
 }
 
 
