@@ -40,7 +40,7 @@ def has_compiler() -> bool:
 
 
 def compile_applies(workload: Workload) -> bool:
-    """Whether torch.compile makes a network of this job."""
+    """Whether torch.compile makes a network for this workload."""
     if workload.recompute:  # a compiler decides by itself what it keeps
         return False
     if workload.device.type == "cuda":

@@ -235,8 +235,8 @@ def test_times_are_kept_and_used_again(
     assert second == first[-1:]
     (path,) = cache.cache_folder().glob("*.json")
     content = json.loads(path.read_text(encoding="utf-8"))
-    assert content["job"]["versions"]["torch"] == torch.__version__
-    assert sorted(content["ways"]) == [EAGER.name, "right"]
+    assert content["workload"]["versions"]["torch"] == torch.__version__
+    assert sorted(content["timings"]) == [EAGER.name, "right"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_another_version_of_torch_is_measured_anew(
     assert cache.load(task) == {}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"job": 1}', '{"job": {}, "ways": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"workload": 1}', '{"workload": {}, "timings": 3}'])
 def test_a_damaged_cache_is_no_cache(small_model: Make, workload_of: MakeWorkload, content: str) -> None:
     task = workload_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0), "broken": Timing(failure="RuntimeError: no")})

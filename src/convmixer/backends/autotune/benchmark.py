@@ -58,7 +58,7 @@ def benchmark(
     """Time `backends`, of which the first is plain eager, interleaved and for about `seconds` besides their building.
 
     By their full names; a backend that would be begun after `deadline`, of time.monotonic(), is not among them. Each
-    runs on a copy of the model, whose weights and statistics stay as they are. Ways that hold memory are timed after
+    runs on a copy of the model, whose weights and statistics stay as they are. Those that hold memory are timed after
     the others, each alone, so that a backend has the device's memory as it would in the workload. One that runs out of
     it has failed like one that fails otherwise. Raises torch.OutOfMemoryError where not even the check fits.
     """

@@ -53,7 +53,7 @@ def key_of(workload: Workload) -> dict[str, Any]:
 def load(workload: Workload) -> dict[str, Timing]:
     """Timings of the backends that were measured on this workload, by name; empty where none can be read."""
     try:
-        return {name: _timing(values) for name, values in _read(workload)["ways"].items()}
+        return {name: _timing(values) for name, values in _read(workload)["timings"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
@@ -67,9 +67,9 @@ def load_plan(workload: Workload) -> str | None:
 def save(workload: Workload, timings: dict[str, Timing], plan: str | None = None) -> None:
     """Keep timings and a plan; where the folder cannot be written they are measured again next time."""
     content = {
-        "job": key_of(workload),
+        "workload": key_of(workload),
         "plan": plan,
-        "ways": {name: _values(timing) for name, timing in timings.items()},
+        "timings": {name: _values(timing) for name, timing in timings.items()},
     }
     path = _path(workload)
     with suppress(OSError):
@@ -80,7 +80,7 @@ def save(workload: Workload, timings: dict[str, Timing], plan: str | None = None
 def _read(workload: Workload) -> dict[str, Any]:
     try:
         content = json.loads(_path(workload).read_text(encoding="utf-8"))
-        return content if content["job"] == key_of(workload) else {}
+        return content if content["workload"] == key_of(workload) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
