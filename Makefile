@@ -39,11 +39,11 @@ format: $(VENV)/.dev
 # The site, in site/: README, docs/ and the notebook as pages, and the reference of the Python API. A link that leads
 # nowhere fails.
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The same on http://127.0.0.1:8000/, built again as the files change.
 docs-serve: $(VENV)/.docs
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # The notebook's cells are run, and it is stored with what they show.
 tutorial: $(VENV)/.dev

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the tests of `notebook_page` need no mkdocs
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**/*", "benchmarks/**/*")
-SUFFIXES = {".css", ".ipynb", ".json", ".md", ".png", ".txt"}
+SUFFIXES = {".css", ".ipynb", ".json", ".jsonl", ".md", ".png", ".txt"}
 NOTEBOOK = "docs/tutorial.ipynb"
 
 

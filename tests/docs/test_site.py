@@ -37,11 +37,14 @@ def test_the_reference_has_every_public_name() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_of_the_repository(page: Path) -> None:
+def test_links_lead_to_files_of_the_repository_that_the_site_has(page: Path, site_hooks: ModuleType) -> None:
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     links = re.findall(r"\]\(([^)\s]+)\)", text)
     inside = [link.split("#")[0] for link in links if not re.match(r"https?://|#", link)]
-    missing = [link for link in inside if not (page.parent / link).is_file()]
+    taken = {
+        path for pattern in site_hooks.PAGES for path in ROOT.glob(pattern) if path.suffix in site_hooks.SUFFIXES
+    }
+    missing = [link for link in inside if (page.parent / link).resolve() not in taken]
     assert missing == []
 
 
