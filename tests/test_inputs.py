@@ -15,8 +15,9 @@ from tests.conftest import Command
 from convmixer.arch import architecture
 from convmixer.cli import eval_command, eval_onnx_command, infer_command, infer_onnx_command, train_command
 from convmixer.config.loading import Command as CommandLine
-from convmixer.config.loading import Resolved, parse
+from convmixer.config.loading import parse
 from convmixer.config.options import options_of
+from convmixer.config.resolved import Resolved
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.inputs import preprocessing_for

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convmixer.arch import ArchitectureHints
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line

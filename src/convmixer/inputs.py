@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from convmixer.arch import Architecture, parse_arch
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from convmixer.errors import UserError

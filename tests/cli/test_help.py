@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Command, Run
 
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config, ExportConfig
 
 

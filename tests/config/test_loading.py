@@ -13,9 +13,10 @@ from convmixer.config.checks import CheckDataOptions, DoctorOptions
 from convmixer.config.commands import TRAIN
 from convmixer.config.convert import ConvertOptions, PushOptions
 from convmixer.config.inference import InferOptions
-from convmixer.config.loading import COMMAND_LINE, DEFAULT, Resolved, parse
+from convmixer.config.loading import parse
 from convmixer.config.onnx import EvalOnnxOptions, InferOnnxOptions
 from convmixer.config.options import Options, options_of
+from convmixer.config.resolved import COMMAND_LINE, DEFAULT, Resolved
 from convmixer.config.schema import Config, ExportConfig
 from convmixer.errors import UserError
 

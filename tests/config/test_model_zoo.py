@@ -11,10 +11,11 @@ from tests.config.test_recipes import MODEL_ZOO
 from tests.conftest import Command, Run, ToyOptions
 
 from convmixer.config.commands import TRAIN as COMMAND
-from convmixer.config.loading import COMMAND_LINE, Resolved, parse
-from convmixer.config.model_zoo import DEFAULTS, ORIGIN, difference
+from convmixer.config.loading import parse
+from convmixer.config.model_zoo import DEFAULTS, difference
 from convmixer.config.options import options_of
 from convmixer.config.recipes import shipped_recipes
+from convmixer.config.resolved import COMMAND_LINE, MODEL_ZOO_DEFAULT, Resolved
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 
@@ -53,7 +54,7 @@ def test_they_are_the_lowest_layer(mine: Callable[..., Resolved[Config]]) -> Non
     found = {name: getattr(resolved.options, name) for name in THEIRS}
     assert found == THEIRS | {"weight_decay": 0.3, "base_lr": 0.5}
     origins = {name: resolved.origins[name] for name in ("batch_size", "base_lr", "epochs")}
-    assert origins == {"batch_size": ORIGIN, "base_lr": COMMAND_LINE, "epochs": "default"}
+    assert origins == {"batch_size": MODEL_ZOO_DEFAULT, "base_lr": COMMAND_LINE, "epochs": "default"}
     assert not resolved.is_default("weight_decay")
     assert (resolved.explicit("batch_size"), resolved.explicit("weight_decay")) == (None, 0.3)
 
@@ -122,8 +123,8 @@ def test_a_run_says_it_and_records_where_values_come_from(
     assert "defaults are the model zoo's where it has others\n" in done.err
     assert "leaves out" not in done.err
     saved = (Run.below(here, done).summary / "config.yaml").read_text()
-    assert f"re_mode: pixel  # {ORIGIN}\n" in saved
-    assert f"aa_interpolation: bilinear  # {ORIGIN}\n" in saved
+    assert f"re_mode: pixel  # {MODEL_ZOO_DEFAULT}\n" in saved
+    assert f"aa_interpolation: bilinear  # {MODEL_ZOO_DEFAULT}\n" in saved
     # What is recorded is a recipe that says it all.
     (here / "saved.yaml").write_text(saved)
     assert difference(parse(COMMAND, ["--config=saved.yaml"])) is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmixer.answer_file import AnswerFile, line_of
 from convmixer.cli.raising_signals import RaisingSignals, Signalled
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.data.folders import Files, ignored_line, open_files
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inference import predictions

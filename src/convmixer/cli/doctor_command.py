@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from convmixer.config.checks import DoctorOptions
-from convmixer.config.loading import Command, Resolved
+from convmixer.config.loading import Command
+from convmixer.config.resolved import Resolved
 from convmixer.doctor.check_result import CheckResult, healthy, to_record, to_text
 from convmixer.doctor.engine import engine
 from convmixer.doctor.machine import disks, extras, memory, packages, processor, python, shared_memory

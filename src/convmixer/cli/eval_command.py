@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convmixer.cli.unreadable import name_unreadable_images
 from convmixer.config.commands import EVAL as COMMAND
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.inference import evaluate_model
 

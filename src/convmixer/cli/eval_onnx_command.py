@@ -8,8 +8,9 @@ from pathlib import Path
 
 from convmixer.cli.onnx_file import open_named_model
 from convmixer.cli.unreadable import name_unreadable_images
-from convmixer.config.loading import Command, Resolved
+from convmixer.config.loading import Command
 from convmixer.config.onnx import EvalOnnxOptions
+from convmixer.config.resolved import Resolved
 from convmixer.data.folders import open_folder
 from convmixer.data.splits import open_unnamed
 from convmixer.errors import RUN_FAILED, UserError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convmixer.config.commands import EXPORT as COMMAND
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import ExportConfig
 
 __all__ = ["COMMAND", "run"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from convmixer.cli.answers import answer, check_output, find_images
 from convmixer.config.commands import INFER as COMMAND
 from convmixer.config.inference import InferOptions
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.errors import UserError
 from convmixer.inference import open_for_inference
 

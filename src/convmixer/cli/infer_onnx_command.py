@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from convmixer.cli.answers import answer, check_output, find_images
 from convmixer.cli.onnx_file import open_named_model
-from convmixer.config.loading import Command, Resolved
+from convmixer.config.loading import Command
 from convmixer.config.onnx import InferOnnxOptions
+from convmixer.config.resolved import Resolved
 
 COMMAND = Command("infer-onnx", "Classify images with an ONNX model.", InferOnnxOptions, positional="data")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from convmixer.backends.model_file import DeviceRequest, ModelFile
 from convmixer.backends.opening import detect_format, open_model
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.errors import UserError
 from convmixer.inputs import preprocessing_for
 

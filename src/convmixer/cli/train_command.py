@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from convmixer.cli.user_errors import user_error_for
 from convmixer.config.commands import TRAIN as COMMAND
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config, refuse_contradictions
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.terminal import logs

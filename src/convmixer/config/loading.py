@@ -7,53 +7,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from convmixer.config import model_zoo
 from convmixer.config.meant import Meant
+from convmixer.config.model_zoo import defaults_for
 from convmixer.config.options import Option, Options, as_text, expanded_path, options_of
 from convmixer.config.recipes import find_recipe, read_recipe
+from convmixer.config.resolved import ARGUMENT, COMMAND_LINE, DEFAULT, MODEL_ZOO_DEFAULT, Resolved
 from convmixer.errors import UserError
-
-COMMAND_LINE = "command line"
-ARGUMENT = "argument"  # of a function in Python
-DEFAULT = "default"
 
 T = TypeVar("T", bound=Options)
 
 _BOOLEANS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
-
-
-@dataclass(frozen=True)
-class Resolved(Generic[T]):
-    """Checked options, the source of each, and the YAML file's path.
-
-    A source is `default`, `model zoo's default`, a file's path, or `command line`. `recipe_named`: the user named that
-    file; else the command chose it.
-    """
-
-    options: T
-    origins: Mapping[str, str]
-    recipe: str | None = None
-    argv: Sequence[str] = field(default=())
-    recipe_named: bool = False
-
-    def is_explicit(self, name: str) -> bool:
-        """True where the user gave this option on the command line, or as an argument in Python."""
-        return self.origins[name] in (COMMAND_LINE, ARGUMENT)
-
-    def is_default(self, name: str) -> bool:
-        """True where neither command line nor YAML file has this option."""
-        return self.origins[name] in (DEFAULT, model_zoo.ORIGIN)
-
-    def explicit(self, name: str) -> Any:
-        """The option's value where the user gave it, on the command line or in a recipe that they named; else None."""
-        named = self.recipe_named and not self.is_default(name)
-        return getattr(self.options, name) if named or self.is_explicit(name) else None
 
 
 @dataclass(frozen=True)
@@ -168,8 +137,8 @@ def resolve(
     path = _recipe_path(recipe) if recipe is not None else None
     from_file = _from_yaml(read_recipe(path), options, str(path), meant) if path is not None else {}
     together = from_file | explicit
-    zoo_defaults = model_zoo.defaults_for(together) if command.takes_config else {}
-    origins = {option.name: DEFAULT for option in options.values()} | dict.fromkeys(zoo_defaults, model_zoo.ORIGIN)
+    zoo_defaults = defaults_for(together) if command.takes_config else {}
+    origins = {option.name: DEFAULT for option in options.values()} | dict.fromkeys(zoo_defaults, MODEL_ZOO_DEFAULT)
     origins |= dict.fromkeys(from_file, str(path)) | dict.fromkeys(explicit, origin)
     return Resolved(
         _checked(command.model, zoo_defaults | together, origins),

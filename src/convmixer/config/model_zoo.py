@@ -14,10 +14,8 @@ from convmixer.config.options import in_declared_case
 from convmixer.config.recipes import is_shipped
 
 if TYPE_CHECKING:
-    from convmixer.config.loading import Resolved
+    from convmixer.config.resolved import Resolved
     from convmixer.config.schema import Config
-
-ORIGIN = "model zoo's default"
 
 # What changes the network that comes out.
 _LEARNING: dict[str, Any] = {

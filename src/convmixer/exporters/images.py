@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.data.folders import ignored_line, open_files
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing

@@ -19,7 +19,7 @@ from convmixer.arch import ArchitectureHints, check_image_size
 from convmixer.backends.model_file import DeviceRequest
 from convmixer.backends.opening import open_model
 from convmixer.backends.torch_runtime import TorchRuntime
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import ExportConfig
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import refuse_nested

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from convmixer.arch import Architecture, ArchitectureHints, architecture, check_image_size
-from convmixer.config.loading import Resolved
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.preprocessing import Preprocessing

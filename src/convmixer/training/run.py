@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from convmixer.config.loading import Resolved
 from convmixer.config.model_zoo import difference
+from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config, refuse_contradictions
 from convmixer.devices import choose_device
 from convmixer.distributed.processes import Processes, process_group
