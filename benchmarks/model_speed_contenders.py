@@ -175,7 +175,7 @@ def _on_gpu(setting: Setting) -> bool:
     return setting.device.type == "cuda"
 
 
-def _way(setting: Setting, kind: str, number: int = 0) -> Backend | None:
+def _backend_of(setting: Setting, kind: str, number: int = 0) -> Backend | None:
     """Our backend of this kind; where there are several, the one of this number."""
     if setting.precision not in DTYPES:
         return None
@@ -184,7 +184,7 @@ def _way(setting: Setting, kind: str, number: int = 0) -> Backend | None:
 
 
 def _ours(trial: Trial, kind: str, number: int = 0, *, tuned: bool = False) -> Step:
-    backend = _way(trial.setting, kind, number)
+    backend = _backend_of(trial.setting, kind, number)
     assert backend is not None
     workload = trial.setting.workload()
     if tuned:
@@ -222,7 +222,7 @@ TORCH = {
 
 def _has_backend(setting: Setting, kind: str) -> bool:
     """On a GPU our compiled backends are timm's, compiled: once is enough."""
-    return _way(setting, kind) is not None and not (kind == "compile" and _on_gpu(setting))
+    return _backend_of(setting, kind) is not None and not (kind == "compile" and _on_gpu(setting))
 
 
 OURS = {
@@ -234,13 +234,13 @@ OURS = {
 } | {
     # The second of the fused backends, which a GPU has.
     "ours fused, CUDA graph": Contender(
-        lambda setting: _way(setting, "fused", 1) is not None,
+        lambda setting: _backend_of(setting, "fused", 1) is not None,
         lambda trial: _ours(trial, "fused", 1),
         holds_memory=True,
     ),
     "ours fused, tuned": Contender(_on_gpu, lambda trial: _ours(trial, "fused", tuned=True)),
     "ours fused, tuned, CUDA graph": Contender(
-        lambda setting: _on_gpu(setting) and _way(setting, "fused", 1) is not None,
+        lambda setting: _on_gpu(setting) and _backend_of(setting, "fused", 1) is not None,
         lambda trial: _ours(trial, "fused", 1, tuned=True),
         holds_memory=True,
     ),

@@ -55,7 +55,7 @@ def table(result: dict[str, Any], picture: str | None) -> str:
         lines += [f"![chart]({picture})", ""]
     for setting in result["settings"]:
         lines += [f"## {setting['title']}", "", f"Load of the machine before: {setting['load_before']}.", ""]
-        lines += ["| way | img/s | best | ratio | error | note |", "|---|---|---|---|---|---|"]
+        lines += ["| contender | img/s | best | ratio | error | note |", "|---|---|---|---|---|---|"]
         for row in setting["rows"]:
             cells = [row.get(key, "") for key in ("images_per_second", "best_images_per_second", "ratio")]
             error = f"{row['error']:.1e}" if "error" in row else ""

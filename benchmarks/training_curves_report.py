@@ -44,7 +44,7 @@ def table(result: dict[str, Any], picture: str | None) -> str:
         lines.append(_row(f"{pair['execution']} to {first}, seed {pair['seed']}", pair))
     if comparison["seeds"] is not None:
         lines.append(_row(f"seed to seed, {first}", comparison["seeds"]))
-    lines += ["", "| run | way | loss of each epoch | top-1 after each epoch, % | s |", "|---|---|---|---|---|"]
+    lines += ["", "| run | backend | loss of each epoch | top-1 after each epoch, % | s |", "|---|---|---|---|---|"]
     for run, losses in zip(result["runs"], result["epoch_losses"], strict=True):
         cells = [f"{run['execution']}, seed {run['seed']}", run["backend"], " ".join(f"{loss:.4f}" for loss in losses)]
         cells += [" ".join(f"{100 * top1:.2f}" for top1 in run["top1"]), f"{run['seconds']:g}"]

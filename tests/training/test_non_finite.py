@@ -106,7 +106,7 @@ def run(step: TrainStep, steps: range) -> None:
 
 @pytest.mark.usefixtures("deferred")
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "momentum", "sgd"])
-@pytest.mark.parametrize("found_by", ["next step", "settle"])
+@pytest.mark.parametrize("found_by", ["next step", "check_pending"])
 @pytest.mark.parametrize("part", [0, 1])
 def test_a_bad_step_leaves_all_as_before_it(optimizer: str, found_by: str, part: int) -> None:
     step = step_of(bad=(6 + part,), optimizer=optimizer)
@@ -115,7 +115,7 @@ def test_a_bad_step_leaves_all_as_before_it(optimizer: str, found_by: str, part:
     step(batches_of(3))
     assert step.state.step == 4, "the host goes on"
     with pytest.raises(NonFinite, match=r"^step 3: loss nan, gradient norm nan; stopped before the update") as caught:
-        step.check_pending() if found_by == "settle" else step(batches_of(4))
+        step.check_pending() if found_by == "check_pending" else step(batches_of(4))
     assert step.state.step == caught.value.step == 3
     assert caught.value.indices == list(range(24, 32))
     assert_equal(parts_of(step), before, "state")
