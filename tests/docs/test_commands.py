@@ -74,6 +74,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.rmtree(folder / "flowers" / split / "blue")
         (folder / "flowers" / split / "green").rename(folder / "flowers" / split / "daisy")
         (folder / "flowers" / split / "red").rename(folder / "flowers" / split / "rose")
+    shutil.copytree(folder / "flowers/val/rose", folder / "photos")
     return folder
 
 
