@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.project import ROOT
 
 from convmixer.cli.main import main
 from convmixer.terminal import logs
@@ -38,7 +39,7 @@ for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.S
 def benchmark_script() -> Iterator[Callable[[str], ModuleType]]:
     """Makes a script of benchmarks/ a module, by its name, with the scripts beside it in reach."""
     before = list(sys.path)
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    sys.path.insert(0, str(ROOT / "benchmarks"))
     yield importlib.import_module
     sys.path[:] = before
 

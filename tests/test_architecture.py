@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.project import ROOT, SRC
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "src"
-PACKAGE = SOURCE / "convmixer"
+PACKAGE = SRC / "convmixer"
 
 MAX_MODULE, MAX_FUNCTION = 250, 60
 
@@ -37,7 +36,7 @@ TORCH_FREE = (
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(SOURCE).with_suffix("").parts
+    parts = path.relative_to(SRC).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -125,7 +124,7 @@ def assert_runs(code: str, names: list[str]) -> None:
     """In a process of its own, with the names as its arguments."""
     done = subprocess.run(
         [sys.executable, "-c", code, *names],
-        env={"PYTHONPATH": str(SOURCE)},
+        env={"PYTHONPATH": str(SRC)},
         capture_output=True,
         text=True,
         check=False,

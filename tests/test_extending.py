@@ -20,8 +20,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tests.conftest import Done, Run
+from tests.project import ROOT
 
-PACKAGE = Path(__file__).resolve().parents[1] / "src/convmixer"
+PACKAGE = ROOT / "src/convmixer"
 
 
 @dataclass(frozen=True)

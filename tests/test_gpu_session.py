@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.project import ROOT
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture(scope="module")

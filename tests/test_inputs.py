@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.conftest import Command
+from tests.project import IMAGES
 
 from convmixer.arch import architecture
 from convmixer.cli import eval_command, eval_onnx_command, infer_command, infer_onnx_command, train_command
@@ -25,7 +26,7 @@ from convmixer.model import ConvMixer
 from convmixer.weights.layouts import Layout
 from convmixer.weights.write import write_layout
 
-PHOTO = Path(__file__).parents[2] / "shared/data/imagenet-samples/n01440764_tench.JPEG"
+PHOTO = IMAGES / "imagenet-samples/n01440764_tench.JPEG"
 # Without a recipe where the user names none.
 COMMANDS = [
     replace(module.COMMAND, default_recipe=lambda given: None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from tests.project import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "max_batch.py"
+SCRIPT = ROOT / "benchmarks/max_batch.py"
 
 
 @pytest.fixture(scope="module")

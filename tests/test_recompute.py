@@ -19,7 +19,8 @@ import torch
 import yaml
 from tests.conftest import Command, ToyOptions, Train
 from tests.kernels.device.test_memory import HALF, IMAGES, INPUT, MAP, SIDE, kept, network
-from tests.reliability.conftest import ROOT, assert_equal, assert_same_checkpoint, newest
+from tests.project import ROOT, SRC
+from tests.reliability.conftest import assert_equal, assert_same_checkpoint, newest
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -250,7 +251,7 @@ def test_peak_of_a_cpus_memory() -> None:
 
     Large pieces are given back at once, as a GPU's allocator gives them to the next one that asks.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SRC)])}
     environment |= {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
     plain, recomputed = (
         int(subprocess.check_output([sys.executable, "-c", STEP, str(recompute)], env=environment, text=True))

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.project import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "training_curves.py"
+SCRIPT = ROOT / "benchmarks/training_curves.py"
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from tests.conftest import Run, run_command
+from tests.project import SRC
 
 import convmixer
 from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode_image
-
-SRC = Path(__file__).parents[2] / "src"
 
 
 @pytest.fixture(scope="module")

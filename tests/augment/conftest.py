@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.project import IMAGES
 
-FLOWERS = Path(__file__).parents[3] / "shared" / "data" / "flowers5" / "val"
+FLOWERS = IMAGES / "flowers5/val"
 
 
 def _structured(width: int, height: int, seed: int) -> Image.Image:

@@ -13,6 +13,9 @@ from torch import nn
 from convmixer.backends.workload import Workload
 from convmixer.model import ConvMixer, create_model
 
+MakeModel = Callable[..., ConvMixer]
+MakeWorkload = Callable[..., Workload]
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +23,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def small_model() -> Callable[..., ConvMixer]:
+def small_model() -> MakeModel:
     """Maker of a network with scales of both signs, shifts, and statistics that are not those of a new network."""
 
     def make(arch: str = "convmixer_32_2", **options: Any) -> ConvMixer:
@@ -40,7 +43,7 @@ def small_model() -> Callable[..., ConvMixer]:
 
 
 @pytest.fixture
-def workload_of() -> Callable[..., Workload]:
+def workload_of() -> MakeWorkload:
     """Maker of a workload of a model: 16 x 16 images on the CPU."""
 
     def make(model: ConvMixer, training: bool = False, dtype: torch.dtype = torch.float32, batch: int = 4) -> Workload:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.backends.conftest import MakeModel, MakeWorkload
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -24,8 +25,6 @@ from convmixer.backends.workload import Workload
 from convmixer.kernels import limits
 from convmixer.model import ConvMixer
 
-Make = Callable[..., ConvMixer]
-MakeWorkload = Callable[..., Workload]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
@@ -127,7 +126,7 @@ def assert_trains_alike(
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_trains_as_the_function(
-    small_model: Make,
+    small_model: MakeModel,
     workload_of: MakeWorkload,
     stand_in: list[tuple[int, ...]],
     accumulate: int,
@@ -143,7 +142,7 @@ def test_it_trains_as_the_function(
 
 
 def test_it_trains_as_the_function_that_recomputes(
-    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
+    small_model: MakeModel, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
 ) -> None:
     # Its backward pass calls the blocks again, when the stand-ins for the parameters are gone.
     model = small_model().train()
@@ -153,7 +152,7 @@ def test_it_trains_as_the_function_that_recomputes(
 
 
 def test_recording_leaves_the_model_as_it_was(
-    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
+    small_model: MakeModel, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
 ) -> None:
     model = small_model().train()
     before = {name: (tensor.clone(), tensor.data_ptr()) for name, tensor in model.state_dict().items()}
@@ -180,7 +179,7 @@ def leaves_of(tensor: Tensor) -> set[Any]:
 
 
 def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
-    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    small_model: MakeModel, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would belong to another stream: recording refuses that, and what is recorded keeps its own nodes for good."""
     model = small_model().train()
@@ -215,7 +214,7 @@ def test_no_node_of_autograd_over_a_parameter_is_alive_when_it_is_recorded(
 
 
 def test_other_shapes_and_the_other_mode_run_the_function(
-    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
+    small_model: MakeModel, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
 ) -> None:
     model = small_model().train()
     network = GraphedConvMixer(model, plain, workload_of(model, training=True))
@@ -229,7 +228,7 @@ def test_other_shapes_and_the_other_mode_run_the_function(
 
 
 def test_inference_takes_batches_of_any_size(
-    small_model: Make, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
+    small_model: MakeModel, workload_of: MakeWorkload, stand_in: list[tuple[int, ...]]
 ) -> None:
     model = small_model()
     network = GraphedConvMixer(model, plain, workload_of(model, batch=4)).eval()
@@ -251,7 +250,7 @@ def test_inference_takes_batches_of_any_size(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here recording works")
 def test_a_recording_that_fails_falls_back(
-    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
+    small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = Backend(
         "graph", "fused", lambda workload: True, lambda model, workload, plan: GraphedConvMixer(model, plain, workload)
@@ -272,7 +271,7 @@ def test_a_recording_that_fails_falls_back(
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_recording_that_fails_says_why(
-    small_model: Make,
+    small_model: MakeModel,
     workload_of: MakeWorkload,
     stand_in: list[tuple[int, ...]],
     monkeypatch: pytest.MonkeyPatch,
@@ -322,7 +321,7 @@ class Counted(nn.Module):
         return self.model(images)
 
 
-def test_a_backend_that_holds_memory_is_timed_alone(small_model: Make, workload_of: MakeWorkload) -> None:
+def test_a_backend_that_holds_memory_is_timed_alone(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     def counted(name: str, holds: bool) -> Backend:
         return Backend(
             name, "fused", lambda workload: True, lambda model, workload, plan: Counted(model), holds_memory=holds
@@ -337,7 +336,7 @@ def test_a_backend_that_holds_memory_is_timed_alone(small_model: Make, workload_
     assert Counted.most > 1
 
 
-def test_running_out_of_memory_is_that_backends_failure(small_model: Make, workload_of: MakeWorkload) -> None:
+def test_running_out_of_memory_is_that_backends_failure(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     class Greedy(nn.Module):
         """Fits in the check and in its first pass, but not in those that are timed."""
 
@@ -373,7 +372,7 @@ def offered(model: ConvMixer, device: str, training: bool) -> list[str]:
     ("capability", "kernel_size", "there"), [((8, 0), 9, True), ((7, 5), 3, False), ((9, 0), 11, False)]
 )
 def test_the_kernels_are_a_backend_only_where_they_run(
-    small_model: Make, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], kernel_size: int, there: bool
+    small_model: MakeModel, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], kernel_size: int, there: bool
 ) -> None:
     """Else their forms would be timed on a GPU that they are not for, and torch's operators run under their name."""
     monkeypatch.setattr(limits, "_TRITON", True)
@@ -385,7 +384,7 @@ def test_the_kernels_are_a_backend_only_where_they_run(
         )
 
 
-def test_where_the_backend_applies(small_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_backend_applies(small_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "fused, Triton, CUDA graph"
     offered_here = partial(offered, small_model())
     monkeypatch.setattr(registry, "reason_against", lambda *workload: None)
@@ -407,7 +406,9 @@ def on_gpu(model: ConvMixer, training: bool, dtype: torch.dtype) -> tuple[ConvMi
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_graph_trains_as_the_function(small_model: Make, accumulate: int, dtype: torch.dtype, fused: bool) -> None:
+def test_a_graph_trains_as_the_function(
+    small_model: MakeModel, accumulate: int, dtype: torch.dtype, fused: bool
+) -> None:
     from convmixer.kernels.block import fused_forward
 
     model, workload = on_gpu(small_model(), True, dtype)
@@ -417,7 +418,7 @@ def test_a_graph_trains_as_the_function(small_model: Make, accumulate: int, dtyp
 
 
 @needs_gpu
-def test_a_graph_leaves_statistics_as_they_were(small_model: Make) -> None:
+def test_a_graph_leaves_statistics_as_they_were(small_model: MakeModel) -> None:
     model, workload = on_gpu(small_model(), True, torch.float32)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     network = GraphedConvMixer(model, plain, workload)
@@ -426,7 +427,7 @@ def test_a_graph_leaves_statistics_as_they_were(small_model: Make) -> None:
 
 
 @needs_gpu
-def test_a_graph_infers_as_the_function(small_model: Make) -> None:
+def test_a_graph_infers_as_the_function(small_model: MakeModel) -> None:
     model, workload = on_gpu(small_model(), False, torch.float32)
     network, images = GraphedConvMixer(model, plain, workload), torch.randn(10, 3, 16, 16, device="cuda")
     with torch.inference_mode():

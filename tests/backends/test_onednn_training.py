@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
+from tests.backends.conftest import MakeModel
 from torch import nn
 
 from convmixer.backends.onednn_training import depthwise, pointwise, training_forward, weight_gradient
-from convmixer.model import ConvMixer
 
 # Channels that make whole vectors of the processor, and such that do not; odd maps smaller and larger than the kernel.
 SHAPES = [(2, 16, 5, 7, 3), (3, 48, 8, 8, 5), (1, 32, 4, 4, 7), (2, 24, 9, 5, 5), (2, 16, 6, 6, 1)]
@@ -65,7 +64,7 @@ def test_what_needs_no_gradient_gets_none() -> None:
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_network_trains_as_the_module_does(small_model: Callable[..., ConvMixer], activation: str) -> None:
+def test_network_trains_as_the_module_does(small_model: MakeModel, activation: str) -> None:
     model = small_model(activation=activation).train()
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
     images, labels = torch.randn(6, 3, 16, 16), torch.randint(7, (6,))
@@ -81,7 +80,7 @@ def test_network_trains_as_the_module_does(small_model: Callable[..., ConvMixer]
     assert int(other.stem.norm.num_batches_tracked) == 1
 
 
-def test_under_autocast_it_computes_in_bf16(small_model: Callable[..., ConvMixer]) -> None:
+def test_under_autocast_it_computes_in_bf16(small_model: MakeModel) -> None:
     x, weight = torch.randn(2, 16, 4, 4), torch.randn(16, 1, 3, 3).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         out = depthwise(x, weight, None)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from tests.backends.conftest import MakeModel, MakeWorkload
 
 from convmixer.backends.autotune.benchmark import benchmark
 from convmixer.backends.autotune.choose import choose_backend
 from convmixer.backends.registry import backends_for
-from convmixer.backends.workload import Workload
 from convmixer.errors import UserError
-from convmixer.model import ConvMixer
 
 openvino = pytest.importorskip("openvino")
 
@@ -30,7 +28,7 @@ from convmixer.backends.openvino.network import OpenVinoConvMixer
     [{"activation": "relu"}, {"activation": "gelu"}, {"activation": "gelu_tanh"}, {"kernel_size": 4}, {"in_chans": 1}],
 )
 @pytest.mark.parametrize("count", [1, 3, 70])
-def test_logits_of_the_module(small_model: Callable[..., ConvMixer], options: dict[str, object], count: int) -> None:
+def test_logits_of_the_module(small_model: MakeModel, options: dict[str, object], count: int) -> None:
     model = small_model(**options)
     images = torch.randn(count, model.arch.in_chans, 18, 18)
     with torch.inference_mode():
@@ -38,7 +36,7 @@ def test_logits_of_the_module(small_model: Callable[..., ConvMixer], options: di
         torch.testing.assert_close(found, model(images), rtol=1e-4, atol=1e-4)
 
 
-def test_batches_of_changing_size(small_model: Callable[..., ConvMixer]) -> None:
+def test_batches_of_changing_size(small_model: MakeModel) -> None:
     model = small_model()
     network = OpenVinoConvMixer(model, 16, torch.float32)
     with torch.inference_mode():
@@ -54,9 +52,7 @@ def test_a_graph_of_fixed_batch_gets_as_many() -> None:
     np.testing.assert_allclose(OpenVinoEngine(graph, "f32")(given), given.sum(axis=(2, 3)), rtol=1e-6)
 
 
-def test_the_choice_measures_it_and_takes_it_when_asked(
-    small_model: Callable[..., ConvMixer], workload_of: Callable[..., Workload]
-) -> None:
+def test_the_choice_measures_it_and_takes_it_when_asked(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     model = small_model()
     workload, said = workload_of(model), list[str]()
     backends = [backend for backend in backends_for(workload) if backend.kind in ("eager", "openvino")]
@@ -67,7 +63,7 @@ def test_the_choice_measures_it_and_takes_it_when_asked(
     assert said == ["execution: OpenVINO, as asked for"]
 
 
-def test_not_for_training(small_model: Callable[..., ConvMixer], workload_of: Callable[..., Workload]) -> None:
+def test_not_for_training(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     model = small_model()
     with pytest.raises(UserError) as refusal:
         choose_backend(model, workload_of(model, training=True), 1, "openvino", lambda _: None)

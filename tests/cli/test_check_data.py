@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Command
+from tests.project import project_environment
 
-SRC = Path(__file__).parents[2] / "src"
 CLEAN = ("--image_size=8", "-j0")  # the toy images have 12 x 10 pixels
 
 
@@ -116,7 +116,7 @@ def test_cifar10_is_no_image_folder(convmixer: Command, tmp_path: Path) -> None:
 
 def test_a_killed_process_is_an_error_that_names_what_was_read(here: Path, own_toy: Path) -> None:
     command = [sys.executable, "-m", "convmixer.cli.main", "check-data", str(own_toy), "-j1"]
-    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    environment = project_environment()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
         # It still imports when it is seen, and so has all files before it.
         os.kill(_worker_of(run.pid), signal.SIGKILL)

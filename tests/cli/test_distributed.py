@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import Command, Done, Run, ToyOptions
+from tests.project import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts/run_distribute_train_gpu.sh"
+SCRIPT = ROOT / "scripts/run_distribute_train_gpu.sh"
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU: without a GPU only")
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.conftest import Command
+from tests.project import ROOT
 
 from convmixer.arch import architecture
 from convmixer.doctor import engine, machine
@@ -85,7 +86,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_extra_is_looked_for() -> None:
-    pyproject = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras: dict[str, list[str]] = pyproject["project"]["optional-dependencies"]
     for name in extras.keys() - {"bench", "dev", "docs"}:  # the project's own work
         assert any(requirement.startswith(tuple(machine._OPTIONAL)) for requirement in extras[name]), name

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from tests.cli.test_onnx_commands import draw, foreign_model
+from tests.project import project_environment
 
-ROOT = Path(__file__).resolve().parents[2]
 # Long names fill the pipe of stdout (64 KiB) with 300 lines, so that the program waits for its reader before the end.
 NAME, COUNT = "x" * 200, 1000
 
@@ -33,7 +33,7 @@ def start(here: Path) -> Start:
     def run(*words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "convmixer", "infer-onnx", "pictures", "--batch_size=1", "-j0", *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+            env=project_environment(**(env or {})),
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
         )
 
@@ -119,7 +119,7 @@ def test_a_name_that_stdout_cannot_encode(here: Path, start: Start, encoding: st
     draw(here / "odd" / name, (20, 200, 20))
     process = subprocess.run(
         [sys.executable, "-m", "convmixer", "infer-onnx", "odd", "-j0"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": encoding},
+        env=project_environment(PYTHONIOENCODING=encoding),
         capture_output=True,
         check=False,
     )

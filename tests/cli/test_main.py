@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,18 +10,18 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Command, Run
+from tests.project import ROOT, project_environment
 
 from convmixer import __version__
 from convmixer.cli.main import COMMANDS
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULES = {name: f"convmixer.cli.{name.replace('-', '_')}_command" for name in COMMANDS}
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env=project_environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -91,7 +90,7 @@ def test_words_for_help_and_version(convmixer: Command) -> None:
 def test_the_package_is_run_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "convmixer", "--version"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env=project_environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.cli.test_onnx_commands import draw, foreign_model
 from tests.conftest import Run
+from tests.project import project_environment
 
-ROOT = Path(__file__).resolve().parents[2]
 # Importing a name that stands for None raises ModuleNotFoundError, as if it were not installed.
 CODE = """
 import sys
@@ -24,7 +23,7 @@ sys.exit(main(sys.argv[2:]))
 def without(packages: str, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", CODE, packages, *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env=project_environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -15,8 +15,7 @@ import onnx.parser
 import pytest
 from PIL import Image
 from tests.conftest import Command
-
-ROOT = Path(__file__).parents[2]
+from tests.project import ROOT
 
 
 def foreign_model(path: Path, inputs: str = "float[1, 3, 10, 10] pixels", classes: int = 3) -> Path:

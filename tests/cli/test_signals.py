@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Command, ToyOptions
+from tests.project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 300
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Run, ToyOptions
+from tests.project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 WRAPPERS = {
     "run_distribute_train_gpu.sh": "CONFIG [--num_devices N] [--device_ids 0,1,2,3] [--checkpoint C] [--extra ARGS...]",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.config.test_recipes import MODEL_ZOO
 from tests.conftest import Command, Run, ToyOptions
+from tests.project import ROOT
 
 from convmixer.config.commands import TRAIN as COMMAND
 from convmixer.config.loading import parse
@@ -19,7 +20,6 @@ from convmixer.config.resolved import COMMAND_LINE, MODEL_ZOO_DEFAULT, Resolved
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 # The model zoo's program, research/cv/convmixer/src/config.py, as it was published in 2023.
 THEIRS = {
     "re_mode": "pixel",

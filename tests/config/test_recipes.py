@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.project import ROOT
 
 from convmixer.config.commands import TRAIN as COMMAND
 from convmixer.config.loading import parse
@@ -13,7 +14,6 @@ from convmixer.config.options import options_of
 from convmixer.config.recipes import find_recipe, read_recipe, shipped_recipes
 from convmixer.config.schema import Config
 
-ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(shipped_recipes())
 
 # The script parameters in the model zoo's README, but for its three folders of results.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import struct
 import subprocess
@@ -16,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.project import project_environment
 
-SRC = Path(__file__).parents[2] / "src"
 SECONDS, GROWTH = 10.0, 1 << 30
 
 
@@ -174,7 +173,7 @@ def test_no_file_costs_ten_seconds_or_a_gigabyte(tmp_path: Path) -> None:
         [sys.executable, "-c", PROGRAM, str(GROWTH), *map(str, paths)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SRC), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
+        env=project_environment(MALLOC_ARENA_MAX="1", OMP_NUM_THREADS="1"),
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -206,7 +205,7 @@ def test_the_largest_images_that_are_read_stay_below_a_gigabyte(tmp_path: Path, 
         [sys.executable, "-c", PROGRAM, str(GROWTH), str(path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SRC), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
+        env=project_environment(MALLOC_ARENA_MAX="1", OMP_NUM_THREADS="1"),
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -3,17 +3,15 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from tests.project import IMAGES
 
 from convmixer.data.decode import decode_image
 from convmixer.data.formats.signatures import READ
 from convmixer.data.limits import BadImage
-
-SHARED = Path(__file__).parents[2] / "../shared/data"
 
 
 def encode(image: Image.Image, format: str, **options: object) -> bytes:
@@ -63,9 +61,9 @@ def test_jpeg_colour_spaces_are_converted_as_pillow_does(mode: str, channels: in
 
 @pytest.mark.parametrize("folder", ["flowers5/val", "imagenet-samples"])
 def test_photos_are_what_pillow_decodes(folder: str) -> None:
-    if not (SHARED / folder).is_dir():
+    if not (IMAGES / folder).is_dir():
         pytest.skip(f"needs shared/data/{folder}")
-    for path in sorted((SHARED / folder).rglob("*.[jJ]*"))[::8]:
+    for path in sorted((IMAGES / folder).rglob("*.[jJ]*"))[::8]:
         with Image.open(path) as image:
             oracle = np.asarray(image.convert("RGB"))
         np.testing.assert_array_equal(np.asarray(decode_image(path.read_bytes())), oracle, err_msg=str(path))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.project import project_environment
 
 from convmixer.data.folders import Files
 from convmixer.data.image_file import read_image_file
@@ -22,7 +23,6 @@ from convmixer.data.limits import BadImage
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader, read_batches
 
-SRC = Path(__file__).parents[2] / "src"
 SMALL = Preprocessing(size=8)
 
 
@@ -170,7 +170,7 @@ print(probe(files.name(1)).error)
         [sys.executable, "-c", program, str(tmp_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(SRC)},
+        env=project_environment(),
         check=True,
     )
     assert done.stdout.splitlines() == [

@@ -13,13 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from tests.project import SHARED
 
 from convmixer.data.classes import ClassMap
 from convmixer.data.source import Source
 from convmixer.data.splits import open_split
 from convmixer.errors import UserError
-
-SHARED = Path(__file__).parents[2] / "../shared"
 
 
 def open_set(name: str, url: Path | None = None, *, train: bool = True, **options: Any) -> Source:

@@ -6,17 +6,16 @@ import io
 import re
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.project import IMAGES
 
 from convmixer.data.decode import decode_image
 from convmixer.data.limits import BadImage
 
-SHARED = Path(__file__).parents[2] / "../shared/data"
 END = b"\xff\xd9"
 
 
@@ -101,7 +100,7 @@ def test_stray_bytes_before_an_image(format: str, stray: bytes) -> None:
 
 
 def test_photos_without_their_end_are_equal() -> None:
-    paths = [path for name in ("flowers5/val", "imagenet-samples") for path in sorted((SHARED / name).rglob("*.[jJ]*"))]
+    paths = [path for name in ("flowers5/val", "imagenet-samples") for path in sorted((IMAGES / name).rglob("*.[jJ]*"))]
     if len(paths) < 60:
         pytest.skip("needs shared/data")
     for path in paths[:: len(paths) // 60][:60]:

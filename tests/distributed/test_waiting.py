@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from tests.conftest import ToyOptions
+from tests.project import ROOT, SRC
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented, not in __all__
 
 from convmixer.distributed.processes import Processes
 from convmixer.distributed.waiting import from_first_in_time
 from convmixer.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 BEGIN = """
 import os, sys, time
 import torch
@@ -49,7 +49,7 @@ def answers(script: str, *words: str, count: int = 2, **variables: str) -> list[
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), **variables}
-    shared |= {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    shared |= {"PYTHONPATH": os.pathsep.join([str(SRC), str(ROOT)]), "OMP_NUM_THREADS": "1"}
     start = time.monotonic()
     running = [
         subprocess.Popen(

@@ -18,8 +18,8 @@ from types import ModuleType
 
 import pytest
 from tests.conftest import draw_images
+from tests.project import ROOT, project_environment
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -81,7 +81,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_of(document: str, scratch: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "PYTHON": sys.executable}
+    environment = project_environment(OMP_NUM_THREADS="1", PYTHON=sys.executable)
     for line in filter(None, map(runnable, commands(document))):
         # A glob that finds several runs means the newest.
         words = [
@@ -102,7 +102,7 @@ def test_python_of(document: str, scratch: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=scratch,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+        env=project_environment(OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
         timeout=300,

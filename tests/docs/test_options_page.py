@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+
+from tests.project import ROOT
 
 from convmixer.config.table import page
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_page_is_current() -> None:

@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.project import ROOT
 
 import convmixer
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
 

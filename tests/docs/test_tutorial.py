@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.project import ROOT, SRC
 
-ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs/tutorial.ipynb"
 
 
@@ -41,7 +41,7 @@ def test_it_is_stored_as_it_was_run_and_small() -> None:
 
 @pytest.mark.slow
 def test_its_cells_train_look_and_export(tmp_path: Path) -> None:
-    paths = [str(ROOT / "src"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [str(SRC), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, str(ROOT / "scripts/run_tutorial.py"), str(tmp_path / "run.ipynb")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)

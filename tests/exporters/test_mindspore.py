@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.project import IMAGES
 
 from convmixer.arch import VARIANTS, architecture
 from convmixer.backends.mindspore_runtime import open_mindspore, side_file
@@ -27,7 +28,7 @@ from convmixer.model import ConvMixer
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_layout
 
-PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
+PHOTOS = IMAGES / "imagenet-samples"
 CLASSES = ClassMap(tuple("abcde"))
 needs_mindspore = pytest.mark.mindspore
 needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.exporters.conftest import lively_model, metadata_of
+from tests.project import IMAGES, ROOT
 
 from convmixer.backends.model_file import DeviceRequest, ModelFile
 from convmixer.backends.onnx.opening import open_onnx
@@ -26,8 +27,8 @@ from convmixer.exporters.onnx import write_onnx
 from convmixer.metadata import ModelMetadata, decode_metadata
 from convmixer.model import ConvMixer
 
-PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
-FLOWERS = Path(__file__).parents[3] / "shared/data/flowers5/val/rose"
+PHOTOS = IMAGES / "imagenet-samples"
+FLOWERS = IMAGES / "flowers5/val/rose"
 
 
 def as_recorded(record: Preprocessing | None, channels: int, size: int | None = None) -> Preprocessing:
@@ -85,7 +86,7 @@ def test_what_the_file_says_of_itself(written: Path, small: ConvMixer) -> None:
 def test_the_file_names_no_path_of_this_machine(written: Path) -> None:
     content = written.read_bytes()
     assert b".py" not in content
-    assert str(Path(__file__).parents[2]).encode() not in content
+    assert str(ROOT).encode() not in content
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

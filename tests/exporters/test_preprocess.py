@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
+from tests.project import IMAGES
 
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
@@ -15,7 +16,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import ArraySource
 from convmixer.exporters.preprocess import max_difference, preprocessing_graph
 
-PHOTOS = Path(__file__).parents[3] / "shared/data/imagenet-samples"
+PHOTOS = IMAGES / "imagenet-samples"
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")

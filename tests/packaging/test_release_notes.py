@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.project import ROOT
 
 import convmixer
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def notes(*words: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 MAKE = re.compile(r"\bmake ([\w-]+)")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.project import project_environment
 
-ROOT = Path(__file__).resolve().parents[2]
 # What is measured with a clock, and what tells where a run lies, differs between equal runs.
 CLOCKED = {"images_per_second"}
 
@@ -94,7 +94,7 @@ def start(here: Path) -> Iterator[Start]:
         process = subprocess.Popen(
             [*command, *map(str, words)],
             cwd=here,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+            env=project_environment(OMP_NUM_THREADS="1", **(env or {})),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

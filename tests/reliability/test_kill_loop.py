@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.reliability.conftest import ROOT
+from tests.project import ROOT
 
 
 @pytest.mark.slow

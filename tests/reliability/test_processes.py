@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Done, Run, ToyOptions, Train, draw_images
-from tests.reliability.conftest import ROOT, Start, assert_same_checkpoint, children, metrics, newest, wait_for
+from tests.project import ROOT
+from tests.reliability.conftest import Start, assert_same_checkpoint, children, metrics, newest, wait_for
 
 # 24 images: 12 steps per epoch of one image for each of two processes, 8 of three.
 PAIR = {"batch_size": 1, "device_num": 2, "ckpt_save_every_step": 1, "ckpt_keep_num": 99}

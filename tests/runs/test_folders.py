@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.project import SRC, project_environment
 
 from convmixer.config.schema import Config
 from convmixer.errors import UserError
@@ -54,12 +55,11 @@ def test_roots_that_are_one_folder(tmp_path: Path) -> None:
 
 
 SAY = "import sys\nfrom convmixer.runs.folders import typed_command\nprint(typed_command({words}))\n"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def said(*words: str | Path, **environment: str) -> list[str]:
     """The command that a process tells of itself, as a shell splits it."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment}
+    env = project_environment(**environment)
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
     return shlex.split(done.stdout)
 
@@ -79,7 +79,7 @@ def test_the_command_as_it_was_typed(tmp_path: Path) -> None:
 
     (tmp_path / "package.py").write_text(SAY.format(words="sys.argv[1:]"))
     module = [sys.executable, "-m", "package", "train", *words]
-    assert said(*module, PYTHONPATH=f"{tmp_path}:{ROOT / 'src'}") == module
+    assert said(*module, PYTHONPATH=f"{tmp_path}:{SRC}") == module
 
     agent = tmp_path / "torchrun"
     agent.write_text("import subprocess, sys\nsubprocess.run([sys.executable, *sys.argv[2:]], check=True)\n")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Command, Train
-
-SRC = Path(__file__).parents[2] / "src"
+from tests.project import SRC
 
 
 def test_the_library_alone_is_silent(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Train
+from tests.project import project_environment
 from tqdm import tqdm
 
 from convmixer.errors import UserError
@@ -20,7 +21,6 @@ from convmixer.terminal.progress import Progress
 from convmixer.terminal.streams import standard_streams
 
 LOGGER = logging.getLogger("convmixer.test")
-ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\rnothing\u202egpj.\udcff"
 HARMLESS = r"\x1b]0;owned\x07\x1b[2J\rnothing\u202egpj.\udcff"
 
@@ -129,7 +129,7 @@ def test_bars_can_still_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None
     assert wrapped.getvalue() == plain.getvalue()
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+ENVIRONMENT = project_environment()
 COMMAND = [sys.executable, "-m", "convmixer.cli.main"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.backends.conftest import MakeModel, MakeWorkload
 from torch import nn
 
 from convmixer.backends import registry as backends
@@ -18,8 +19,6 @@ from convmixer.backends.registry import Backend
 from convmixer.backends.workload import Workload
 from convmixer.model import ConvMixer
 
-Make = Callable[..., ConvMixer]
-MakeWorkload = Callable[..., Workload]
 LONG = 10**9
 
 
@@ -54,14 +53,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_rounds_that_others_disturb_decide_nothing(clock: Clock, small_model: Make, workload_of: MakeWorkload) -> None:
+def test_rounds_that_others_disturb_decide_nothing(
+    clock: Clock, small_model: MakeModel, workload_of: MakeWorkload
+) -> None:
     # No time at all is left after the first round; there are three all the same.
     found = timed(clock, workload_of(small_model()), 0.0, disturbed=(9.0, 1.0, 5.0), steady=(1.2,))
     assert found == pytest.approx({"disturbed": 1.0, "steady": 1.2})
     assert clock.calls == ["disturbed", "steady"] * 3
 
 
-def test_time_goes_to_those_that_may_win(clock: Clock, small_model: Make, workload_of: MakeWorkload) -> None:
+def test_time_goes_to_those_that_may_win(clock: Clock, small_model: MakeModel, workload_of: MakeWorkload) -> None:
     found = timed(clock, workload_of(small_model()), 30.0, fast=(1.0,), close=(1.4,), behind=(1.6,))
     assert found == pytest.approx({"fast": 1.0, "close": 1.4, "behind": 1.6})
     counts = {name: clock.calls.count(name) for name in found}
@@ -70,7 +71,7 @@ def test_time_goes_to_those_that_may_win(clock: Clock, small_model: Make, worklo
 
 
 def test_no_backend_is_begun_after_the_bound(
-    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     built: list[str] = []
 
@@ -107,7 +108,7 @@ def test_no_backend_is_begun_after_the_bound(
 
 
 def test_an_evaluation_takes_what_pays_each_time(
-    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
+    small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
     copying = Backend("copying", "fused", lambda workload: True, lambda model, workload, plan: model, copies=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.backends.conftest import MakeModel, MakeWorkload
 from torch import nn
 
 from convmixer.arch import parse_arch
@@ -24,8 +25,6 @@ from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 
 LONG = 10**9
-Make = Callable[..., ConvMixer]
-MakeWorkload = Callable[..., Workload]
 
 
 class Scaled(nn.Module):
@@ -76,7 +75,7 @@ def timings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Timing]:
     return laid_down
 
 
-def test_a_wrong_answer_is_refused_and_logged(small_model: Make, workload_of: MakeWorkload) -> None:
+def test_a_wrong_answer_is_refused_and_logged(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     model = small_model()
     found = benchmark([EAGER, RIGHT, WRONG, NOT_A_NUMBER], model, workload_of(model), 0.0)
     assert [found[name].failure for name in ("eager, channels_last", "right")] == [None, None]
@@ -85,7 +84,7 @@ def test_a_wrong_answer_is_refused_and_logged(small_model: Make, workload_of: Ma
     assert found["wrong"].total(1) == float("inf")
 
 
-def test_wrong_gradients_are_refused(small_model: Make, workload_of: MakeWorkload) -> None:
+def test_wrong_gradients_are_refused(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     class HalfGradient(nn.Module):
         def __init__(self, model: ConvMixer) -> None:
             super().__init__()
@@ -105,7 +104,7 @@ def test_wrong_gradients_are_refused(small_model: Make, workload_of: MakeWorkloa
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_our_backends_on_the_cpu_are_right(
-    small_model: Make, workload_of: MakeWorkload, training: bool, dtype: torch.dtype
+    small_model: MakeModel, workload_of: MakeWorkload, training: bool, dtype: torch.dtype
 ) -> None:
     model = small_model(kernel_size=3).train(training)
     task = workload_of(model, training=training, dtype=dtype)
@@ -118,7 +117,7 @@ def test_our_backends_on_the_cpu_are_right(
     assert {name: timing.failure for name, timing in found.items()} == {one.name: None for one in offered}
 
 
-def test_measuring_leaves_the_model_as_it_is(small_model: Make, workload_of: MakeWorkload) -> None:
+def test_measuring_leaves_the_model_as_it_is(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     model = small_model().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     benchmark(backends_for(workload_of(model, training=True))[:3], model, workload_of(model, training=True), 0.0)
@@ -128,7 +127,7 @@ def test_measuring_leaves_the_model_as_it_is(small_model: Make, workload_of: Mak
 
 
 def test_a_long_workload_takes_the_fastest_right_backend(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], timings: dict[str, Timing]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None], timings: dict[str, Timing]
 ) -> None:
     offer(EAGER, RIGHT, WRONG, BROKEN)
     timings |= {
@@ -149,7 +148,7 @@ def test_a_long_workload_takes_the_fastest_right_backend(
 
 
 def test_bf16_is_offered_and_logged(
-    small_model: Make,
+    small_model: MakeModel,
     workload_of: MakeWorkload,
     offer: Callable[..., None],
     timings: dict[str, Timing],
@@ -168,7 +167,7 @@ def test_bf16_is_offered_and_logged(
 
 
 def test_building_counts(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], timings: dict[str, Timing]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None], timings: dict[str, Timing]
 ) -> None:
     offer(EAGER, RIGHT)
     timings |= {EAGER.name: Timing(1e-6, 0.0), "right": Timing(0.9e-6, 1000.0)}
@@ -179,7 +178,7 @@ def test_building_counts(
 
 
 def test_short_workloads_are_not_measured(
-    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def never(*_: object) -> None:
         raise AssertionError("a short workload was measured")
@@ -204,7 +203,7 @@ def test_operations_of_an_image_by_hand() -> None:
 
 
 def test_compile_is_tried_for_very_long_workloads_only(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[list[str]] = []
 
@@ -223,7 +222,7 @@ def test_compile_is_tried_for_very_long_workloads_only(
 
 
 def test_times_are_kept_and_used_again(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, RIGHT)
     model = small_model()
@@ -243,7 +242,7 @@ def test_times_are_kept_and_used_again(
     "change", [{"batch_size": 3}, {"dtype": torch.bfloat16}, {"training": True}, {"image_size": 8}]
 )
 def test_another_workload_is_measured_anew(
-    small_model: Make, workload_of: MakeWorkload, change: dict[str, Any]
+    small_model: MakeModel, workload_of: MakeWorkload, change: dict[str, Any]
 ) -> None:
     task = workload_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0)})
@@ -252,7 +251,7 @@ def test_another_workload_is_measured_anew(
 
 
 def test_another_version_of_torch_is_measured_anew(
-    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
+    small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = workload_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0)})
@@ -261,7 +260,7 @@ def test_another_version_of_torch_is_measured_anew(
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"workload": 1}', '{"workload": {}, "timings": 3}'])
-def test_a_damaged_cache_is_no_cache(small_model: Make, workload_of: MakeWorkload, content: str) -> None:
+def test_a_damaged_cache_is_no_cache(small_model: MakeModel, workload_of: MakeWorkload, content: str) -> None:
     task = workload_of(small_model())
     cache.save(task, {"right": Timing(0.5, 1.0), "broken": Timing(failure="RuntimeError: no")})
     (path,) = cache.cache_folder().glob("*.json")
@@ -270,7 +269,7 @@ def test_a_damaged_cache_is_no_cache(small_model: Make, workload_of: MakeWorkloa
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(
-    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -279,7 +278,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
 
 
 def test_a_backend_of_auto_that_fails_at_its_first_call_falls_back(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, BROKEN)
     model, images = small_model(), torch.randn(2, 3, 16, 16)
@@ -295,7 +294,7 @@ def cannot(model: ConvMixer) -> nn.Module:
 
 
 def test_a_backend_of_auto_that_cannot_be_built_falls_back(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, backend("absent", cannot))
     model = small_model()
@@ -305,7 +304,7 @@ def test_a_backend_of_auto_that_cannot_be_built_falls_back(
 
 
 def test_a_backend_that_was_asked_for_is_not_left_when_it_fails(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     model, images = small_model(), torch.randn(2, 3, 16, 16)
     offer(EAGER, BROKEN)
@@ -322,7 +321,7 @@ def test_a_backend_that_was_asked_for_is_not_left_when_it_fails(
 
 
 def test_none_of_those_asked_for_passes_the_measurement(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(EAGER, WRONG, NOT_A_NUMBER)
     model = small_model()
@@ -334,7 +333,7 @@ def test_none_of_those_asked_for_passes_the_measurement(
 @pytest.mark.parametrize("execution", ["fused", "compile", "openvino"])
 @pytest.mark.parametrize("images", [0, LONG])
 def test_nothing_of_the_kind_that_was_asked_for(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: Execution, images: int
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None], execution: Execution, images: int
 ) -> None:
     offer(EAGER)
     model = small_model()
@@ -348,7 +347,7 @@ def test_nothing_of_the_kind_that_was_asked_for(
 
 @pytest.mark.parametrize("variable", ["", "no-such-compiler"])
 def test_without_a_compiler_there_is_no_compile(
-    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+    small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", variable)
@@ -359,7 +358,7 @@ def test_without_a_compiler_there_is_no_compile(
 
 
 def test_compiled_inference_takes_batches_of_any_size(
-    small_model: Make, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
+    small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
 
@@ -380,7 +379,7 @@ def test_compiled_inference_takes_batches_of_any_size(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("training", [False, True])
-def test_torch_compile_itself_is_right(small_model: Make, workload_of: MakeWorkload, training: bool) -> None:
+def test_torch_compile_itself_is_right(small_model: MakeModel, workload_of: MakeWorkload, training: bool) -> None:
     model = small_model().train(training)
     task = workload_of(model, training=training)
     offered = [one for one in backends_for(task) if one.kind == "compile"]
@@ -388,7 +387,7 @@ def test_torch_compile_itself_is_right(small_model: Make, workload_of: MakeWorkl
     assert [found[one.name].failure for one in offered] == [None]
 
 
-def test_tuning_batch_is_bounded_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch, small_model: Make) -> None:
+def test_tuning_batch_is_bounded_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch, small_model: MakeModel) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     arch = parse_arch("convmixer_768_32")
     task = Workload(arch, 224, 256, torch.float32, False, torch.device("cpu"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.backends.conftest import MakeModel, MakeWorkload
 from torch import Tensor, nn
 
 from convmixer.backends import registry
@@ -19,9 +20,6 @@ from convmixer.backends.workload import Workload
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 from convmixer.training.network import training_mode
-
-Make = Callable[..., ConvMixer]
-MakeWorkload = Callable[..., Workload]
 
 
 class Right(nn.Module):
@@ -119,7 +117,7 @@ def tried(
 @pytest.mark.parametrize("execution", ["auto", "fused"])
 @pytest.mark.parametrize("failing", FAULTS)
 def test_a_graph_that_fails_runs_without_one(
-    small_model: Make,
+    small_model: MakeModel,
     workload_of: MakeWorkload,
     offer: Callable[..., None],
     failing: type[Right],
@@ -143,7 +141,7 @@ def test_a_graph_that_fails_runs_without_one(
 
 @pytest.mark.parametrize("failing", FAULTS)
 def test_then_auto_runs_eager(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], failing: type[Right]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None], failing: type[Right]
 ) -> None:
     offer(FailsForward, failing)
     model = small_model().train()
@@ -158,7 +156,7 @@ def test_then_auto_runs_eager(
 
 @pytest.mark.parametrize("failing", FAULTS)
 def test_but_not_where_it_was_asked_for(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], failing: type[Right]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None], failing: type[Right]
 ) -> None:
     offer(FailsForward, failing)
     model = small_model().train()
@@ -175,7 +173,7 @@ def test_but_not_where_it_was_asked_for(
 
 @pytest.mark.parametrize("greedy", [NoMemory, NoMemoryOnACpu])
 def test_of_too_little_memory_no_backend_is_to_blame(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], greedy: type[Right]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None], greedy: type[Right]
 ) -> None:
     offer(greedy, Right)
     model = small_model().train()
@@ -188,7 +186,7 @@ def test_of_too_little_memory_no_backend_is_to_blame(
 
 
 def test_a_failure_of_one_process_is_that_of_all(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(Right, Right)
     model, answers = small_model().train(), iter(["RuntimeError: elsewhere", None])
@@ -199,7 +197,7 @@ def test_a_failure_of_one_process_is_that_of_all(
     assert said == ["execution: graph failed (RuntimeError: elsewhere); running fused"]
 
 
-def test_a_trial_trains_in_the_mode_of_the_run(small_model: Make, workload_of: MakeWorkload) -> None:
+def test_a_trial_trains_in_the_mode_of_the_run(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     model, seen = small_model().eval(), []
 
     class Watching(Right):
@@ -217,7 +215,7 @@ def test_a_trial_trains_in_the_mode_of_the_run(small_model: Make, workload_of: M
 
 @pytest.mark.parametrize("execution", ["auto", "fused"])
 def test_inference_takes_the_same_backend_at_its_first_call(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None], execution: Any
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None], execution: Any
 ) -> None:
     offer(FailsForward, Right)
     model, images = small_model(), torch.randn(2, 3, 16, 16)
@@ -240,7 +238,7 @@ def test_inference_takes_the_same_backend_at_its_first_call(
 
 
 def test_an_evaluation_between_steps_never_ends_the_run(
-    small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]
+    small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None]
 ) -> None:
     offer(NoMemory, FailsForward)
     model, images = small_model(), torch.randn(2, 3, 16, 16)
@@ -256,7 +254,7 @@ def test_an_evaluation_between_steps_never_ends_the_run(
     assert [p.stride() for p in model.parameters()] == layout
 
 
-def test_full_names(small_model: Make, workload_of: MakeWorkload, offer: Callable[..., None]) -> None:
+def test_full_names(small_model: MakeModel, workload_of: MakeWorkload, offer: Callable[..., None]) -> None:
     offer(Right, Right)
     model = small_model()
     workload = workload_of(model, training=True)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from tests.backends.conftest import MakeModel, MakeWorkload
 
 from convmixer.backends import registry as backends
 from convmixer.backends.autotune import cache, choose
 from convmixer.backends.autotune.benchmark import Timing
 from convmixer.backends.autotune.choose import choose_backend
 from convmixer.backends.registry import Backend, backends_for
-from convmixer.backends.workload import Workload
 from convmixer.kernels.plan import Plan
-from convmixer.model import ConvMixer
 
-Make = Callable[..., ConvMixer]
-MakeWorkload = Callable[..., Workload]
 LONG = 10**9
 EAGER = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
 FUSED = Backend("fused, Triton", "fused", lambda workload: True, lambda model, workload, plan: model, takes_plan=True)
@@ -52,7 +48,7 @@ def tuning(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.parametrize("execution", ["auto", "fused"])
 def test_a_long_workload_takes_the_measured_forms(
-    small_model: Make, workload_of: MakeWorkload, tuning: list[Any], execution: Any
+    small_model: MakeModel, workload_of: MakeWorkload, tuning: list[Any], execution: Any
 ) -> None:
     model = small_model()
     workload = workload_of(model, training=True)
@@ -73,14 +69,16 @@ def test_a_long_workload_takes_the_measured_forms(
 
 
 def test_a_short_workload_takes_the_default_ones(
-    small_model: Make, workload_of: MakeWorkload, tuning: list[Any]
+    small_model: MakeModel, workload_of: MakeWorkload, tuning: list[Any]
 ) -> None:
     model = small_model()
     assert choose_backend(model, workload_of(model, training=True), 1, "fused", lambda _: None) == "fused, Triton"
     assert tuning == []
 
 
-def test_recomputation_is_a_plan_of_its_own(small_model: Make, workload_of: MakeWorkload, tuning: list[Any]) -> None:
+def test_recomputation_is_a_plan_of_its_own(
+    small_model: MakeModel, workload_of: MakeWorkload, tuning: list[Any]
+) -> None:
     model = small_model()
     workload = replace(workload_of(model, training=True), recompute=True)
     assert choose_backend(model, workload, 1, "fused", lambda _: None) == "fused, Triton [keep=inputs]"
@@ -90,7 +88,7 @@ def test_recomputation_is_a_plan_of_its_own(small_model: Make, workload_of: Make
     assert cache.load_plan(replace(workload, recompute=False)) is None
 
 
-def test_what_recomputes(monkeypatch: pytest.MonkeyPatch, small_model: Make, workload_of: MakeWorkload) -> None:
+def test_what_recomputes(monkeypatch: pytest.MonkeyPatch, small_model: MakeModel, workload_of: MakeWorkload) -> None:
     monkeypatch.setattr(backends, "reason_against", lambda *workload: None)
     workload = replace(workload_of(small_model(), training=True), recompute=True)
     assert [backend.kind for backend in backends_for(workload)] == ["eager", "eager", "fused"]
@@ -106,7 +104,7 @@ def test_what_recomputes(monkeypatch: pytest.MonkeyPatch, small_model: Make, wor
 
 
 def test_forms_that_cannot_be_timed_are_the_default_ones(
-    small_model: Make, workload_of: MakeWorkload, tuning: list[Any], monkeypatch: pytest.MonkeyPatch
+    small_model: MakeModel, workload_of: MakeWorkload, tuning: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> Plan:
         raise torch.OutOfMemoryError("CUDA out of memory")

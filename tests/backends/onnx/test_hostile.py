@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from tests.project import ROOT
 
 from convmixer.backends.memory_limit import memory_growth
 from convmixer.backends.model_file import DeviceRequest, ModelFile
@@ -158,7 +159,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, tuple[s
         check=False,
         timeout=100,
         env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
-        cwd=Path(__file__).parents[3],
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     found, peak = json.loads(done.stdout)
