@@ -224,3 +224,9 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory, toy: Path) -> Run:
         done = run_command("train", *_options(toy), "--with_ema", "--ckpt_save_every_step=2")
     assert done.code == 0, done.err
     return Run.below(folder, done)
+
+
+@pytest.fixture(scope="session")
+def weights(toy_run: Run) -> Path:
+    """The best weights of that run."""
+    return toy_run.best / "best.safetensors"

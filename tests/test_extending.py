@@ -20,7 +20,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tests.conftest import Done, Run
-from tests.project import ROOT
+from tests.project import ROOT, project_environment, run_python
 
 PACKAGE = ROOT / "src/convmixer"
 
@@ -210,7 +210,7 @@ def call(house: Path) -> Call:
         done = subprocess.run(
             [sys.executable, "-m", "convmixer", *map(str, words)],
             cwd=house,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=project_environment(PYTHONPATH=os.pathsep.join(paths)),
             capture_output=True,
             text=True,
             check=False,
@@ -231,8 +231,7 @@ def run(house: Path, call: Call) -> Run:
 def test_the_option_is_in_the_help_and_the_documentation(house: Path, call: Call) -> None:
     assert "--lr_factor" in call("train", "--help").out
     code = "from convmixer.config.table import page; print(page())"
-    env = {**os.environ, "PYTHONPATH": str(house / "src")}
-    page = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    page = run_python("-c", code, PYTHONPATH=str(house / "src")).stdout
     assert "| `lr_factor` | number > 0 | `1.0` | the peak learning rate times this |" in page
 
 

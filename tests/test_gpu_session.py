@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.project import ROOT
+from tests.project import ROOT, SRC_AND_TESTS, run_python
+from tests.reliability.conftest import running
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -49,13 +50,6 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
     time.sleep(600)
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="needs /proc")
@@ -97,7 +91,7 @@ def test_steps_that_fail_hang_or_lack_something_leave_the_others_alone(
     pids = [int(line.split()[1]) for line in log.splitlines() if line.startswith("child")]
     assert len(pids) == 2
     assert log.endswith("hangs\ninterrupted\n")
-    assert not any(map(alive, pids))
+    assert not any(map(running, pids))
     table = capsys.readouterr().out.rpartition("=== gpu_session.zip")[2].splitlines()[1:]
     assert [line.split()[0] for line in table] == ["fails", "hangs", "lacks", "broken", "works"]
     assert table[0].endswith("fails: exit 3 after 0 s: on its way")
@@ -224,14 +218,8 @@ def test_what_a_gpu_machine_may_lack_is_not_imported() -> None:
         convmixer.backends.autotune.choose
     """.split()
     code = f"{WITHOUT}\nimport importlib\nfor name in {names!r}: importlib.import_module(name)\n{KEY}{STEP}"
-    paths = os.pathsep.join(map(str, (BENCHMARKS.parent / "src", BENCHMARKS.parent, BENCHMARKS)))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    paths = f"{SRC_AND_TESTS}{os.pathsep}{BENCHMARKS}"
+    done = run_python("-W", "ignore", "-c", code, PYTHONPATH=paths, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.conftest import Command
-from tests.project import IMAGES
+from tests.project import PHOTOS, needs_photos
 
 from convmixer.arch import architecture
 from convmixer.cli import eval_command, eval_onnx_command, infer_command, infer_onnx_command, train_command
@@ -26,7 +26,7 @@ from convmixer.model import ConvMixer
 from convmixer.weights.layouts import Layout
 from convmixer.weights.write import write_layout
 
-PHOTO = IMAGES / "imagenet-samples/n01440764_tench.JPEG"
+PHOTO = PHOTOS / "n01440764_tench.JPEG"
 # Without a recipe where the user names none.
 COMMANDS = [
     replace(module.COMMAND, default_recipe=lambda given: None)
@@ -110,7 +110,7 @@ def test_random_is_for_training_crops() -> None:
     assert preprocessing_for(resolved, bilinear, 3).interpolation == "box"
 
 
-@pytest.mark.skipif(not PHOTO.is_file(), reason="the ImageNet sample photos are not here")
+@needs_photos
 @pytest.mark.parametrize(
     "layout", ["authors", *(pytest.param(layout, marks=pytest.mark.slow) for layout in ("timm", "mindspore"))]
 )

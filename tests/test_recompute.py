@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import torch
 import yaml
 from tests.conftest import Command, ToyOptions, Train
 from tests.kernels.device.test_memory import HALF, IMAGES, INPUT, MAP, SIDE, kept, network
-from tests.project import ROOT, SRC
+from tests.project import SRC_AND_TESTS, project_environment
 from tests.reliability.conftest import assert_equal, assert_same_checkpoint, newest
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -251,8 +250,8 @@ def test_peak_of_a_cpus_memory() -> None:
 
     Large pieces are given back at once, as a GPU's allocator gives them to the next one that asks.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SRC)])}
-    environment |= {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    thresholds = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    environment = project_environment(PYTHONPATH=SRC_AND_TESTS, **thresholds)
     plain, recomputed = (
         int(subprocess.check_output([sys.executable, "-c", STEP, str(recompute)], env=environment, text=True))
         for recompute in (False, True)

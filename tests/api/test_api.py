@@ -12,17 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import Run, run_command
+from tests.conftest import run_command
 from tests.project import SRC
 
 import convmixer
 from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode_image
-
-
-@pytest.fixture(scope="module")
-def weights(toy_run: Run) -> Path:
-    return toy_run.best / "best.safetensors"
 
 
 def test_help_and_completion_name_all_of_it() -> None:

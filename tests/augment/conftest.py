@@ -7,9 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
-from tests.project import IMAGES
-
-FLOWERS = IMAGES / "flowers5/val"
+from tests.project import FLOWERS
 
 
 def _structured(width: int, height: int, seed: int) -> Image.Image:
@@ -35,7 +33,7 @@ def pictures() -> list[Image.Image]:
 def photos() -> list[Image.Image]:
     """Photos of flowers, of one size."""
     if not FLOWERS.is_dir():
-        pytest.skip(f"{FLOWERS} is not there")
+        pytest.skip("the flowers' photos are not here")
     return [Image.open(path).convert("RGB").resize((96, 80)) for path in sorted(FLOWERS.glob("*/*"))[::60]]
 
 

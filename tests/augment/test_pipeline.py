@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from tests.networks import Operations
 
 from convmixer.augment.pipeline import Augmentation
 from convmixer.config.augment import AugmentOptions
@@ -142,29 +141,15 @@ def test_noise_is_of_seed_step_and_rank_and_its_place_of_the_image() -> None:
     assert not torch.equal(found(1, 0, 0) != plain, first != plain)
 
 
-class Calls(TorchDispatchMode):
-    """Counts the operations that reach torch's kernels, by name."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.counts[str(function)] += 1
-        return function(*args, **(kwargs or {}))
-
-
 def test_what_the_device_is_asked_to_do_does_not_grow_with_the_batch() -> None:
     """On a GPU each operation is a launch, whatever its size: a loop over images would be slower than the training."""
     augment = Augmentation(AugmentOptions(auto_augment="rand-m12-n2-p1.0"), Preprocessing(), 7, seed=0)
     found = []
     for count in (400, 1600):
         images, labels = batch_of(count, height=4, width=4)
-        with Calls() as calls:
+        with Operations() as operations:
             augment(images, labels, np.arange(count), 0, 0)
-        found.append(calls.counts)
+        found.append(Counter(str(function) for function, *_ in operations.calls))
     assert found[0] == found[1]
     # From the host: flips, fill, mean and deviation, and of each layer the rows, the arguments, the matrices and, for
     # each interpolation, the image's size.

@@ -8,13 +8,23 @@ from typing import Any
 
 import pytest
 import torch
+from tests.networks import randomise_batch_norm
 from torch import nn
 
+from convmixer.backends.registry import Backend, BackendKind
 from convmixer.backends.workload import Workload
 from convmixer.model import ConvMixer, create_model
 
 MakeModel = Callable[..., ConvMixer]
 MakeWorkload = Callable[..., Workload]
+
+
+def backend(name: str, build: Callable[[ConvMixer], nn.Module], kind: BackendKind = "fused", **more: Any) -> Backend:
+    """A backend for every workload, which needs nothing but the model."""
+    return Backend(name, kind, lambda workload: True, lambda model, workload, plan: build(model), **more)
+
+
+EAGER = backend("eager, channels_last", lambda model: model, "eager")
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +39,7 @@ def small_model() -> MakeModel:
     def make(arch: str = "convmixer_32_2", **options: Any) -> ConvMixer:
         torch.manual_seed(0)
         model = create_model(arch, **{"kernel_size": 5, "patch_size": 2, "num_classes": 7, **options})
-        for norm in model.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                nn.init.normal_(norm.weight)
-                nn.init.normal_(norm.bias)
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                nn.init.normal_(norm.running_mean)
-                nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        randomise_batch_norm(model, both_signs=True)
         return model
 
     return make

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.backends.conftest import MakeModel, MakeWorkload
+from tests.backends.conftest import EAGER, MakeModel, MakeWorkload, backend
+from tests.networks import Operations
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from convmixer.backends import cuda_graph as graphs
@@ -40,17 +40,8 @@ def plain(model: ConvMixer, images: Tensor) -> Tensor:
     return logits
 
 
-class Graph(TorchDispatchMode):
+class Graph(Operations):
     """In place of torch.cuda.CUDAGraph: what was recorded is done again, with its results in the same memory."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[Any] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, results))
-        return results
 
     def replay(self) -> None:
         with torch.inference_mode():  # which may write to all tensors
@@ -255,8 +246,7 @@ def test_a_recording_that_fails_falls_back(
     graph = Backend(
         "graph", "fused", lambda workload: True, lambda model, workload, plan: GraphedConvMixer(model, plain, workload)
     )
-    eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
-    monkeypatch.setattr(registry, "BACKENDS", (eager, graph))
+    monkeypatch.setattr(registry, "BACKENDS", (EAGER, graph))
     model, images = small_model().train(), torch.randn(4, 3, 16, 16)
     said: list[str] = []
     twin = copy.deepcopy(model)
@@ -265,7 +255,7 @@ def test_a_recording_that_fails_falls_back(
     assert said[0].startswith("execution: graph failed (")
     assert said[0].endswith("; running eager")
     assert all(torch.equal(one, other) for one, other in zip(model.buffers(), twin.buffers(), strict=True))
-    found = benchmark([eager, graph], model, workload_of(model, training=True), 0.0)
+    found = benchmark([EAGER, graph], model, workload_of(model, training=True), 0.0)
     assert found["graph"].failure is not None
 
 
@@ -323,12 +313,10 @@ class Counted(nn.Module):
 
 def test_a_backend_that_holds_memory_is_timed_alone(small_model: MakeModel, workload_of: MakeWorkload) -> None:
     def counted(name: str, holds: bool) -> Backend:
-        return Backend(
-            name, "fused", lambda workload: True, lambda model, workload, plan: Counted(model), holds_memory=holds
-        )
+        return backend(name, Counted, holds_memory=holds)
 
     model = small_model()
-    eager = Backend("eager", "eager", lambda workload: True, lambda model, workload, plan: model)
+    eager = backend("eager", lambda model: model, "eager")
     found = benchmark([eager, *(counted(str(i), True) for i in range(3))], model, workload_of(model), 0.0)
     assert [found[str(i)].failure for i in range(3)] == [None] * 3
     assert Counted.most == 1
@@ -353,10 +341,10 @@ def test_running_out_of_memory_is_that_backends_failure(small_model: MakeModel, 
             return self.model(images)
 
     model = small_model()
-    eager = Backend("eager", "eager", lambda workload: True, lambda model, workload, plan: model)
+    eager = backend("eager", lambda model: model, "eager")
     for fits in (0, 1, 2):
         Greedy.calls = 0
-        greedy = Backend("greedy", "fused", lambda workload: True, lambda model, workload, plan: Greedy(model, fits))  # noqa: B023
+        greedy = backend("greedy", lambda model: Greedy(model, fits))  # noqa: B023
         found = benchmark([eager, greedy], model, workload_of(model), 0.0)
         assert found["greedy"].failure == "OutOfMemoryError: CUDA out of memory. Tried to allocate 40 GiB"
         assert found["greedy"].total(1) == float("inf")

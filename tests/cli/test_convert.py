@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.conftest import Command
 
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
@@ -15,7 +15,6 @@ from convmixer.model import ConvMixer, create_model
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_weights
 
-Command = Callable[..., Any]
 CLASSES, INPUTS = ClassMap(("lily", "rose", "tulip")), Preprocessing(size=16)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from tests.cli.test_onnx_commands import foreign_model
-from tests.conftest import Command, Run, ToyOptions
+from tests.conftest import Command, ToyOptions
 
 from convmixer.config.checks import CheckDataOptions
 from convmixer.config.inference import InferOptions
@@ -20,11 +20,6 @@ from convmixer.data.limits import MAX_PIXELS
 
 PIXELS = 12 * 10  # of a toy image
 FEWER = f"--max_pixels={PIXELS - 1}"  # its JPEG files are decoded at half their size, its PNG files are too large
-
-
-@pytest.fixture
-def weights(toy_run: Run) -> Path:
-    return toy_run.best / "best.safetensors"
 
 
 @pytest.fixture

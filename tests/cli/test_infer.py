@@ -9,12 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.conftest import Command, Run
-
-
-@pytest.fixture
-def weights(toy_run: Run) -> Path:
-    return toy_run.best / "best.safetensors"
+from tests.conftest import Command
 
 
 @pytest.fixture

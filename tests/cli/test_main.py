@@ -10,22 +10,12 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Command, Run
-from tests.project import ROOT, project_environment
+from tests.project import ROOT, run_python
 
 from convmixer import __version__
 from convmixer.cli.main import COMMANDS
 
 MODULES = {name: f"convmixer.cli.{name.replace('-', '_')}_command" for name in COMMANDS}
-
-
-def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env=project_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -42,14 +32,14 @@ def test_help_comes_without_what_takes_long_to_import(command: str) -> None:
         "except SystemExit as leave: assert not leave.code\n"
         "assert not {'torch', 'onnx', 'onnxruntime', 'openvino', 'mindspore', 'timm'} & set(sys.modules)\n"
     )
-    done = python(code, command)
+    done = run_python("-c", code, command)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: convmixer {command} ")
 
 
 def test_wrong_options_are_answered_without_torch() -> None:
     code = "import sys; from convmixer.cli.main import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
-    done = python(code, "train", "--epochs", "0")
+    done = run_python("-c", code, "train", "--epochs", "0")
     assert done.returncode == 0
     assert done.stderr.startswith("convmixer: --epochs: ")
 
@@ -88,13 +78,7 @@ def test_words_for_help_and_version(convmixer: Command) -> None:
 
 
 def test_the_package_is_run_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "convmixer", "--version"],
-        env=project_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-m", "convmixer", "--version")
     assert (done.returncode, done.stdout) == (0, f"convmixer {__version__}\n"), done.stderr
 
 

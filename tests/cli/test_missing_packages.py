@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.cli.test_onnx_commands import draw, foreign_model
 from tests.conftest import Run
-from tests.project import project_environment
+from tests.project import run_python
 
 # Importing a name that stands for None raises ModuleNotFoundError, as if it were not installed.
 CODE = """
@@ -21,13 +20,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def without(packages: str, *words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", CODE, packages, *map(str, words)],
-        env=project_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python("-c", CODE, packages, *words)
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "infer", "export", "convert"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import timm
 import torch
 import yaml
+from tests.conftest import Command
 
 from convmixer import load_model
 from convmixer.data.classes import ClassMap
@@ -21,7 +21,6 @@ from convmixer.model import ConvMixer, create_model
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_weights
 
-Command = Callable[..., Any]
 CLASSES = ClassMap(("lily", "rose", "tulip"))
 INPUTS = Preprocessing(size=28, crop_pct=0.9, interpolation="bilinear", mean=(0.5,) * 3, std=(0.25,) * 3)
 

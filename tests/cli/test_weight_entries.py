@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import Command, ToyOptions
+from tests.weights.conftest import as_timm
 
 from convmixer.arch import architecture
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
-from convmixer.weights.layouts import from_native
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_weights
 
@@ -26,8 +26,7 @@ SIZE = ("--image_size", 8, "--activation", "gelu")
 def state(seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
     """A network of the toy's in timm's layout."""
     torch.manual_seed(seed)
-    ours = ConvMixer(ARCH).state_dict()
-    return {prefix + theirs: ours[name] for name, theirs in from_native(ours, "timm", ARCH.depth).items()}
+    return as_timm(ConvMixer(ARCH).state_dict(), prefix)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import io
 import json
 import re
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.project import project_environment
+from tests.project import run_python
 
 SECONDS, GROWTH = 10.0, 1 << 30
 
@@ -169,13 +167,7 @@ def test_no_file_costs_ten_seconds_or_a_gigabyte(tmp_path: Path) -> None:
         paths.append(tmp_path / str(number))
         paths[-1].write_bytes(content)
         expected.append(words)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(GROWTH), *map(str, paths)],
-        capture_output=True,
-        text=True,
-        env=project_environment(MALLOC_ARENA_MAX="1", OMP_NUM_THREADS="1"),
-        check=False,
-    )
+    done = run_python("-c", PROGRAM, GROWTH, *paths, MALLOC_ARENA_MAX="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     for name, words, (answer, fault, seconds) in zip(HOSTILE, expected, json.loads(done.stdout), strict=True):
         assert words in answer, name
@@ -201,13 +193,7 @@ def test_no_file_costs_ten_seconds_or_a_gigabyte(tmp_path: Path) -> None:
 def test_the_largest_images_that_are_read_stay_below_a_gigabyte(tmp_path: Path, make: Callable[[], bytes]) -> None:
     path = tmp_path / "x"
     path.write_bytes(make())
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(GROWTH), str(path)],
-        capture_output=True,
-        text=True,
-        env=project_environment(MALLOC_ARENA_MAX="1", OMP_NUM_THREADS="1"),
-        check=False,
-    )
+    done = run_python("-c", PROGRAM, GROWTH, path, MALLOC_ARENA_MAX="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     ((answer, fault, seconds),) = json.loads(done.stdout)
     assert (answer, fault) == (READ, None)

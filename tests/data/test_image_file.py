@@ -6,15 +6,13 @@ import errno
 import io
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.project import project_environment
+from tests.project import run_python
 
 from convmixer.data.folders import Files
 from convmixer.data.image_file import read_image_file
@@ -166,13 +164,8 @@ print(batch.indices.tolist(), batch.bad)
 print(TrainReader(files, small).read(0, 1)[3])
 print(probe(files.name(1)).error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=project_environment(),
-        check=True,
-    )
+    done = run_python("-c", program, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "[0, 2] [(1, 'too large for the memory')]",
         "(1, 'too large for the memory')",

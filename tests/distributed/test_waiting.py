@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import ToyOptions
-from tests.project import ROOT, SRC
+from tests.project import SRC_AND_TESTS, project_environment
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # documented, not in __all__
 
 from convmixer.distributed.processes import Processes
@@ -48,8 +47,8 @@ def answers(script: str, *words: str, count: int = 2, **variables: str) -> list[
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), **variables}
-    shared |= {"PYTHONPATH": os.pathsep.join([str(SRC), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    shared = project_environment(PYTHONPATH=SRC_AND_TESTS, OMP_NUM_THREADS="1", **group | variables)
     start = time.monotonic()
     running = [
         subprocess.Popen(

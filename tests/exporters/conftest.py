@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.networks import randomise_batch_norm
 
 from convmixer.arch import architecture
 from convmixer.data.classes import ClassMap
@@ -16,22 +17,16 @@ from convmixer.model import ConvMixer
 
 def lively_model(arch: str, **options: Any) -> ConvMixer:
     """Random weights that keep the signal's size, as torch's own do not, and random BatchNorm of every kind."""
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     model = ConvMixer(architecture(arch, **options)).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 fan_in = module.weight[0].numel()
-                module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+                module.weight.normal_(0, (2 / fan_in) ** 0.5)
                 assert module.bias is not None
-                module.bias.uniform_(-0.5, 0.5, generator=generator)
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.uniform_(-0.5, 0.5, generator=generator)
-                assert module.running_mean is not None
-                assert module.running_var is not None
-                module.running_mean.uniform_(0, 1, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
+                module.bias.uniform_(-0.5, 0.5)
+    randomise_batch_norm(model)
     return model
 
 

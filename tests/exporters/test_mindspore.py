@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.project import IMAGES
+from tests.conftest import Command
+from tests.exporters.conftest import lively_model, metadata_of
+from tests.project import PHOTOS, needs_photos
 
-from convmixer.arch import VARIANTS, architecture
+from convmixer.arch import VARIANTS
 from convmixer.backends.mindspore_runtime import open_mindspore, side_file
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.data.classes import ClassMap
@@ -23,39 +25,12 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.errors import UserError
 from convmixer.exporters.mindspore import build_cell, export_mindspore
-from convmixer.metadata import ModelMetadata, decode_metadata, encode_metadata
+from convmixer.metadata import decode_metadata, encode_metadata
 from convmixer.model import ConvMixer
 from convmixer.weights.read import read_weights
 from convmixer.weights.write import write_layout
 
-PHOTOS = IMAGES / "imagenet-samples"
-CLASSES = ClassMap(tuple("abcde"))
 needs_mindspore = pytest.mark.mindspore
-needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")
-
-
-def random_model(arch: str, **options: Any) -> ConvMixer:
-    """A network whose BatchNorm parameters and statistics are random too."""
-    torch.manual_seed(0)
-    model = ConvMixer(architecture(arch, **options)).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight, 0.5, 1.5),
-                (module.bias, -0.5, 0.5),
-                (module.running_mean, -0.5, 0.5),
-                (module.running_var, 0.5, 1.5),
-            ):
-                assert tensor is not None
-                torch.nn.init.uniform_(tensor, low, high)
-    return model
-
-
-def metadata(model: ConvMixer, size: int = 16, **changes: Any) -> ModelMetadata:
-    inputs = Preprocessing(size=size, mean=(0.5,) * model.arch.in_chans, std=(0.25,) * model.arch.in_chans)
-    return ModelMetadata(
-        model.arch, **{"classes": CLASSES, "preprocessing": inputs, "source_sha256": "0" * 64, **changes}
-    )
 
 
 def images_of(model: ConvMixer, count: int, size: int = 16) -> np.ndarray:
@@ -79,13 +54,13 @@ def difference(model: ConvMixer, path: Path, images: np.ndarray) -> float:
 
 @pytest.fixture
 def tiny() -> ConvMixer:
-    return random_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5)
+    return lively_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5)
 
 
 @pytest.fixture
 def exported(tiny: ConvMixer, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.mindir"
-    export_mindspore(tiny, metadata(tiny), path, "MINDIR")
+    export_mindspore(tiny, metadata_of(tiny), path, "MINDIR")
     return path
 
 
@@ -102,8 +77,8 @@ def exported(tiny: ConvMixer, tmp_path: Path) -> Path:
     ids=str,
 )
 def test_mindspore_answers_as_torch_does(options: dict[str, Any], tmp_path: Path) -> None:
-    model = random_model("convmixer_8_2", **{"kernel_size": 3, "patch_size": 2, "num_classes": 5, **options})
-    export_mindspore(model, metadata(model), tmp_path / "a.mindir", "MINDIR")
+    model = lively_model("convmixer_8_2", **{"kernel_size": 3, "patch_size": 2, "num_classes": 5, **options})
+    export_mindspore(model, metadata_of(model), tmp_path / "a.mindir", "MINDIR")
     assert difference(model, tmp_path / "a.mindir", images_of(model, 3)) < 1e-6
 
 
@@ -112,9 +87,9 @@ def test_mindspore_answers_as_torch_does(options: dict[str, Any], tmp_path: Path
 @pytest.mark.parametrize("arch", VARIANTS)
 def test_the_variants_answer_as_torch_does_on_a_photo(arch: str, tmp_path: Path) -> None:
     """At 224 pixels; 1e-5 is the tolerance of an export in single precision."""
-    model = random_model(arch)
+    model = lively_model(arch)
     inputs = Preprocessing()
-    export_mindspore(model, metadata(model, classes=None, preprocessing=inputs), tmp_path / "a.mindir", "MINDIR")
+    export_mindspore(model, metadata_of(model, classes=None, preprocessing=inputs), tmp_path / "a.mindir", "MINDIR")
     (batch,) = read_batches(Files([PHOTOS / "n01440764_tench.JPEG"]), inputs, 1, threads=0)
     assert difference(model, tmp_path / "a.mindir", batch.images) < 1e-5
 
@@ -131,10 +106,10 @@ def test_a_file_takes_any_number_of_images(tiny: ConvMixer, exported: Path) -> N
 def test_names_and_preprocessing_stand_beside_the_file(tiny: ConvMixer, exported: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.mindir", "tiny.mindir.json"]
     assert exported.stat().st_mode == side_file(exported).stat().st_mode
-    assert decode_metadata(side_file(exported).read_text()) == metadata(tiny)
+    assert decode_metadata(side_file(exported).read_text()) == metadata_of(tiny)
     opened = open_mindspore(str(exported), as_it_says)
-    assert (opened.classes, opened.num_classes, opened.architecture) == (CLASSES, 5, tiny.arch)
-    assert opened.preprocessing == metadata(tiny).preprocessing
+    assert (opened.classes, opened.num_classes, opened.architecture) == (metadata_of(tiny).classes, 5, tiny.arch)
+    assert opened.preprocessing == metadata_of(tiny).preprocessing
 
 
 @needs_mindspore
@@ -152,11 +127,11 @@ def test_a_softmax_of_others_is_undone(tiny: ConvMixer, tmp_path: Path, capsys: 
     inputs = mindspore.Tensor(shape=[None, 3, 16, 16], dtype=mindspore.float32)
     cell = mindspore.nn.SequentialCell([build_cell(tiny), mindspore.nn.Softmax(axis=1)]).set_train(False)
     mindspore.export(cell, inputs, file_name=str(tmp_path / "soft"), file_format="MINDIR")
-    opened = open_mindspore(str(tmp_path / "soft.mindir"), lambda *_, **__: metadata(tiny).known_preprocessing)
+    opened = open_mindspore(str(tmp_path / "soft.mindir"), lambda *_, **__: metadata_of(tiny).known_preprocessing)
     assert "soft.mindir: answers with probabilities, as of a Softmax" in capsys.readouterr().err
     images = images_of(tiny, 3)
     found = opened.runtime.logits(images)
-    expected = TorchRuntime(tiny, metadata(tiny).known_preprocessing, torch.device("cpu")).logits(images)
+    expected = TorchRuntime(tiny, metadata_of(tiny).known_preprocessing, torch.device("cpu")).logits(images)
     shift = found - expected
     np.testing.assert_allclose(shift, shift[:, :1].repeat(5, axis=1), atol=1e-4)
 
@@ -167,7 +142,7 @@ def test_a_fixed_batch_of_others_is_filled_up(tiny: ConvMixer, tmp_path: Path) -
 
     inputs = mindspore.Tensor(np.zeros((2, 3, 16, 16), np.float32))
     mindspore.export(build_cell(tiny), inputs, file_name=str(tmp_path / "two"), file_format="MINDIR")
-    (tmp_path / "two.mindir.json").write_text(encode_metadata(metadata(tiny)))
+    (tmp_path / "two.mindir.json").write_text(encode_metadata(metadata_of(tiny)))
     assert difference(tiny, tmp_path / "two.mindir", images_of(tiny, 3)) < 1e-6
 
 
@@ -178,7 +153,7 @@ def test_our_checkpoint_in_mindspore_and_back(tiny: ConvMixer, tmp_path: Path) -
 
     state = tiny.state_dict()
     write_layout(tmp_path / "ours.ckpt", state, "mindspore", architecture=tiny.arch)
-    cell = build_cell(random_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5, activation="relu"))
+    cell = build_cell(lively_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5, activation="relu"))
     assert mindspore.load_checkpoint(str(tmp_path / "ours.ckpt"), cell, strict_load=True).keys()
     mindspore.save_checkpoint(cell, str(tmp_path / "theirs.ckpt"))
     found = read_weights(tmp_path / "theirs.ckpt")
@@ -192,7 +167,7 @@ def test_our_checkpoint_in_mindspore_and_back(tiny: ConvMixer, tmp_path: Path) -
 @needs_mindspore
 def test_air_passes_on_why_mindspore_refuses(tiny: ConvMixer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"AIR: MindSpore refuses the export: .*Ascend") as caught:
-        export_mindspore(tiny, metadata(tiny), tmp_path / "tiny.air", "AIR")
+        export_mindspore(tiny, metadata_of(tiny), tmp_path / "tiny.air", "AIR")
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -252,14 +227,14 @@ def test_another_size_than_the_files_is_refused(exported: Path) -> None:
 def test_without_mindspore_the_extra_is_named(tiny: ConvMixer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mindspore", None)
     with pytest.raises(UserError) as caught:
-        export_mindspore(tiny, metadata(tiny), tmp_path / "tiny.mindir", "MINDIR")
+        export_mindspore(tiny, metadata_of(tiny), tmp_path / "tiny.mindir", "MINDIR")
     assert str(caught.value) == "MINDIR and AIR need MindSpore, pip install 'convmixer[mindspore]'"
     assert caught.value.exit_code == 2
 
 
 @needs_mindspore
 def test_a_trained_network_scores_the_same_in_mindspore(
-    convmixer: Callable[..., Any], toy_run: Any, toy: Path, here: Path
+    convmixer: Command, toy_run: Any, toy: Path, here: Path
 ) -> None:
     """From training over export to the commands that run the file."""
     best = toy_run.best / "best.safetensors"
@@ -273,7 +248,7 @@ def test_a_trained_network_scores_the_same_in_mindspore(
 
 
 @needs_mindspore
-def test_air_by_the_command_leaves_nothing(convmixer: Callable[..., Any], toy_run: Any, toy: Path, here: Path) -> None:
+def test_air_by_the_command_leaves_nothing(convmixer: Command, toy_run: Any, toy: Path, here: Path) -> None:
     best = toy_run.best / "best.safetensors"
     done = convmixer("export", "--file_format", "AIR", "--pretrained", best, "--data_url", toy)
     assert (done.code, list(here.iterdir())) == (2, [])

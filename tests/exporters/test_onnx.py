@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.exporters.conftest import lively_model, metadata_of
-from tests.project import IMAGES, ROOT
+from tests.project import PHOTOS, ROOT, needs_photos
 
 from convmixer.backends.model_file import DeviceRequest, ModelFile
 from convmixer.backends.onnx.opening import open_onnx
@@ -26,9 +26,6 @@ from convmixer.errors import UserError
 from convmixer.exporters.onnx import write_onnx
 from convmixer.metadata import ModelMetadata, decode_metadata
 from convmixer.model import ConvMixer
-
-PHOTOS = IMAGES / "imagenet-samples"
-FLOWERS = IMAGES / "flowers5/val/rose"
 
 
 def as_recorded(record: Preprocessing | None, channels: int, size: int | None = None) -> Preprocessing:
@@ -237,7 +234,7 @@ def test_resampling_that_onnx_does_not_have(tmp_path: Path, small: ConvMixer) ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")
+@needs_photos
 @pytest.mark.parametrize("arch", ["convmixer_768_32", "convmixer_1024_20", "convmixer_1536_20"])
 def test_the_variants_on_photos(tmp_path: Path, arch: str) -> None:
     model = lively_model(arch)

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
-from tests.project import IMAGES
+from tests.project import PHOTOS, needs_photos
 
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
@@ -16,10 +16,8 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import ArraySource
 from convmixer.exporters.preprocess import max_difference, preprocessing_graph
 
-PHOTOS = IMAGES / "imagenet-samples"
 
-
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")
+@needs_photos
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("size", "crop_pct"), [(224, 0.96), (65, 0.875)])
 def test_photos_within_one_level(size: int, crop_pct: float, interpolation: str) -> None:
@@ -28,7 +26,7 @@ def test_photos_within_one_level(size: int, crop_pct: float, interpolation: str)
     assert max_difference(inputs, photos) < 1.001
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the ImageNet sample photos are not here")
+@needs_photos
 def test_nearly_all_values_are_the_very_same() -> None:
     """Against Pillow called here: shorter side to 233, centre crop of 224, as torchvision's Resize and CenterCrop."""
     image = Image.open(sorted(PHOTOS.iterdir())[0]).convert("RGB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.project import project_environment
 
 from convmixer.errors import UserError
 
@@ -66,7 +66,7 @@ else:
     ],
 )
 def test_the_guard_sees_every_kind_of_fault(tmp_path: Path, case: str, outcome: str) -> None:
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = project_environment(MALLOC_ARENA_MAX="1")
     done = subprocess.run(
         [sys.executable, "-c", PROBE, case], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
     )

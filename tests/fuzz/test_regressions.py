@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from tests.project import SRC_AND_TESTS, project_environment
 
 from convmixer.arch import Architecture
 from convmixer.config.loading import Command, parse
@@ -169,7 +169,7 @@ def test_small_files_of_many_pixels_fill_no_more_memory_than_they_must(tmp_path:
         "content = sys.stdin.buffer.read()\n"
         "before = peak(); decode_image(content); print(peak() - before)"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = project_environment(PYTHONPATH=SRC_AND_TESTS)
     done = subprocess.run(
         [sys.executable, "-c", program], input=content, capture_output=True, env=environment, check=True
     )

@@ -94,26 +94,25 @@ def pointwise(dtype: str, *, statistics: bool, act: int) -> Any:
     from convmixer.kernels.device.pointwise import pointwise_kernel
 
     tiles = tiling.pointwise_tiles(768, 768, 1 << 18, TYPES[dtype])
-    constants = {
-        "BLOCK_OUTPUTS": tiles.outputs,
-        "BLOCK_POSITIONS": tiles.positions,
-        "BLOCK_INPUTS": tiles.inputs,
-        "PRECISION": tiles.precision,
-    }
-    return compiled(pointwise_kernel, dtype, tiles.warps, tiles.stages, STATISTICS=statistics, ACT=act, **constants)
+    constants = {**products(tiles), "STATISTICS": statistics, "ACT": act}
+    return compiled(pointwise_kernel, dtype, tiles.warps, tiles.stages, **constants)
 
 
 def pointwise_grad(dtype: str, *, act: int, mix: bool = True, tiles: tiling.PointwiseTiles | None = None) -> Any:
     from convmixer.kernels.device.pointwise import pointwise_grad_kernel
 
     tiles = tiles or tiling.pointwise_grad_tiles(768, 768, 1 << 18, TYPES[dtype])
-    constants = {
+    constants = {**products(tiles), "ACT": act, "MIX": mix}
+    return compiled(pointwise_grad_kernel, dtype, tiles.warps, tiles.stages, **constants)
+
+
+def products(tiles: tiling.PointwiseTiles) -> dict[str, object]:
+    return {
         "BLOCK_OUTPUTS": tiles.outputs,
         "BLOCK_POSITIONS": tiles.positions,
         "BLOCK_INPUTS": tiles.inputs,
         "PRECISION": tiles.precision,
     }
-    return compiled(pointwise_grad_kernel, dtype, tiles.warps, tiles.stages, ACT=act, MIX=mix, **constants)
 
 
 def planes(tiles: tiling.DepthwiseTiles) -> dict[str, object]:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
+from tests.project import run_python
 from timm.data import auto_augment as timm_policies
 
 from convmixer.errors import UserError
@@ -106,5 +104,4 @@ def test_a_wrong_spec_is_named(spec: str, message: str) -> None:
 
 def test_options_are_checked_without_torch() -> None:
     code = "import sys, convmixer.policies.spec; sys.exit('torch' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    assert run_python("-c", code).returncode == 0

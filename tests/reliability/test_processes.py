@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import Done, Run, ToyOptions, Train, draw_images
+from tests.conftest import Command, Done, Run, ToyOptions, Train, draw_images
 from tests.project import ROOT
-from tests.reliability.conftest import Start, assert_same_checkpoint, children, metrics, newest, wait_for
+from tests.reliability.conftest import Start, assert_same_checkpoint, children, metrics, newest, running, wait_for
 
 # 24 images: 12 steps per epoch of one image for each of two processes, 8 of three.
 PAIR = {"batch_size": 1, "device_num": 2, "ckpt_save_every_step": 1, "ckpt_keep_num": 99}
@@ -25,13 +24,6 @@ def finished(process: subprocess.Popen[str], folder: Path) -> Run:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return Run.below(folder, Done(0, out, err))
-
-
-def running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def steps_saved(folder: Path) -> int:
@@ -80,7 +72,7 @@ def test_synchronised_batchnorm_gives_one_process_losses(
 
 
 def test_evaluation_and_order_do_not_depend_on_processes(
-    start: Start, here: Path, toy: Path, toy_options: ToyOptions, convmixer: Callable[..., Done]
+    start: Start, here: Path, toy: Path, toy_options: ToyOptions, convmixer: Command
 ) -> None:
     # 13 images in the split: one process has 7, the other 6.
     run = finished(start("train", *toy_options(toy, batch_size=4, device_num=2, epochs=1)), here)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.project import project_environment
 
 from convmixer.errors import UserError
 from convmixer.runs import lock as run_lock
 from convmixer.runs.lock import NAME, Holder, RunLock
 
-SOURCE = Path(run_lock.__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -44,9 +44,8 @@ def start(tmp_path: Path) -> Iterator[Hold]:
 
     def run() -> subprocess.Popen[str]:
         words = [sys.executable, "-c", HOLD, str(tmp_path)]
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(words, env=environment, stdout=pipe, stderr=pipe, text=True))
+        started.append(subprocess.Popen(words, env=project_environment(), stdout=pipe, stderr=pipe, text=True))
         return started[-1]
 
     yield run

@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.backends.autotune.test_fallback import FailsBackward, FailsForward, NoMemory, NoMemoryOnACpu, Right, backend
+from tests.backends.autotune.test_fallback import FailsBackward, FailsForward, NoMemory, NoMemoryOnACpu, Right
+from tests.backends.conftest import EAGER, backend
 from tests.conftest import Command, Run, ToyOptions, Train, run_command
 from tests.reliability.conftest import assert_same_checkpoint, metrics, newest
 
 from convmixer.backends import registry as backends
 from convmixer.backends.autotune import choose
 from convmixer.backends.autotune.benchmark import Timing
-
-EAGER = backends.Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
 
 
 @pytest.fixture(autouse=True)

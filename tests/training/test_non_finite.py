@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import Command, Done, Run, ToyOptions, Train
+from tests.networks import Operations
 from tests.reliability.conftest import assert_equal, assert_same_checkpoint, newest
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from convmixer.augment.pipeline import Augmentation
 from convmixer.config.augment import AugmentOptions
@@ -193,20 +193,17 @@ def test_deferred_it_tells_of_steps_in_their_order() -> None:
         check.check_pending(leave=1)
 
 
-class NoWait(TorchDispatchMode):
+class NoWait(Operations):
     """Fails on what would make the host wait for a GPU: a value brought to the host, a shape that depends on values."""
 
     WAITING = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "unique")
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__.removeprefix("_unsafe_")
         masks = [i for i in args[1] if i is not None and i.dtype == torch.bool] if name.startswith("index") else []
         if name in self.WAITING or masks:
             raise AssertionError(f"{func} waits for the device")
-        return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "momentum"])

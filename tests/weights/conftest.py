@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 
 from convmixer.arch import Architecture
 from convmixer.model import ConvMixer
+from convmixer.weights.layouts import from_native
 
 MakeModel = Callable[..., ConvMixer]
+
+
+def as_timm(state: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a network of two blocks by timm's names, a prefix before each."""
+    return {prefix + theirs: state[ours] for ours, theirs in from_native(state, "timm", 2).items()}
 
 
 @pytest.fixture

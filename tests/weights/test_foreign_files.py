@@ -14,21 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.weights.conftest import MakeModel
+from tests.weights.conftest import MakeModel, as_timm
 from torch.optim.swa_utils import AveragedModel
 
 from convmixer.api.classifier import load_model
 from convmixer.errors import UserError
-from convmixer.weights.layouts import from_native
 from convmixer.weights.load import load_into
 from convmixer.weights.read import WeightFile, read_weights
 
 State = Mapping[str, torch.Tensor]
 Read = Callable[..., WeightFile]
-
-
-def timm(state: State, prefix: str = "") -> dict[str, torch.Tensor]:
-    return {prefix + theirs: state[ours] for ours, theirs in from_native(state, "timm", 2).items()}
 
 
 @pytest.fixture
@@ -78,7 +73,7 @@ def test_a_lightning_checkpoint(read: Read, one: State, prefix: str, capsys: pyt
         "epoch": 3,
         "global_step": 12,
         "pytorch-lightning_version": "2.5.0",
-        "state_dict": {**timm(one, prefix), "loss.weight": torch.ones(10)},
+        "state_dict": {**as_timm(one, prefix), "loss.weight": torch.ones(10)},
         "hyper_parameters": {"lr": 0.1, "name": "x"},
         "callbacks": {"ModelCheckpoint{'mode': 'min'}": {"best_model_score": torch.tensor(0.5)}},
         "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}],
@@ -91,35 +86,39 @@ def test_a_lightning_checkpoint(read: Read, one: State, prefix: str, capsys: pyt
 
 @pytest.mark.parametrize("key", ["model_state_dict", "net", "params", "weights", "model"])
 def test_entries_of_any_name(read: Read, one: State, key: str) -> None:
-    assert_same(read({key: timm(one), "optimizer": {"state": {}, "param_groups": []}}), one)
-    assert_same(read({"checkpoint": {key: timm(one)}, "epoch": 1}), one)
+    assert_same(read({key: as_timm(one), "optimizer": {"state": {}, "param_groups": []}}), one)
+    assert_same(read({"checkpoint": {key: as_timm(one)}, "epoch": 1}), one)
 
 
 @pytest.mark.parametrize("key", ["ema", "state_dict_ema", "model_ema", "ema_model", "swa_model", "averaged"])
 def test_averages_come_first_and_are_logged(
     read: Read, one: State, other: State, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = {"model": timm(one), key: timm(other, "module.")}
+    content = {"model": as_timm(one), key: as_timm(other, "module.")}
     assert_same(read(content), other)
     assert f"the averaged weights ({key}.module) are taken" in others_of(capsys)
     assert_same(read(content, "model"), one)
     # In one mapping too, and told by its counter where no name says it.
-    assert_same(read({**timm(one, "net."), **timm(other, f"{key}.")}), other)
-    assert_same(read({"a": timm(one), "b": {**timm(other, "module."), "n_averaged": torch.tensor(2)}}), other)
+    assert_same(read({**as_timm(one, "net."), **as_timm(other, f"{key}.")}), other)
+    assert_same(read({"a": as_timm(one), "b": {**as_timm(other, "module."), "n_averaged": torch.tensor(2)}}), other)
 
 
 def test_programs_that_put_the_averages_in_the_usual_place(read: Read, one: State, other: State) -> None:
     """mmengine's EMAHook and Lightning's WeightAveraging swap them: what is called ema there is the plain network."""
-    mmengine = {"state_dict": timm(one), "ema_state_dict": timm(other, "module."), "message_hub": {}}
+    mmengine = {"state_dict": as_timm(one), "ema_state_dict": as_timm(other, "module."), "message_hub": {}}
     assert_same(read(mmengine), one)
     assert_same(read(mmengine, "ema_state_dict"), other)
-    lightning = {"state_dict": timm(one, "net."), "current_model_state": timm(other, "net."), "averaging_state": {}}
+    lightning = {
+        "state_dict": as_timm(one, "net."),
+        "current_model_state": as_timm(other, "net."),
+        "averaging_state": {},
+    }
     assert_same(read(lightning), one)
 
 
 def test_two_networks_are_refused_unless_one_is_named(read: Read, one: State, other: State) -> None:
-    flat = {**timm(one, "student."), **timm(other, "teacher.")}
-    nested = {"student": timm(one, "module.backbone."), "teacher": timm(other, "backbone.")}
+    flat = {**as_timm(one, "student."), **as_timm(other, "teacher.")}
+    nested = {"student": as_timm(one, "module.backbone."), "teacher": as_timm(other, "backbone.")}
     with pytest.raises(UserError, match="several networks, student, teacher; --entry NAME picks one"):
         read(flat)
     with pytest.raises(UserError, match=r"student\.module\.backbone, teacher\.backbone; --entry NAME picks one"):
@@ -132,7 +131,7 @@ def test_two_networks_are_refused_unless_one_is_named(read: Read, one: State, ot
 
 
 def test_a_network_that_is_there_twice_is_one(read: Read, one: State) -> None:
-    assert_same(read({**timm(one, "model."), **timm(one, "wrapped.model.")}), one)
+    assert_same(read({**as_timm(one, "model."), **as_timm(one, "wrapped.model.")}), one)
 
 
 def values_of_training() -> dict[str, Any]:
@@ -164,7 +163,7 @@ def values_of_training() -> dict[str, Any]:
 def test_plain_values_beside_the_tensors(
     read: Read, tmp_path: Path, one: State, kind: str, protocol: int, nested: bool
 ) -> None:
-    content = {**({"state_dict": timm(one)} if nested else timm(one)), **values_of_training()}
+    content = {**({"state_dict": as_timm(one)} if nested else as_timm(one)), **values_of_training()}
     if kind == "pickle":
         (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol))
         weights = read_weights(tmp_path / "w.pkl")
@@ -199,7 +198,7 @@ def test_nothing_is_run_in_any_protocol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: State, kind: str, protocol: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    content = {"state_dict": timm(one), "value": np.float64(1), "args": argparse.Namespace(x=Payload())}
+    content = {"state_dict": as_timm(one), "value": np.float64(1), "args": argparse.Namespace(x=Payload())}
     path = tmp_path / "w"
     if kind == "pickle":
         path.write_bytes(pickle.dumps(content, protocol))
@@ -231,12 +230,12 @@ def test_a_dtype_that_lies_reads_no_foreign_memory(read: Read, one: State) -> No
         def __reduce__(self) -> Any:
             return np.float64(0).__reduce__()[0], (np.dtype("O"), b"\x41" * 8)
 
-    weights = read({"state_dict": timm(one), "value": Scalar()})
+    weights = read({"state_dict": as_timm(one), "value": Scalar()})
     assert "value" not in weights.metadata
 
 
 def test_a_file_without_a_head(read: Read, tiny: MakeModel, one: State) -> None:
-    weights = read({name: tensor for name, tensor in timm(one).items() if not name.startswith("head")})
+    weights = read({name: tensor for name, tensor in as_timm(one).items() if not name.startswith("head")})
     assert (weights.headless, weights.shape.num_classes) == (True, 0)
     model = tiny(seed=3)
     with pytest.raises(UserError, match="has no head, so it answers in no classes"):
@@ -266,7 +265,7 @@ class Separable(torch.nn.Module):
 
 
 def test_other_networks_are_called_so(read: Read, one: State) -> None:
-    names = timm(one)
+    names = as_timm(one)
     squeezed = {f"blocks.{i}.se.weight": torch.zeros(8) for i in range(2)}
     for content, reason in (
         (Separable().state_dict(), "it lacks stem.conv.weight and has stem.weight"),
@@ -282,6 +281,6 @@ def test_other_networks_are_called_so(read: Read, one: State) -> None:
 
 def test_names_that_are_no_part_of_an_unwrapped_network_are_refused(read: Read, one: State, tiny: MakeModel) -> None:
     """They may be what the network computes with; counters are not."""
-    weights = read({**timm(one), "pos_embed": torch.zeros(1, 8), "n_seen": torch.tensor(3)})
+    weights = read({**as_timm(one), "pos_embed": torch.zeros(1, 8), "n_seen": torch.tensor(3)})
     with pytest.raises(UserError, match=r"lacks nothing; adds pos_embed\.$"):
         load_into(tiny(), weights)

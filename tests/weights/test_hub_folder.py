@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tests.weights.conftest import MakeModel
+from tests.weights.conftest import MakeModel, as_timm
 
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
-from convmixer.weights.layouts import from_native
 from convmixer.weights.read import read_weights
 
 # As timm 1.0 writes it (timm/models/_hub.py), for three classes.
@@ -45,13 +44,9 @@ def state(tiny: MakeModel) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def hub(tmp_path: Path, state: dict[str, torch.Tensor]) -> Path:
     """A folder of timm's with a ConvMixer 8/2."""
-    safetensors.torch.save_file(_timm(state), tmp_path / "model.safetensors", {"format": "pt"})
+    safetensors.torch.save_file(as_timm(state), tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     return tmp_path
-
-
-def _timm(state: dict[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
-    return {prefix + theirs: state[ours] for ours, theirs in from_native(state, "timm", 2).items()}
 
 
 @pytest.mark.parametrize("named", ["", "model.safetensors"])
@@ -69,7 +64,7 @@ def test_a_file_of_another_name_has_nothing_to_do_with_the_config(hub: Path) -> 
 
 def test_transformers_wrapper(hub: Path, state: dict[str, torch.Tensor]) -> None:
     """TimmWrapperForImageClassification: its prefix, its names by number, what timm says in the same place."""
-    safetensors.torch.save_file(_timm(state, "timm_model."), hub / "model.safetensors")
+    safetensors.torch.save_file(as_timm(state, "timm_model."), hub / "model.safetensors")
     labels = {str(i): name for i, name in enumerate(CONFIG["label_names"])}
     config = {"model_type": "timm_wrapper", **CONFIG, "id2label": labels, "label_names": None}
     (hub / "config.json").write_text(json.dumps(config))
@@ -130,7 +125,7 @@ def split(hub: Path, state: dict[str, torch.Tensor], kind: str) -> Path:
     """The weights in two files with an index, as transformers' save_pretrained splits them."""
     (hub / "model.safetensors").unlink()
     stem, suffix = ("model", "safetensors") if kind == "safetensors" else ("pytorch_model", "bin")
-    names, tensors = [f"{stem}-0000{i}-of-00002.{suffix}" for i in (1, 2)], _timm(state)
+    names, tensors = [f"{stem}-0000{i}-of-00002.{suffix}" for i in (1, 2)], as_timm(state)
     places: dict[str, str] = {}
     for i, shard in enumerate(names):
         held = {name: tensor for k, (name, tensor) in enumerate(tensors.items()) if k % 2 == i}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.project import SRC_AND_TESTS, project_environment
 from tests.weights import hostile
 
 HERE = Path(__file__).parent
@@ -43,8 +43,8 @@ EXPECTED = {
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     folder = tmp_path_factory.mktemp("hostile")
     hostile.write_all(folder)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    environment |= {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
+    limits = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = project_environment(PYTHONPATH=SRC_AND_TESTS, **limits)
     done = subprocess.run(
         [sys.executable, HERE / "hostile.py", folder], env=environment, capture_output=True, text=True, timeout=200
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from tests.conftest import Command
 
 from convmixer.api.classifier import load_model
 from convmixer.arch import architecture
@@ -173,7 +174,7 @@ def test_the_plain_weights_beside_the_averages(training: Callable[[str], Trained
 
 @pytest.mark.parametrize("kind", ["model", "ema of the zoo"])
 def test_converted_and_read_back_by_mindspore(
-    training: Callable[[str], Trained], convmixer: Callable[..., Any], here: Path, kind: str
+    training: Callable[[str], Trained], convmixer: Command, here: Path, kind: str
 ) -> None:
     import mindspore as ms
 
@@ -192,7 +193,7 @@ def test_converted_and_read_back_by_mindspore(
 
 
 def test_training_goes_on_from_it(
-    training: Callable[[str], Trained], convmixer: Callable[..., Any], toy: Path, toy_options: Any, here: Path
+    training: Callable[[str], Trained], convmixer: Command, toy: Path, toy_options: Any, here: Path
 ) -> None:
     """At a rate of almost nothing, so that what is saved is what was read."""
     run = training("model")

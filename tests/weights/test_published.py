@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
@@ -17,13 +16,14 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from tests.conftest import Command
+from tests.weights.conftest import as_timm
 
 from convmixer.arch import VARIANTS, Architecture
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
 from convmixer.weights import published
-from convmixer.weights.layouts import from_native
 from convmixer.weights.published import PUBLISHED, Published
 from convmixer.weights.read import read_weights
 
@@ -50,10 +50,7 @@ def model() -> ConvMixer:
 @pytest.fixture
 def hub(model: ConvMixer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The hub with the tiny network in timm's layout, and an empty cache; the table knows its name and its hash."""
-    state = model.state_dict()
-    content = safetensors.torch.save(
-        {theirs: state[name] for name, theirs in from_native(state, "timm", ARCH.depth).items()}, {"format": "pt"}
-    )
+    content = safetensors.torch.save(as_timm(model.state_dict()), {"format": "pt"})
     digest = hashlib.sha256(content).hexdigest()
     here = Hub(content, digest)
 
@@ -182,14 +179,11 @@ def test_a_near_name_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert published.nearest(Path("best.safetensors")) is None
 
 
-def test_infer_prints_names(hub: Hub, tmp_path: Path, convmixer: Callable[..., Any], model: ConvMixer) -> None:
+def test_infer_prints_names(hub: Hub, tmp_path: Path, convmixer: Command, model: ConvMixer) -> None:
     Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(tmp_path / "photo.png")
     with torch.no_grad():
         model.head.bias[281] = 100.0  # n02123045
-    state = model.state_dict()
-    hub.content = safetensors.torch.save(
-        {theirs: state[name] for name, theirs in from_native(state, "timm", ARCH.depth).items()}
-    )
+    hub.content = safetensors.torch.save(as_timm(model.state_dict()))
     PUBLISHED[NAME] = Published(NAME, ARCH, hashlib.sha256(hub.content).hexdigest())
     done = convmixer("infer", tmp_path / "photo.png", "--checkpoint", NAME, "--format", "full", "--topk", 1)
     assert done.code == 0, done.err
@@ -197,7 +191,7 @@ def test_infer_prints_names(hub: Hub, tmp_path: Path, convmixer: Callable[..., A
 
 
 def test_a_thousand_classes_without_names_are_read_as_imagenets(
-    model: ConvMixer, tmp_path: Path, convmixer: Callable[..., Any]
+    model: ConvMixer, tmp_path: Path, convmixer: Command
 ) -> None:
     Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(tmp_path / "photo.png")
     with torch.no_grad():

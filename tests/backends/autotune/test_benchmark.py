@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.backends.conftest import MakeModel, MakeWorkload
+from tests.backends.autotune.test_fallback import Right
+from tests.backends.conftest import EAGER, MakeModel, MakeWorkload, backend
 from torch import nn
 
 from convmixer.backends import registry as backends
@@ -75,26 +76,22 @@ def test_no_backend_is_begun_after_the_bound(
 ) -> None:
     built: list[str] = []
 
-    class Second(nn.Module):
+    class Second(Right):
         """Takes one to answer."""
-
-        def __init__(self, model: ConvMixer) -> None:
-            super().__init__()
-            self.model = model
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             clock.now += 1.0
-            return self.model(images)
+            return super().forward(images)
 
     def slow(name: str) -> Backend:
-        def build(model: ConvMixer, workload: Workload, plan: str) -> nn.Module:
+        def build(model: ConvMixer) -> nn.Module:
             built.append(name)
             clock.now += 100.0
             return Second(model)
 
-        return Backend(name, "fused", lambda workload: True, build)
+        return backend(name, build)
 
-    eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: Second(model))
+    eager = backend("eager, channels_last", Second, "eager")
     monkeypatch.setattr(backends, "BACKENDS", (eager, slow("first"), slow("second"), slow("third")))
     monkeypatch.setattr(choose, "has_bf16_units", lambda: False)
     model = small_model()
@@ -110,9 +107,8 @@ def test_no_backend_is_begun_after_the_bound(
 def test_an_evaluation_takes_what_pays_each_time(
     small_model: MakeModel, workload_of: MakeWorkload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
-    copying = Backend("copying", "fused", lambda workload: True, lambda model, workload, plan: model, copies=True)
-    compiled = Backend("compiled", "compile", lambda workload: True, lambda model, workload, plan: model)
+    copying = backend("copying", lambda model: model, copies=True)
+    compiled = backend("compiled", lambda model: model, "compile")
     timings = {"eager": Timing(0.2, 0.0), "copying": Timing(0.1, 5.0), "reading": Timing(0.15, 100.0)}
     tried: list[list[str]] = []
 
@@ -125,7 +121,7 @@ def test_an_evaluation_takes_what_pays_each_time(
     model = small_model()
 
     def chosen(images: int, times: int, *offered: Backend, execution: Any = "auto") -> str:
-        monkeypatch.setattr(backends, "BACKENDS", (eager, compiled, *offered))
+        monkeypatch.setattr(backends, "BACKENDS", (EAGER, compiled, *offered))
         monkeypatch.setattr(cache, "load", lambda workload: {})
         return choose_evaluation_backend(model, workload_of(model), images, times, execution, lambda _: None)
 
@@ -134,7 +130,7 @@ def test_an_evaluation_takes_what_pays_each_time(
     assert chosen(51, 1000, copying) == "copying"
     assert tried[0] == ["eager", "copying"]
     # What reads the parameters themselves is built once: 100 s, at 0.05 s per image, here of 1,000 times 3.
-    reading = Backend("reading", "fused", lambda workload: True, lambda model, workload, plan: model)
+    reading = backend("reading", lambda model: model)
     assert chosen(3, 1000, reading) == "reading"
     assert chosen(3, 100, reading) == "eager"
     # A name holds where there is something of its kind.

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.backends.conftest import MakeModel, MakeWorkload
+from tests.backends.autotune.test_fallback import Right
+from tests.backends.conftest import EAGER, MakeModel, MakeWorkload, backend
 from torch import nn
 
 from convmixer.arch import parse_arch
@@ -43,11 +44,6 @@ class Failing(nn.Module):
         raise RuntimeError("no C++ compiler\nand a long story")
 
 
-def backend(name: str, make: Callable[[ConvMixer], nn.Module], kind: backends.BackendKind = "fused") -> Backend:
-    return Backend(name, kind, lambda workload: True, lambda model, workload, plan: make(model))
-
-
-EAGER = backend("eager, channels_last", lambda model: model, "eager")
 RIGHT = backend("right", lambda model: Scaled(model, 1.0))
 WRONG = backend("wrong", lambda model: Scaled(model, 1.01))
 NOT_A_NUMBER = backend("nan", lambda model: Scaled(model, float("nan")))
@@ -85,13 +81,9 @@ def test_a_wrong_answer_is_refused_and_logged(small_model: MakeModel, workload_o
 
 
 def test_wrong_gradients_are_refused(small_model: MakeModel, workload_of: MakeWorkload) -> None:
-    class HalfGradient(nn.Module):
-        def __init__(self, model: ConvMixer) -> None:
-            super().__init__()
-            self.model = model
-
+    class HalfGradient(Right):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            logits = self.model(images)
+            logits = super().forward(images)
             return logits.detach() + 0.5 * (logits - logits.detach())
 
     model = small_model().train()

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.backends.conftest import MakeModel, MakeWorkload
+from tests.backends.conftest import EAGER, MakeModel, MakeWorkload, backend
 from torch import Tensor, nn
 
 from convmixer.backends import registry
 from convmixer.backends.autotune.choose import attempts, build_network, evaluation_network
 from convmixer.backends.autotune.fallback import build_tried
 from convmixer.backends.autotune.trial import try_training
-from convmixer.backends.registry import Backend
 from convmixer.backends.workload import Workload
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
@@ -72,18 +71,13 @@ FAULTS = {
 }
 
 
-def backend(name: str, network: type[Right], kind: registry.BackendKind = "fused", **more: Any) -> Backend:
-    return Backend(name, kind, lambda workload: True, lambda model, workload, plan: network(model), **more)
-
-
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the backends: eager, `fused` and `graph`, which falls back to it, made of these networks."""
 
     def set_backends(graph: type[Right], fused: type[Right]) -> None:
-        eager = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
         graphed = backend("graph", graph, fallback="fused", holds_memory=True, takes_plan=True)
-        monkeypatch.setattr(registry, "BACKENDS", (eager, backend("fused", fused, takes_plan=True), graphed))
+        monkeypatch.setattr(registry, "BACKENDS", (EAGER, backend("fused", fused, takes_plan=True), graphed))
 
     return set_backends
 

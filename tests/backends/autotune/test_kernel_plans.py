@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from tests.backends.conftest import MakeModel, MakeWorkload
+from tests.backends.conftest import EAGER, MakeModel, MakeWorkload, backend
 
 from convmixer.backends import registry as backends
 from convmixer.backends.autotune import cache, choose
 from convmixer.backends.autotune.benchmark import Timing
 from convmixer.backends.autotune.choose import choose_backend
-from convmixer.backends.registry import Backend, backends_for
+from convmixer.backends.registry import backends_for
 from convmixer.kernels.plan import Plan
 
 LONG = 10**9
-EAGER = Backend("eager, channels_last", "eager", lambda workload: True, lambda model, workload, plan: model)
-FUSED = Backend("fused, Triton", "fused", lambda workload: True, lambda model, workload, plan: model, takes_plan=True)
+FUSED = backend("fused, Triton", lambda model: model, takes_plan=True)
 
 
 @pytest.fixture
@@ -91,13 +90,13 @@ def test_recomputation_is_a_plan_of_its_own(
 def test_what_recomputes(monkeypatch: pytest.MonkeyPatch, small_model: MakeModel, workload_of: MakeWorkload) -> None:
     monkeypatch.setattr(backends, "reason_against", lambda *workload: None)
     workload = replace(workload_of(small_model(), training=True), recompute=True)
-    assert [backend.kind for backend in backends_for(workload)] == ["eager", "eager", "fused"]
-    for backend in backends_for(workload):
+    assert [one.kind for one in backends_for(workload)] == ["eager", "eager", "fused"]
+    for one in backends_for(workload):
         model = small_model()
-        backend.network(model, workload)
+        one.network(model, workload)
         assert model.recompute
         # An evaluation in between does not end it.
-        backend.network(model, workload_of(model))
+        one.network(model, workload_of(model))
         assert model.recompute
     names = [backend.full_name for backend in backends_for(replace(workload, device=torch.device("cuda")))]
     assert names[2:] == ["fused, Triton [keep=inputs]", "fused, Triton, CUDA graph [keep=inputs]"]

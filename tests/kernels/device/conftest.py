@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+Near = Callable[..., None]
+
 # Relative to the largest value; the type's rounding of a result, or of the terms of an fp32 sum.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
@@ -22,7 +24,7 @@ def _assert_near(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtyp
 
 
 @pytest.fixture
-def assert_near() -> Callable[..., None]:
+def assert_near() -> Near:
     """`assert_near(actual, expected, dtype, factor=1)`: expected in float64, dtype of the arithmetic under test."""
     return _assert_near
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
+from tests.kernels.device.conftest import Near
+from tests.networks import randomise_batch_norm
 from torch import nn
 
 from convmixer.arch import Activation
@@ -16,8 +17,6 @@ from convmixer.kernels.block import fused_forward, reason_against_fused
 from convmixer.kernels.block_operators import block, block_backward
 from convmixer.kernels.plan import Plan
 from convmixer.model import Block, ConvMixer, create_model
-
-Near = Callable[..., None]
 
 # Every form at least once, and those of the products with each that says what is kept.
 PLANS = (
@@ -37,14 +36,7 @@ def network(
 ) -> ConvMixer:
     """A small network, every BatchNorm's scale, shift and running statistics random and far from 1 and 0."""
     model = create_model(f"convmixer_{dim}_{depth}", kernel_size=k, patch_size=2, activation=activation, num_classes=4)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.normal_()
-            norm.running_var.uniform_(0.5, 1.5)
+    randomise_batch_norm(model)
     return model.to(device)
 
 

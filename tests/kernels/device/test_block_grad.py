@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from tests.kernels.device.conftest import Near
 from torch import nn
 
 from convmixer.kernels import block_launch, tiling
@@ -24,7 +24,7 @@ def check(
     activation: str,
     dtype: torch.dtype,
     device: torch.device,
-    near: Callable[..., None],
+    near: Near,
     tiles: tiling.DepthwiseTiles | None = None,
 ) -> None:
     """All five gradients, of two channels; each scale, shift, coefficient and bias of x is random, far from 1 and 0."""
@@ -76,7 +76,7 @@ def test_all_gradients(
     activation: str,
     dtype: torch.dtype,
     device: torch.device,
-    assert_near: Callable[..., None],
+    assert_near: Near,
 ) -> None:
     check(k, batch, height, width, activation, dtype, device, assert_near)
 
@@ -90,7 +90,7 @@ def test_rows_loaded_ahead(
     width: int,
     prefetch: int,
     device: torch.device,
-    assert_near: Callable[..., None],
+    assert_near: Near,
 ) -> None:
     tiles = replace(tiling.block_grad_tiles(batch, width, torch.float32, k), prefetch=prefetch)
     check(k, batch, height, width, "gelu", torch.float32, device, assert_near, tiles)
@@ -104,7 +104,7 @@ def test_all_gradients_of_larger_maps(
     shape: tuple[int, int, int, int],
     dtype: torch.dtype,
     device: torch.device,
-    assert_near: Callable[..., None],
+    assert_near: Near,
 ) -> None:
     # One activation for each shape, so that each meets every side of kernel: 5 shapes per side, 3 activations.
     activation = ("relu", "gelu", "gelu_tanh")[number % 3]
@@ -113,7 +113,7 @@ def test_all_gradients_of_larger_maps(
 
 @pytest.mark.parametrize(("splits", "width"), [(1, 5), (2, 5), (3, 5), (2, 35)])
 def test_sums_over_several_groups_of_images_in_parts(
-    splits: int, width: int, device: torch.device, monkeypatch: pytest.MonkeyPatch, assert_near: Callable[..., None]
+    splits: int, width: int, device: torch.device, monkeypatch: pytest.MonkeyPatch, assert_near: Near
 ) -> None:
     """35 images are three groups of 16: one part takes all, or two take two and one, or three one each."""
     assert tiling.block_grad_tiles(35, width, torch.float32, 3).images == 16

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from tests.kernels.device.conftest import Near
 from torch.nn.functional import conv2d
 
 from convmixer.kernels import depthwise_launch, tiling
@@ -29,7 +29,7 @@ def problem(
     return rounded, [tensor.double() for tensor in rounded]
 
 
-def check(shape: Shape, dtype: torch.dtype, device: torch.device, near: Callable[..., None]) -> None:
+def check(shape: Shape, dtype: torch.dtype, device: torch.device, near: Near) -> None:
     inputs, exact = problem(*shape, dtype, device)
     for tensors in (inputs, exact):
         for tensor in tensors[:3]:
@@ -48,9 +48,7 @@ def check(shape: Shape, dtype: torch.dtype, device: torch.device, near: Callable
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_values_and_gradients(
-    shape: Shape, dtype: torch.dtype, device: torch.device, assert_near: Callable[..., None]
-) -> None:
+def test_values_and_gradients(shape: Shape, dtype: torch.dtype, device: torch.device, assert_near: Near) -> None:
     check(shape, dtype, device, assert_near)
 
 
@@ -58,7 +56,7 @@ def test_values_and_gradients(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", LARGE)
 def test_values_and_gradients_of_larger_maps(
-    shape: Shape, dtype: torch.dtype, device: torch.device, assert_near: Callable[..., None]
+    shape: Shape, dtype: torch.dtype, device: torch.device, assert_near: Near
 ) -> None:
     if dtype == torch.bfloat16 and device.type == "cpu":
         pytest.skip("bf16 products are wrong in Triton's interpreter")
@@ -79,7 +77,7 @@ def test_what_is_fused_with_it(
     with_bias: bool,
     dtype: torch.dtype,
     device: torch.device,
-    assert_near: Callable[..., None],
+    assert_near: Near,
 ) -> None:
     check_fused((k, n, h, w), activation, with_bias, dtype, device, assert_near)
 
@@ -94,7 +92,7 @@ def test_every_form(
     prefetch: int,
     unroll: bool,
     device: torch.device,
-    assert_near: Callable[..., None],
+    assert_near: Near,
 ) -> None:
     """Rows ahead of maps of fewer rows, images that tiles do not divide, one, two column tiles."""
     tiles = tiling.depthwise_tiles(n, w, torch.float32, k, fused=True)
@@ -109,7 +107,7 @@ def check_fused(
     with_bias: bool,
     dtype: torch.dtype,
     device: torch.device,
-    near: Callable[..., None],
+    near: Near,
     tiles: tiling.DepthwiseTiles | None = None,
 ) -> None:
     """The input scale * act(x + bias) + shift, and behind the filter either the statistics or the residual's mix."""
@@ -143,7 +141,7 @@ def test_channels_first_in_memory_gives_the_same_and_keeps_its_layout(device: to
 
 
 def test_images_beyond_one_tile_and_sums_in_parts(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch, assert_near: Callable[..., None]
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, assert_near: Near
 ) -> None:
     """35 images are three tiles of 16, of which the weight gradient's two parts take two and one."""
     assert tiling.depthwise_tiles(35, 3, torch.float32, 3).images == 16
@@ -151,7 +149,7 @@ def test_images_beyond_one_tile_and_sums_in_parts(
     check((3, 35, 1, 3, 2), torch.float32, device, assert_near)
 
 
-def test_weight_in_fp32_with_an_input_in_fp16(device: torch.device, assert_near: Callable[..., None]) -> None:
+def test_weight_in_fp32_with_an_input_in_fp16(device: torch.device, assert_near: Near) -> None:
     """As under autocast: the filter is rounded on the way, its gradient stays fp32."""
     inputs, exact = problem(5, 2, 3, 5, 7, torch.float16, device)
     weight = inputs[1].float().requires_grad_()
@@ -173,7 +171,7 @@ def test_a_gradient_in_another_layout(device: torch.device) -> None:
     assert torch.equal(*found)
 
 
-def test_gradient_of_the_gradient(device: torch.device, assert_near: Callable[..., None]) -> None:
+def test_gradient_of_the_gradient(device: torch.device, assert_near: Near) -> None:
     inputs, exact = problem(3, 1, 2, 4, 5, torch.float32, device)
     seconds = []
     for x, weight, _, grad in (inputs, exact):

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.kernels.device.conftest import Near
 
 from convmixer.kernels import elementwise_launch, tiling
 from convmixer.kernels.depthwise_launch import Normalise
 from convmixer.model import make_activation
 
-Near = Callable[..., None]
 COLUMN = (slice(None), None, None, None)
 SIZE = (3, 31, 33)  # more positions of a channel than a program takes, and no multiple
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from tests.kernels.device.conftest import Near
 
 from convmixer.kernels import pointwise_launch, tiling
 from convmixer.kernels.depthwise_launch import Normalise
 from convmixer.kernels.plan import Plan
 from convmixer.model import make_activation
-
-Near = Callable[..., None]
 
 # Tiles of Triton's products that the sizes below are not multiples of.
 PLANS = ("products=library", "products=triton pointwise=16x32x16x4x2 pointwise_grad=16x32x16x4x2")

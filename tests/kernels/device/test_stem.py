@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from tests.kernels.device.conftest import Near
 from torch import nn
 
 from convmixer.kernels.stem_operators import patch_columns, patch_weight, pool, pool_backward, stem, stem_backward
-
-Near = Callable[..., None]
 
 
 def test_columns_are_patches_with_rows_of_zeros(device: torch.device) -> None:
