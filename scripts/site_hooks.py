@@ -23,6 +23,11 @@ SUFFIXES = {".css", ".ipynb", ".json", ".jsonl", ".md", ".png", ".txt"}
 NOTEBOOK = "docs/tutorial.ipynb"
 
 
+def site_files() -> set[Path]:
+    """The files of the repository that the site has."""
+    return {path for pattern in PAGES for path in ROOT.glob(pattern) if path.suffix in SUFFIXES}
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """All pages and what they show, by their paths in the repository; what the theme brings stays."""
     from mkdocs.structure.files import File
@@ -30,8 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for file in list(files):
         if file.src_dir == config.docs_dir:
             files.remove(file)
-    found = {path for pattern in PAGES for path in ROOT.glob(pattern) if path.suffix in SUFFIXES}
-    for path in sorted(found):
+    for path in sorted(site_files()):
         uri = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, uri, abs_src_path=str(path)))
     page, images = notebook_page(json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8")), PurePosixPath(NOTEBOOK))

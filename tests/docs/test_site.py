@@ -41,7 +41,7 @@ def test_links_lead_to_files_of_the_repository_that_the_site_has(page: Path, sit
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     links = re.findall(r"\]\(([^)\s]+)\)", text)
     inside = [link.split("#")[0] for link in links if not re.match(r"https?://|#", link)]
-    taken = {path for pattern in site_hooks.PAGES for path in ROOT.glob(pattern) if path.suffix in site_hooks.SUFFIXES}
+    taken = site_hooks.site_files()
     missing = [link for link in inside if (page.parent / link).resolve() not in taken]
     assert missing == []
 

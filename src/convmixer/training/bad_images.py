@@ -10,10 +10,10 @@ from convmixer.training.loading.batch_loader import TrainBatch
 
 
 class BadImages:
-    """`name` gives an image's by its index; `most`: so many are put up with."""
+    """`name` gives that of an image by its index; more than `max_count` images end the run."""
 
-    def __init__(self, name: Callable[[int], str], most: int, processes: Processes) -> None:
-        self.name, self.most, self.processes = name, most, processes
+    def __init__(self, name: Callable[[int], str], max_count: int, processes: Processes) -> None:
+        self.name, self.max_count, self.processes = name, max_count, processes
         self._known: dict[int, str] = {}
 
     def new_in(self, batches: Iterable[TrainBatch]) -> dict[int, str]:
@@ -28,7 +28,7 @@ class BadImages:
 
     def check(self) -> None:
         """Raises UserError (exit 1) where there are too many."""
-        if len(self._known) > self.most:
+        if len(self._known) > self.max_count:
             index, why = next(iter(self._known.items()))
             raise UserError(
                 f"{len(self._known)} training images cannot be read, the first {self.name(index)} ({why}); "

@@ -20,7 +20,7 @@ def _assert_near(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtyp
     max_value = expected.abs().max()
     assert max_value > 0
     error = ((actual.double() - expected).abs().max() / max_value).item()
-    assert error <= factor * TOLERANCE[dtype], f"off by {error:.2e} of the max_value value"
+    assert error <= factor * TOLERANCE[dtype], f"off by {error:.2e} of the maximum"
 
 
 @pytest.fixture

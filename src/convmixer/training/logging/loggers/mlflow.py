@@ -23,7 +23,7 @@ from mlflow.entities import Metric, Param
 
 from convmixer.training.logging.metric_logger import PROJECT, LoggedRun
 
-_MOST_PARAMETERS = 100  # of one call
+_MAX_PARAMETERS = 100  # of one call
 
 
 class Logger:
@@ -52,8 +52,8 @@ class Logger:
         self._id = self._client.create_run(number, run_name=run.name).info.run_id
         run.keep_remote_id("mlflow", self._id)
         parameters = [Param(name, str(value)) for name, value in run.options.items()]
-        for start in range(0, len(parameters), _MOST_PARAMETERS):
-            self._send(self._client.log_batch, self._id, params=parameters[start : start + _MOST_PARAMETERS])
+        for start in range(0, len(parameters), _MAX_PARAMETERS):
+            self._send(self._client.log_batch, self._id, params=parameters[start : start + _MAX_PARAMETERS])
         return f"experiment {experiment}, run {self._id}"
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
