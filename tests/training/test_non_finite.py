@@ -25,7 +25,7 @@ from convmixer.precision import Precision
 from convmixer.training import step as step_module
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.ema import Ema
-from convmixer.training.loading.batch_loader import TrainBatch
+from convmixer.training.loading.train_batch import TrainBatch
 from convmixer.training.loss import soft_cross_entropy
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.non_finite import FiniteCheck, NonFinite

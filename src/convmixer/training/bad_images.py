@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from convmixer.distributed.processes import Processes
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.training.loading.batch_loader import TrainBatch
+from convmixer.training.loading.train_batch import TrainBatch
 
 
 class BadImages:

@@ -21,8 +21,9 @@ from convmixer.training.datasets import train_reader
 from convmixer.training.ema import Average, Ema
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.evaluator import Evaluator
-from convmixer.training.loading.batch_loader import BatchLoader, WorkerLoader
 from convmixer.training.loading.device_loader import DeviceLoader, whole_images
+from convmixer.training.loading.train_batch import BatchLoader
+from convmixer.training.loading.worker_loader import WorkerLoader
 from convmixer.training.logging.image_grid import image_grid
 from convmixer.training.logging.metric_logger import create_loggers
 from convmixer.training.logging.progress_reporter import ProgressReporter

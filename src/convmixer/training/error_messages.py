@@ -7,7 +7,7 @@ import torch
 from convmixer.backends.autotune import trial
 from convmixer.distributed.processes import lost_peer
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.training.loading.batch_loader import BatchLoader
+from convmixer.training.loading.train_batch import BatchLoader
 
 
 def explain(

@@ -16,7 +16,7 @@ from torch import nn
 from convmixer.errors import RUN_FAILED, UserError, first_line
 
 if TYPE_CHECKING:
-    from convmixer.training.loading.batch_loader import TrainBatch
+    from convmixer.training.loading.train_batch import TrainBatch
 
 
 class NonFinite(UserError):

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from convmixer.augment.pipeline import Augmentation
 from convmixer.precision import Precision
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.loading.batch_loader import TrainBatch
+from convmixer.training.loading.train_batch import TrainBatch
 from convmixer.training.loss import soft_cross_entropy
 from convmixer.training.network import training_mode
 from convmixer.training.non_finite import FiniteCheck, NonFinite, trace

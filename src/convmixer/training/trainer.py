@@ -15,7 +15,7 @@ from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.error_messages import explain
 from convmixer.training.intervals import Intervals
-from convmixer.training.loading.batch_loader import BatchLoader, TrainBatch
+from convmixer.training.loading.train_batch import BatchLoader, TrainBatch
 from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.non_finite import NonFinite
 from convmixer.training.signals import Interrupted, Stopped, StopRequest, StopSignals

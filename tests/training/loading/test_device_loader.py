@@ -18,8 +18,8 @@ from convmixer.data.source import ArraySource, Source, Subset
 from convmixer.data.sources.digits import open_digits
 from convmixer.data.splits import open_split
 from convmixer.training import build
-from convmixer.training.loading.batch_loader import WorkerLoader
 from convmixer.training.loading.device_loader import MAX_BYTES, DeviceLoader, whole_images
+from convmixer.training.loading.worker_loader import WorkerLoader
 
 GREY = Preprocessing(size=8, mean=(0.5,), std=(0.5,))
 

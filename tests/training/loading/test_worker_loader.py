@@ -14,7 +14,8 @@ from convmixer.data.reader import TrainReader
 from convmixer.data.source import Source
 from convmixer.data.splits import open_split
 from convmixer.errors import UserError
-from convmixer.training.loading.batch_loader import TrainBatch, WorkerLoader
+from convmixer.training.loading.train_batch import TrainBatch
+from convmixer.training.loading.worker_loader import WorkerLoader
 
 # From Python 3.12 on, forking beside torch's threads warns; the loader forks before it uses any.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -12,7 +12,7 @@ from convmixer.data.reader import TrainReader
 from convmixer.data.source import in_memory_images
 from convmixer.devices import to_device
 from convmixer.errors import UserError
-from convmixer.training.loading.batch_loader import TrainBatch
+from convmixer.training.loading.train_batch import TrainBatch
 
 # Seven times CIFAR-10 or CIFAR-100 (154 MB), and little beside the activations of a step on any GPU one trains on.
 MAX_BYTES = 2**30

@@ -10,8 +10,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,44 +19,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.reader import TrainReader
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.training.loading.train_batch import TrainBatch
 from convmixer.training.loading.watchdog import Watchdog
 from convmixer.training.signals import answer_only_the_parent
 
 PREFETCH = 4  # batches a loader process holds ready
 SHARED_MEMORY = "/dev/shm"
-
-
-@dataclass
-class TrainBatch:
-    """Images uint8 [N, size, size, channels], labels int64 [N], their indices [N] and epoch; `bad`: (index, reason).
-
-    In the host's memory, unless the whole set is kept on the device: then both tensors lie there already.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    indices: np.ndarray
-    epoch: int
-    bad: list[tuple[int, str]]
-
-    def pin_memory(self) -> TrainBatch:
-        # DataLoader calls this by its name where batches go to a GPU.
-        self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
-        return self
-
-
-class BatchLoader(Protocol):
-    """Where a run's batches come from."""
-
-    sampler: BatchSampler
-
-    def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
-        """For each step its micro-batches."""
-        ...
-
-    def explain(self, error: RuntimeError) -> UserError | None:
-        """What a RuntimeError that came out of `batches` means to the user; None for another error."""
-        ...
 
 
 class _Batches(Dataset[TrainBatch | UserError]):
