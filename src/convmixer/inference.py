@@ -20,6 +20,7 @@ from convmixer.data.splits import open_split, open_unnamed
 from convmixer.errors import UserError
 from convmixer.evaluation import check_any_readable, evaluate
 from convmixer.inputs import overruled, preprocessing_for
+from convmixer.machine import workers
 from convmixer.metrics import Score
 from convmixer.prediction import Prediction, predict
 from convmixer.terminal.progress import Progress
@@ -49,7 +50,8 @@ def evaluate_model(resolved: Resolved[Config]) -> tuple[Score, Source]:
         logger.info(line)
     source = _evaluation_split(resolved, model.classes, model.num_classes)
     _tune(resolved, model, len(source))
-    return score_of(model, source, config.batch_size, config.num_parallel_workers, max_pixels=config.max_pixels), source
+    threads = workers(config.num_parallel_workers)
+    return score_of(model, source, config.batch_size, threads, max_pixels=config.max_pixels), source
 
 
 def score_of(
@@ -108,7 +110,7 @@ def predictions(
         model.preprocessing,
         classes,
         batch_size=options.batch_size,
-        threads=options.num_parallel_workers,
+        threads=workers(options.num_parallel_workers),
         ahead=ahead,
         topk=options.topk,
         on_batch=on_batch,

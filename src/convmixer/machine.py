@@ -6,12 +6,26 @@ import os
 import re
 from pathlib import Path
 
+# More than the fastest GPU needs, each with its batches in shared memory.
+_MAX_WORKERS = 16
+
 
 def usable_cores() -> int:
     """Cores that this process may run on, and that its control group lets it use up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = re.fullmatch(r"(\d+) (\d+)", text_of("/sys/fs/cgroup/cpu.max").strip())
     return max(1, min(cores, int(quota[1]) // int(quota[2]))) if quota else cores
+
+
+def workers(wanted: int | None) -> int:
+    """How many processes or threads read images: as many as are wanted, else one per core.
+
+    Of several processes of a run on this machine each has its share of the cores.
+    """
+    if wanted is not None:
+        return wanted
+    share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return min(max(share, 1), _MAX_WORKERS)
 
 
 def text_of(path: str) -> str:

@@ -13,7 +13,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from convmixer.data.crops import CROP_DRAWS, eval_crop, random_crop_box, train_crop
+from convmixer.data.crops import CROP_DRAWS, cut, eval_crop, random_crop_box, reduction_of, train_crop
 from convmixer.data.limits import BadImage
 from convmixer.data.preprocessing import Preprocessing
 
@@ -118,3 +118,30 @@ def test_boxes_of_tiny_images_hold_a_pixel_and_lie_inside(image_size: tuple[int,
         assert 0 <= left < left + width <= image_size[0]
         assert 0 <= top < top + height <= image_size[1]
     assert train_crop(photo(*image_size), 8, uniforms).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "factor"),
+    [(223, 5000, 1), (447, 448, 1), (448, 448, 2), (900, 895, 2), (896, 3000, 4), (1792, 1792, 8), (9999, 9999, 8)],
+)
+def test_sides_are_divided_while_a_box_still_has_the_pixels_that_it_is_resized_to(
+    width: int, height: int, factor: int
+) -> None:
+    assert reduction_of((3, 5, width, height), 224) == factor
+
+
+def test_the_same_part_is_cut_out_of_an_image_that_came_smaller() -> None:
+    # Levels that rise along each axis, so that a mean says where a part lies.
+    whole = np.zeros((640, 800, 3), np.float64)
+    whole[..., 0], whole[..., 1] = np.arange(800), np.arange(640)[:, None]
+    for factor in (2, 4, 8):
+        small = whole.reshape(640 // factor, factor, 800 // factor, factor, 3).mean((1, 3))
+        for uniforms in np.random.default_rng(factor).random((50, CROP_DRAWS)):
+            box = random_crop_box(800, 640, uniforms)
+            part, same = cut(whole, box, (800, 640)), cut(small, box, (800, 640))
+            assert part.shape == (box[3], box[2], 3)
+            assert np.abs(np.array(same.shape[:2]) - np.array(part.shape[:2]) / factor).max() <= 0.5
+            assert np.abs(part.mean((0, 1)) - same.mean((0, 1))).max() <= factor
+    # An odd side is rounded up when it is divided: the last box may not reach beyond it.
+    assert cut(np.zeros((38, 51, 1)), (0, 0, 403, 301), (403, 301)).shape == (38, 51, 1)
+    assert cut(np.zeros((38, 51, 1)), (402, 300, 1, 1), (403, 301)).size <= 1

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 from tests.project import IMAGES
 
-from convmixer.data.decode import decode_image
+from convmixer.data.decode import decode_image, decode_pixels
 from convmixer.data.formats.signatures import READ
 from convmixer.data.limits import BadImage
 
@@ -118,6 +118,51 @@ def test_exif_orientation(format: str, orientation: int) -> None:
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
     np.testing.assert_array_equal(np.asarray(decode_image(encoded, exif=True)), np.asarray(upright))
     np.testing.assert_array_equal(np.asarray(decode_image(encoded, exif=False)), np.asarray(stored))
+
+
+@pytest.mark.parametrize("exif", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_are_those_of_the_image(orientation: int, format: str, channels: int, exif: bool) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    for mode in ("L", "RGB"):
+        encoded = encode(photo().convert(mode), format, exif=tags)
+        image = decode_image(encoded, channels=channels, exif=exif)
+        asked: list[tuple[int, int]] = []
+        pixels, size = decode_pixels(
+            encoded, lambda *size, asked=asked: asked.append(size) or 1, channels=channels, exif=exif
+        )
+        np.testing.assert_array_equal(pixels, np.asarray(image).reshape(image.height, image.width, channels))
+        assert size == image.size
+        assert asked in ([], [image.size])  # the size that is asked about is that of the upright image
+
+
+@pytest.mark.parametrize("exif", [True, False])
+@pytest.mark.parametrize(("factor", "sides"), [(1, (403, 301)), (2, (202, 151)), (4, (101, 76)), (8, (51, 38))])
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_jpeg_comes_smaller_as_libjpeg_does(
+    factor: int, sides: tuple[int, int], progressive: bool, exif: bool
+) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6  # lies on its side
+    encoded = encode(photo(403, 301), "JPEG", progressive=progressive, exif=tags)
+    oracle = Image.open(io.BytesIO(encoded))
+    oracle.draft("RGB", (403 // factor, 301 // factor))
+    upright = oracle.rotate(-90, expand=True) if exif else oracle
+    pixels, size = decode_pixels(encoded, lambda *_: factor, exif=exif)
+    assert size == ((301, 403) if exif else (403, 301))
+    assert pixels.shape == ((*sides, 3) if exif else (*sides[::-1], 3))
+    np.testing.assert_array_equal(pixels, np.asarray(upright))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_jpeg_that_was_cut_is_refused_at_any_size(share: float) -> None:
+    encoded = encode(Image.fromarray(noise(300, 400, 3)), "JPEG")
+    for end in (b"", b"\xff\xd9"):
+        with pytest.raises(BadImage):
+            decode_pixels(encoded[: int(share * len(encoded))] + end, lambda *_: 8)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

@@ -20,7 +20,8 @@ NAME = "26-11-27_073322_convmixer_8_1"
 OPTIONS = (
     "--arch=convmixer_8_1 --patch_size=2 --kernel_size=3 --image_size=8 --batch_size=256 --train_num_samples=512 "
     "--val_num_samples=128 --mixup=0.5 --with_ema --use_clip_grad_norm --seed=3 --summary_loss_collect_freq=1 "
-    "--num_parallel_workers=0 --auto_augment=rand-m5-n1 --num_classes=10 --epochs=4"
+    "--num_parallel_workers=0 --auto_augment=rand-m5-n1 --num_classes=10 --epochs=4 "
+    "--resampler=pillow"  # the only one then
 ).split()
 
 

@@ -15,6 +15,7 @@ from convmixer.data.folders import open_folder
 from convmixer.data.splits import open_unnamed
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inference import score_of
+from convmixer.machine import workers
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def run(resolved: Resolved[EvalOnnxOptions]) -> int:
         model,
         source,
         options.batch_size,
-        options.num_parallel_workers,
+        workers(options.num_parallel_workers),
         ahead=options.prefetch,
         max_pixels=options.max_pixels,
     )

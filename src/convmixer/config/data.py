@@ -57,9 +57,9 @@ class DataOptions(Options):
         ge=1,
         le=65536,
     )
-    num_parallel_workers: int = option(
-        4,
-        "loader processes or decoding threads; 0: none",
+    num_parallel_workers: int | None = option(
+        None,
+        "loader processes or decoding threads; left out: one per core, at most 16; 0: none",
         flags=("-j",),
         other_names="workers num_workers threads w",
         commands="train eval export",

@@ -17,8 +17,13 @@ class ReadingOptions(Options):
     """Images"""
 
     batch_size: int = option(32, "images at once", other_names="bs batch b", ge=1)
-    num_parallel_workers: int = option(
-        4, "decoding threads; 0: none", flags=("-j",), other_names="workers num_workers threads w", ge=0, le=256
+    num_parallel_workers: int | None = option(
+        None,
+        "decoding threads; left out: one per core, at most 16; 0: none",
+        flags=("-j",),
+        other_names="workers num_workers threads w",
+        ge=0,
+        le=256,
     )
 
 

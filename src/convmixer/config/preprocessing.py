@@ -14,6 +14,9 @@ Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lan
 TrainInterpolation = Literal["random", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
+Resampler = Literal["torch", "pillow"]
+
+
 class InputOptions(Options):
     """Preprocessing"""
 
@@ -58,6 +61,10 @@ class CropOptions(Options):
         "random",
         "resampling of training crops, and of evaluation where weights do not say (random: bicubic)",
         commands=ALL,
+    )
+    resampler: Resampler = option(
+        "torch",
+        "resize of training crops; torch: faster, within 2 levels of Pillow's, reads large JPEG files smaller",
     )
     min_crop: float = option(0.08, "minimum area of a training crop, as a fraction of the image", gt=0, le=1)
     crop_ratio: tuple[float, float] = option((0.75, 4 / 3), "minimum and maximum width / height of a training crop")

@@ -79,6 +79,31 @@ def random_crop_box(
     return (width - w) // 2, (height - h) // 2, w, h
 
 
+def crop_interpolation(interpolation: str, uniforms: np.ndarray) -> str:
+    """A key of RESAMPLE: `interpolation` itself, or of `random` bilinear or bicubic, by the last of CROP_DRAWS."""
+    return _RANDOM[int(len(_RANDOM) * uniforms[CROP_DRAWS - 1])] if interpolation == "random" else interpolation
+
+
+def reduction_of(box: tuple[int, int, int, int], size: int) -> int:
+    """By how much, 8, 4, 2 or 1, the sides of an image may be divided before `box` of it is resized to `size`.
+
+    Enough pixels are left that the resize still makes the box smaller, not larger.
+    """
+    return next((factor for factor in (8, 4, 2) if min(box[2:]) >= factor * size), 1)
+
+
+def cut(pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """That `box` of an image, copied from its pixels [H, W, C]; of an image that came smaller than its `size` (width,
+    height), the same part to the nearest pixel."""
+    left, top, width, height = box
+    if pixels.shape[1::-1] != size:
+        x, y = pixels.shape[1] / size[0], pixels.shape[0] / size[1]
+        width, height = round(width * x), round(height * y)
+        left = min(round(left * x), pixels.shape[1] - width)
+        top = min(round(top * y), pixels.shape[0] - height)
+    return np.array(pixels[top : top + height, left : left + width])
+
+
 def train_crop(
     image: Image.Image,
     size: int,
@@ -92,10 +117,8 @@ def train_crop(
     `uniforms`: CROP_DRAWS numbers in [0, 1). `interpolation`: a key of RESAMPLE, or `random`: bilinear or bicubic.
     """
     left, top, width, height = random_crop_box(image.width, image.height, uniforms, scale, ratio)
-    if interpolation == "random":
-        interpolation = _RANDOM[int(len(_RANDOM) * uniforms[CROP_DRAWS - 1])]
     box = image.crop((left, top, left + width, top + height))
-    return _pixels(box.resize((size, size), RESAMPLE[interpolation]))
+    return _pixels(box.resize((size, size), RESAMPLE[crop_interpolation(interpolation, uniforms)]))
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

@@ -8,13 +8,14 @@ does with 16-bit colour).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
 
 from convmixer.data.formats.gif import open_gif
-from convmixer.data.formats.jpeg import load_jpeg
+from convmixer.data.formats.jpeg import decode_common_jpeg, load_jpeg
 from convmixer.data.formats.plugins import open_avif, open_bmp, open_heic, open_webp
 from convmixer.data.formats.png import open_png
 from convmixer.data.formats.signatures import detect_format, why_not_read
@@ -44,6 +45,16 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
+
 # Pillow warns of damaged metadata, which does not touch the pixels, without naming the file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -66,19 +77,53 @@ def decode_image(
     return image.transpose(_UPRIGHT[orientation]) if exif and orientation in _UPRIGHT else image
 
 
+def decode_pixels(
+    encoded: bytes | np.ndarray,
+    reduction: Callable[[int, int], int],
+    *,
+    channels: int = 3,
+    exif: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """What `decode_image` gives as uint8 [H, W, channels], and its width and height; quicker for most JPEG files.
+
+    Those come with their sides divided by `reduction(width, height)`, 1, 2, 4 or 8, the fraction rounded up; the width
+    and height that are returned are the file's all the same.
+    """
+    if not isinstance(encoded, np.ndarray):
+        name, start = detect_format(encoded)
+        if name == "JPEG":
+            with _damage_is_bad_image():
+                found = decode_common_jpeg(encoded, start, max_pixels, channels, exif, reduction)
+            if found is not None:
+                pixels, orientation, size = found
+                return _TURNED[orientation](pixels) if orientation in _TURNED else pixels, size
+    elif encoded.shape[2] == channels:
+        return encoded, encoded.shape[1::-1]
+    image = decode_image(encoded, channels=channels, exif=exif, max_pixels=max_pixels)
+    pixels = np.asarray(image)
+    return pixels[..., None] if channels == 1 else pixels, image.size
+
+
 def load_frame(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
     """The first frame as its file has it, decoded, and its EXIF orientation (1, upright, where it has none)."""
     name, start = detect_format(encoded)
     if name not in OPENERS:
         raise BadImage(why_not_read(encoded))
-    try:
+    with _damage_is_bad_image():
         image, orientation = OPENERS[name](encoded, start, max_pixels)
         image.load()
+    return image, orientation
+
+
+@contextmanager
+def _damage_is_bad_image() -> Iterator[None]:
+    try:
+        yield
     except (BadImage, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise errors of a dozen classes on damaged files
         raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
-    return image, orientation
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
-from convmixer.data.crops import CROP_DRAWS, RATIO, eval_crop, train_crop
-from convmixer.data.decode import decode_image
+from convmixer.data.crops import (
+    CROP_DRAWS,
+    RATIO,
+    crop_interpolation,
+    cut,
+    eval_crop,
+    random_crop_box,
+    reduction_of,
+    train_crop,
+)
+from convmixer.data.decode import decode_image, decode_pixels
 from convmixer.data.limits import MAX_PIXELS, BadImage
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source, in_memory_images
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.randomness import Stream, hashes, uniforms
+
+Resize = Callable[[np.ndarray, int, str], np.ndarray]
 
 _REPLACEMENTS = 20  # tried before giving up: with 1 % of bad images, all would be bad once in 1e40 times
 
@@ -90,7 +102,8 @@ class TrainReader:
     """Random crops of a source, each a pure function of (seed, epoch, index); it has no state and can be pickled.
 
     `min_crop`: minimum fraction of the area; `ratio`: bounds of width to height; `interpolation`: as `train_crop` has
-    it.
+    it. `resize`: (uint8 [h, w, C], side, key of RESAMPLE) -> uint8 [side, side, C], in place of Pillow's; large JPEG
+    files are then decoded no larger than their crop needs.
     """
 
     source: Source
@@ -100,6 +113,7 @@ class TrainReader:
     ratio: tuple[float, float] = RATIO
     interpolation: str = "random"
     max_pixels: int = MAX_PIXELS
+    resize: Resize | None = None
 
     def read(self, epoch: int, index: int) -> tuple[np.ndarray, int, int, tuple[int, str] | None]:
         """(crop uint8 [size, size, C], its label, the index that it comes from, the bad image that it stands for).
@@ -112,15 +126,7 @@ class TrainReader:
         for attempt in range(_REPLACEMENTS + 1):
             try:
                 with only_this_image():
-                    image = read_image(self.source, actual, self.preprocessing, self.max_pixels)
-                    crop = train_crop(
-                        image,
-                        self.preprocessing.size,
-                        draws,
-                        (self.min_crop, 1.0),
-                        self.ratio,
-                        self.interpolation,
-                    )
+                    crop = self._crop(actual, draws)
             except BadImage as error:
                 bad = bad or (actual, str(error))
                 draw = hashes(Stream.REPLACEMENT, self.seed, epoch, index, attempt)
@@ -129,6 +135,22 @@ class TrainReader:
             return crop, int(self.source.labels[actual]), actual, bad
         name = self.source.name(index)
         raise UserError(f"{name} and {_REPLACEMENTS} images in its place cannot be decoded", exit_code=RUN_FAILED)
+
+    def _crop(self, index: int, draws: np.ndarray) -> np.ndarray:
+        size, scale = self.preprocessing.size, (self.min_crop, 1.0)
+        if self.resize is None:
+            image = read_image(self.source, index, self.preprocessing, self.max_pixels)
+            return train_crop(image, size, draws, scale, self.ratio, self.interpolation)
+        box = partial(random_crop_box, uniforms=draws, scale=scale, ratio=self.ratio)
+        pixels, whole = decode_pixels(
+            self.source.read(index),
+            lambda width, height: reduction_of(box(width, height), size),
+            channels=self.preprocessing.channels,
+            exif=self.preprocessing.exif,
+            max_pixels=self.max_pixels,
+        )
+        interpolation = crop_interpolation(self.interpolation, draws)
+        return self.resize(cut(pixels, box(*whole), whole), size, interpolation)
 
 
 def read_image(source: Source, index: int, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS) -> Image.Image:

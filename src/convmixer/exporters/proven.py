@@ -28,6 +28,7 @@ from convmixer.exporters.format import Format, format_of
 from convmixer.exporters.images import crops, open_images
 from convmixer.exporters.parity import TOLERANCES, Parity, compare, table
 from convmixer.inputs import overruled, preprocessing_for
+from convmixer.machine import workers
 from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
 from convmixer.weights.load import build, complete
@@ -112,7 +113,7 @@ def _write(
     Raises UserError (exit 1) where they differ too much.
     """
     config = resolved.options
-    threads, inputs = config.num_parallel_workers, metadata.known_preprocessing
+    threads, inputs = workers(config.num_parallel_workers), metadata.known_preprocessing
     shown = open_images(resolved, config.parity_images, train=False) if form.runs else None
     form.write(
         model,

@@ -10,6 +10,7 @@ from torch import nn
 
 from convmixer.augment.pipeline import Augmentation
 from convmixer.data.folders import ignored_line
+from convmixer.machine import workers
 from convmixer.model import ConvMixer
 from convmixer.runs.lock import RunLock
 from convmixer.training.backend_choice import Backends, run_with
@@ -141,7 +142,7 @@ def _loader(run: ResolvedRun) -> BatchLoader:
         reader,
         run.sampler,
         rank=rank,
-        workers=run.config.num_parallel_workers,
+        workers=workers(run.config.num_parallel_workers),
         pin=run.device.type == "cuda",
         timeout=run.config.loader_timeout,
     )

@@ -21,6 +21,7 @@ from convmixer.data.source import Source
 from convmixer.data.splits import open_split, open_unnamed
 from convmixer.errors import UserError
 from convmixer.inputs import overruled, preprocessing_for, preprocessing_of
+from convmixer.training.loading.torch_resize import torch_resize
 from convmixer.weights.read import WeightFile
 
 logger = logging.getLogger(__name__)
@@ -104,4 +105,5 @@ def train_reader(config: Config, data: TrainingData) -> TrainReader:
         ratio=config.crop_ratio,
         interpolation=config.interpolation,
         max_pixels=config.max_pixels,
+        resize=torch_resize if config.resampler == "torch" else None,
     )

@@ -11,6 +11,7 @@ from convmixer.backends.autotune.trial import release
 from convmixer.backends.registry import AS_TRAINED
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.evaluation import check_any_readable, evaluate, name_unreadable
+from convmixer.machine import workers
 from convmixer.metrics import Score
 from convmixer.terminal.progress import Progress
 from convmixer.training.backend_choice import evaluation_workload
@@ -61,7 +62,7 @@ class Evaluator:
                     val,
                     data.preprocessing,
                     batch_size=config.batch_size,
-                    threads=config.num_parallel_workers,
+                    threads=workers(config.num_parallel_workers),
                     part=processes.part,
                     on_batch=count,
                     max_pixels=config.max_pixels,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,19 +65,44 @@ def load_jpeg(encoded: bytes, start: int, max_pixels: int) -> tuple[Image.Image,
     header = _read_header(encoded, start)
     reduced = _check_cost(encoded, header, max_pixels)
     mode = _MODES[len(header.components)]
-    closed = encoded.endswith(_END) or encoded.find(_END, header.scan) >= 0
+    closed = _is_closed(encoded, header)
     if not closed and not _carries_all(encoded, header):
         raise BadImage("Premature end of JPEG file")
     whole = closed and start == 0 and not header.stray
-    image = _strict(encoded if whole else header.rebuilt(encoded, b"" if closed else _END), header, mode, reduced)
-    if image is None:
-        # Without an end nothing else may be strange: behind what was cut a download leaves zeros, which decode to grey.
-        if not closed:
-            raise BadImage("Premature end of JPEG file")
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(header.rebuilt(encoded, b"")))
-        if reduced:
-            image.draft(image.mode, (header.width // 2, header.height // 2))
+    readable = encoded if whole else header.rebuilt(encoded, b"" if closed else _END)
+    pixels = _strict(readable, header, mode, 2 if reduced else 1)
+    if pixels is not None:
+        return _as_image(pixels, mode), orientation_of(header.exif, header.xmp)
+    # Without an end nothing else may be strange: behind what was cut a download leaves zeros, which decode to grey.
+    if not closed:
+        raise BadImage("Premature end of JPEG file")
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(header.rebuilt(encoded, b"")))
+    if reduced:
+        image.draft(image.mode, (header.width // 2, header.height // 2))
     return image, orientation_of(header.exif, header.xmp)
+
+
+def decode_common_jpeg(
+    encoded: bytes, start: int, max_pixels: int, channels: int, exif: bool, reduction: Callable[[int, int], int]
+) -> tuple[np.ndarray, int, tuple[int, int]] | None:
+    """Pixels uint8 [H, W, channels], the orientation to turn them by, and the upright width and height of the file.
+
+    None for a file that is not of so many components, that nothing is wrong with: it is for `load_jpeg`. `reduction`:
+    (upright width, height) -> 1, 2, 4 or 8, by which libjpeg divides the sides while it decodes. `exif`: as
+    `decode_image` has it.
+    """
+    header = _read_header(encoded, start)
+    if len(header.components) != channels or start or header.stray or not _is_closed(encoded, header):
+        return None
+    orientation = orientation_of(header.exif, header.xmp) if exif else 1
+    size = (header.width, header.height) if orientation < 5 else (header.height, header.width)
+    least = 2 if _check_cost(encoded, header, max_pixels) else 1
+    pixels = _strict(encoded, header, _MODES[channels], max(least, reduction(*size)))
+    return None if pixels is None else (pixels, orientation, size)
+
+
+def _is_closed(encoded: bytes, header: _Header) -> bool:
+    return encoded.endswith(_END) or encoded.find(_END, header.scan) >= 0
 
 
 def _read_header(encoded: bytes, start: int) -> _Header:
@@ -170,18 +195,25 @@ def _carries_all(encoded: bytes, header: _Header) -> bool:
     return not missing
 
 
-def _strict(encoded: bytes, header: _Header, mode: str, reduced: bool) -> Image.Image | None:
-    """Bit for bit what Pillow decodes, but refused where the data ends early; None: this file is for Pillow.
+def _strict(encoded: bytes, header: _Header, mode: str, factor: int) -> np.ndarray | None:
+    """Bit for bit what Pillow decodes, [H, W, C] with sides divided by `factor`; None: this file is for Pillow.
 
-    Pillow drops libjpeg's warnings, and so shows a file that was cut and closed with an end marker as half grey.
+    Refused where the data ends early: Pillow drops libjpeg's warnings, and so shows a file that was cut and closed with
+    an end marker as half grey.
     """
-    half = {"min_width": -(-header.width // 2), "min_height": -(-header.height // 2)} if reduced else {}
+    sides = {"min_width": -(-header.width // factor), "min_height": -(-header.height // factor)} if factor > 1 else {}
     try:
-        pixels = simplejpeg.decode_jpeg(encoded, _COLOUR_SPACES[mode], fastdct=False, fastupsample=False, **half)
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            encoded, _COLOUR_SPACES[mode], fastdct=False, fastupsample=False, **sides
+        )
     except ValueError as error:
         if _CUT.search(str(error)):
             raise BadImage(str(error)) from error
         return None
+    return pixels
+
+
+def _as_image(pixels: np.ndarray, mode: str) -> Image.Image:
     if mode == "CMYK":
         np.subtract(255, pixels, out=pixels)  # stored inverted, as Adobe does; Pillow takes all files for such
         return Image.frombuffer(mode, pixels.shape[1::-1], pixels, "raw", mode, 0, 1)

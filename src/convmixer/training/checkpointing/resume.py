@@ -61,10 +61,13 @@ def _inputs(preprocessing: Preprocessing) -> dict[str, Any]:
 _EVALUATION = "interpolation of evaluation"
 _DEFAULTS = {name: value for name, value in Config().model_dump(mode="json").items() if name not in _FREE}
 
+# What was done before there was an option for it, where that is not the default.
+_BEFORE_THE_OPTION = {"resampler": "pillow"}
+
 
 def _as_today(before: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """The identity that an older version has written, as this one would have: what it lacks was as if left out."""
-    then = {**_DEFAULTS, **before}
+    then = {**_DEFAULTS, **_BEFORE_THE_OPTION, **before}
     then["set"] = str(then["set"]).lower()  # was ImageNet
     if _EVALUATION not in before:
         # The options alone said what the input is, and what they left out was ImageNet's.
