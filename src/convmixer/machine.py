@@ -18,14 +18,13 @@ def usable_cores() -> int:
 
 
 def workers(wanted: int | None) -> int:
-    """How many processes or threads read images: as many as are wanted, else one per core.
+    """How many processes or threads read images: as many as are wanted, else one per core."""
+    return min(cores_of_this_process(), _MAX_WORKERS) if wanted is None else wanted
 
-    Of several processes of a run on this machine each has its share of the cores.
-    """
-    if wanted is not None:
-        return wanted
-    share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    return min(max(share, 1), _MAX_WORKERS)
+
+def cores_of_this_process() -> int:
+    """Its share where several processes of a run are on this machine, at least one."""
+    return max(usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1), 1)
 
 
 def text_of(path: str) -> str:

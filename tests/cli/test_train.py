@@ -59,7 +59,9 @@ def test_metrics_have_a_line_a_step_and_an_evaluation_an_epoch(toy_run: Run) -> 
         "grad_norm",
         "skipped",
         "images_per_second",
+        "data_wait",
     }
+    assert all(0 <= entry["data_wait"] <= 1 for entry in steps)
     assert all(
         entry.keys() == {"kind", "step", "epoch", "Loss", "Top1-Acc", "Top5-Acc", "unreadable"}
         for entry in toy_run.metrics("eval")

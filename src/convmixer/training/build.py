@@ -10,7 +10,7 @@ from torch import nn
 
 from convmixer.augment.pipeline import Augmentation
 from convmixer.data.folders import ignored_line
-from convmixer.machine import workers
+from convmixer.machine import cores_of_this_process, workers
 from convmixer.model import ConvMixer
 from convmixer.runs.lock import RunLock
 from convmixer.training.backend_choice import Backends, run_with
@@ -22,6 +22,7 @@ from convmixer.training.datasets import train_reader
 from convmixer.training.ema import Average, Ema
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.evaluator import Evaluator
+from convmixer.training.loading.data_wait import DataWait, ReadingBound
 from convmixer.training.loading.device_loader import DeviceLoader, whole_images
 from convmixer.training.loading.train_batch import BatchLoader
 from convmixer.training.loading.worker_loader import WorkerLoader
@@ -82,6 +83,8 @@ def _build(
         metrics,
         first_step=state.step,
         step_images=run.sampler.global_batch,
+        wait=DataWait(run.device),
+        bound=ReadingBound(loader.workers, cores_of_this_process()) if isinstance(loader, WorkerLoader) else None,
         folders=folders,
     )
     latest = None if resumed is None else resumed.checkpoint

@@ -74,7 +74,7 @@ class Trainer:
         if self._owes_evaluation():
             self._evaluate(signals)
             self.checkpoint_manager.save_checkpoint(self.state)
-        for batches in self.loader.batches(range(self.state.step, self.intervals.last_step)):
+        for batches in self.report.timed(self.loader.batches(range(self.state.step, self.intervals.last_step))):
             with self._telling():
                 result = self.step(batches)
             if self.report.tells(self.state.step):

@@ -56,8 +56,11 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 @needs_photos
 def test_crops_of_photos_are_nearly_pillows() -> None:
-    paths = sorted(PHOTOS.rglob("*.[jJ]*"))[:40]
-    photos = Files([path for path in paths if min(Image.open(path).size) < 2 * 224])  # none of which is read smaller
+    paths = []
+    for path in sorted(PHOTOS.rglob("*.[jJ]*"))[:40]:
+        with Image.open(path) as photo:
+            paths += [path] if min(photo.size) < 2 * 224 else []  # none that is read smaller
+    photos = Files(paths)
     ours = TrainReader(photos, Preprocessing(), resize=torch_resize)
     pillow = TrainReader(photos, Preprocessing())
     assert min(psnr(ours.read(0, i)[0], pillow.read(0, i)[0]) for i in range(len(photos))) > 60
@@ -68,7 +71,8 @@ def test_crops_of_photos_are_nearly_pillows() -> None:
 def test_large_files_are_read_smaller_and_look_the_same(times: int) -> None:
     # The pixels that a photo has, spread over a larger file, as a camera's with more of them.
     for path in sorted(PHOTOS.rglob("*.[jJ]*"))[:3]:
-        photo = Image.open(path).convert("RGB")
+        with Image.open(path) as opened:
+            photo = opened.convert("RGB")
         photo = photo.resize((photo.width * times, photo.height * times), Image.Resampling.BICUBIC)
         file = io.BytesIO()
         photo.save(file, "JPEG", quality=95)

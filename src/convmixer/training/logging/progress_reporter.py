@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,8 @@ from convmixer.metrics import Score
 from convmixer.runs.folders import RunFolders, keep_record
 from convmixer.terminal.progress import Progress, duration
 from convmixer.training.intervals import Intervals
+from convmixer.training.loading.data_wait import DataWait, ReadingBound
+from convmixer.training.loading.train_batch import TrainBatch
 from convmixer.training.logging.run_metrics import RunMetrics
 from convmixer.training.non_finite import NonFinite, described
 from convmixer.training.step import StepResult
@@ -32,14 +35,21 @@ class ProgressReporter:
         *,
         first_step: int,
         step_images: int,
+        wait: DataWait,
+        bound: ReadingBound | None = None,
         folders: RunFolders | None = None,
     ) -> None:
+        self._wait, self._bound = wait, bound
         self.metrics, self.folders = metrics, folders
         self.intervals, self.processes, self.step_images = intervals, processes, step_images
         self._first_step, self._start = first_step, time.monotonic()
         self._clock, self._clock_step = self._start, first_step
         images = (intervals.last_step - first_step) * step_images
         self._bar = Progress(images, "train", enabled=processes.is_first, plain_lines=False)
+
+    def timed(self, batches: Iterator[list[TrainBatch]]) -> Iterator[list[TrainBatch]]:
+        """The batches of a run, while it is measured how long the device waits for them."""
+        return self._wait.measured(batches)
 
     def tells(self, step: int) -> bool:
         """Whether the numbers of that step are shown or written."""
@@ -50,9 +60,11 @@ class ProgressReporter:
         self._bar.add(self.step_images)
         if not self.tells(step):
             return
-        loss = self.processes.sum([float(result.loss)])[0] / self.processes.count
+        waited = self._wait.take()
+        loss, all_waited = (part / self.processes.count for part in self.processes.sum([float(result.loss), waited]))
         now = time.monotonic()
-        rate = (step - self._clock_step) * self.step_images / max(now - self._clock, 1e-9)
+        seconds, images = max(now - self._clock, 1e-9), (step - self._clock_step) * self.step_images
+        rate, share = images / seconds, min(all_waited / seconds, 1.0)
         self._clock, self._clock_step = now, step
         epoch = step / self.intervals.steps_per_epoch
         if self.intervals.summarises(step) and self.metrics is not None:
@@ -63,6 +75,7 @@ class ProgressReporter:
                 "grad_norm": float(result.grad_norm),
                 "skipped": result.skipped,
                 "images_per_second": round(rate, 1),
+                "data_wait": round(share, 4),
             }
             self.metrics.write("train", step, values)
         if self.intervals.prints(step) and self.processes.is_first:
@@ -70,8 +83,12 @@ class ProgressReporter:
             self._bar.label(f"epoch {epoch:.2f}/{self.intervals.epochs} loss {loss:.4f}")
             self._bar.line(
                 f"epoch {epoch:.2f}/{self.intervals.epochs}  step {step}/{self.intervals.last_step}  loss {loss:.4f}  "
-                f"lr {result.lr:.3g}  grad {float(result.grad_norm):.3g}  {rate:.1f} img/s  {duration(left)} left"
+                f"lr {result.lr:.3g}  grad {float(result.grad_norm):.3g}  {rate:.1f} img/s  "
+                f"data wait {share:.0%}  {duration(left)} left"
             )
+            line = None if self._bound is None else self._bound.add(images // self.processes.count, seconds, waited)
+            if line is not None:
+                logger.info(line)
 
     def non_finite(self, error: NonFinite, names: list[str], where: str | None) -> None:
         """A step with a loss that is not finite: its images, and the layer where that is known, go to the summary."""
@@ -89,6 +106,7 @@ class ProgressReporter:
     def evaluation(self, step: int, score: Score, seconds: float, *, best: bool) -> None:
         """The result of an evaluation, which is not training time."""
         self._clock, self._clock_step = time.monotonic(), step
+        self._wait.take()
         if not self.processes.is_first:
             return
         results, epoch = score.results(), step / self.intervals.steps_per_epoch
