@@ -1,0 +1,174 @@
+"""What makes training batches of image files: this project, timm, torchvision, DALI; each cut into the same stages.
+
+A contender is a chain of stages. `each` are done image by image, the first takes a path; `batch` are done with the list
+of what the last of them gave. All crop, resize to 224 px and flip; those that say so augment by two operations of
+magnitude 9, erase and normalise as well, which on a GPU is the GPU's work.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from convmixer.augment.pipeline import Augmentation
+from convmixer.config.augment import AugmentOptions
+from convmixer.data.crops import CROP_DRAWS, crop_interpolation, cut, random_crop_box, reduction_of, train_crop
+from convmixer.data.decode import decode_image, decode_pixels
+from convmixer.data.image_file import read_image_file
+from convmixer.data.preprocessing import Preprocessing
+from convmixer.randomness import Stream, uniforms
+from convmixer.training.loading.torch_resize import torch_resize
+
+SIZE = 224
+POLICY = "rand-m9-mstd0.5-inc1"
+CLASSES = 1000
+STAGES = ("read", "decode", "crop + resize", "augment", "collate", "normalise + erase", "all")
+
+Stage = tuple[str, Callable[[Any], Any]]
+
+
+@dataclass
+class Contender:
+    """`each`: stages of an image; `batch`: of the list of a batch. Their names are of STAGES."""
+
+    name: str
+    each: Sequence[Stage]
+    batch: Sequence[Stage] = field(default_factory=tuple)
+
+
+def ours(name: str = "ours", *, augmented: bool, pillow: bool = False) -> Contender:
+    """This project: the crops of `TrainReader`, stage by stage, and where `augmented` all that a CPU run does then."""
+    epochs = iter(range(1 << 30))
+    draws: list[np.ndarray] = []
+
+    def begin(path: str) -> bytes:
+        draws.append(uniforms(CROP_DRAWS, Stream.CROP, 0, next(epochs), 0))
+        return read_image_file(path)
+
+    def decode(encoded: bytes) -> Any:
+        if pillow:
+            return decode_image(encoded)
+        return decode_pixels(encoded, lambda w, h: reduction_of(random_crop_box(w, h, draws[-1]), SIZE))
+
+    def crop(decoded: Any) -> np.ndarray:
+        if pillow:
+            return train_crop(decoded, SIZE, draws.pop())
+        pixels, (width, height) = decoded
+        uniform = draws.pop()
+        box = cut(pixels, random_crop_box(width, height, uniform), (width, height))
+        return torch_resize(box, SIZE, crop_interpolation("random", uniform))
+
+    def collate(crops: list[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(crops))
+
+    each: list[Stage] = [("read", begin), ("decode", decode), ("crop + resize", crop)]
+    return Contender(name, each, [("collate", collate), *(_augmentation() if augmented else ())])
+
+
+def _augmentation() -> list[Stage]:
+    options = AugmentOptions(auto_augment=POLICY, re_prob=0.25, re_mode="pixel")
+    augment = Augmentation(options, Preprocessing(size=SIZE), CLASSES, seed=0)
+    steps = iter(range(1 << 30))
+
+    def whole(images: torch.Tensor) -> object:
+        step, count = next(steps), len(images)
+        return augment(images, torch.zeros(count, dtype=torch.int64), np.arange(count), step, step)
+
+    return [("augment", whole)]
+
+
+def timms(*, augmented: bool) -> Contender:
+    """timm's transforms of training, which its loader calls in its processes, and what it does in the main one."""
+    from PIL import Image
+    from timm.data import create_transform
+    from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from timm.data.random_erasing import RandomErasing
+
+    policy = POLICY if augmented else None
+    crop, policies, to_array = create_transform(
+        SIZE,
+        is_training=True,
+        auto_augment=policy,
+        color_jitter=None,
+        interpolation="random",
+        use_prefetcher=True,
+        separate=True,
+    )
+    erasing = RandomErasing(0.25, mode="pixel", device="cpu")
+    mean, std = (torch.tensor(v).mul(255).view(1, 3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+
+    def decode(encoded: bytes) -> Image.Image:
+        return Image.open(io.BytesIO(encoded)).convert("RGB")
+
+    each: list[Stage] = [("read", _read), ("decode", decode), ("crop + resize", crop)]
+    each.append(("augment", lambda image: to_array(policies(image))))
+    batch: list[Stage] = [("collate", torch.stack)]
+    if augmented:
+        batch.append(("normalise + erase", lambda images: erasing(images.float().sub_(mean).div_(std))))
+    return Contender("timm" if augmented else "timm, crop alone", each, batch)
+
+
+def torchvisions() -> Contender:
+    """torchvision's v2 transforms on tensors: its own RandAugment, always two operations of level 9."""
+    from torchvision import io as tv_io
+    from torchvision.transforms import v2
+
+    crop = v2.Compose([v2.RandomResizedCrop(SIZE, antialias=True, interpolation=3), v2.RandomHorizontalFlip()])
+    policy = v2.RandAugment(2, 9)
+    normalise = v2.Normalize(Preprocessing().mean, Preprocessing().std)
+    finish = v2.Compose([v2.ToDtype(torch.float32, scale=True), normalise, v2.RandomErasing(0.25)])
+    return Contender(
+        "torchvision v2",
+        [
+            ("read", lambda path: torch.frombuffer(bytearray(_read(path)), dtype=torch.uint8)),
+            ("decode", lambda encoded: tv_io.decode_jpeg(encoded, mode=tv_io.ImageReadMode.RGB)),
+            ("crop + resize", crop),
+            ("augment", policy),
+            ("normalise + erase", finish),
+        ],
+        [("collate", torch.stack)],
+    )
+
+
+def dalis(paths: Sequence[str], batch: int) -> Contender:
+    """NVIDIA DALI on the CPU, one thread: decodes the crop's region alone, cubic resize; as one stage."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    def pipeline() -> Any:
+        encoded, _ = fn.readers.file(files=list(paths))
+        image = fn.decoders.image_random_crop(encoded, device="cpu", random_area=(0.08, 1.0), output_type=types.RGB)
+        return fn.resize(image, size=(SIZE, SIZE), interp_type=types.INTERP_CUBIC, antialias=True)
+
+    built = pipeline_def(pipeline, batch_size=batch, num_threads=1, device_id=None, prefetch_queue_depth=1)()
+    built.build()
+    return Contender("DALI, crop alone", [("read", lambda path: path)], [("all", lambda _: built.run())])
+
+
+def _read(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def contenders(paths: Sequence[str], batch: int) -> dict[str, Contender]:
+    """Those that are installed, by name; timm's whole chain, which ratios are to, first."""
+    random.seed(0)
+    torch.manual_seed(0)
+    found = [
+        timms(augmented=True),
+        ours("ours", augmented=True),
+        torchvisions(),
+        timms(augmented=False),
+        ours("ours, crop alone", augmented=False),
+        ours("ours, crop alone, --resampler pillow", augmented=False, pillow=True),
+    ]
+    try:
+        found.append(dalis(paths, batch))
+    except ImportError as error:
+        print(f"DALI is left out: {error}")
+    return {contender.name: contender for contender in found}
