@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from convmixer.augment.host import HostAugmentation
 from convmixer.augment.pipeline import Augmentation
 from convmixer.data.folders import ignored_line
 from convmixer.machine import cores_of_this_process, workers
@@ -138,9 +139,10 @@ def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState
 
 def _loader(run: ResolvedRun) -> BatchLoader:
     rank, reader = run.processes.rank, train_reader(run.config, run.data)
+    augment = HostAugmentation(run.config, run.preprocessing, run.config.seed) if run.augments_on_host else None
     images = whole_images(reader)
     if images is not None:
-        return DeviceLoader(images, run.data.train.labels, run.sampler, rank=rank, device=run.device)
+        return DeviceLoader(images, run.data.train.labels, run.sampler, rank=rank, device=run.device, augment=augment)
     return WorkerLoader(
         reader,
         run.sampler,
@@ -148,16 +150,19 @@ def _loader(run: ResolvedRun) -> BatchLoader:
         workers=workers(run.config.num_parallel_workers),
         pin=run.device.type == "cuda",
         timeout=run.config.loader_timeout,
+        augment=augment,
     )
 
 
 def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: ProgressReporter) -> TrainStep:
     config, preprocessing, rank = run.config, run.preprocessing, run.processes.rank
+    classes, on_host = len(run.data.classes), run.augments_on_host
+    augmentation = Augmentation(config, preprocessing, classes, config.seed, rank, per_image=not on_host)
     wants_picture = config.collect_input_data and run.processes.is_first
     return TrainStep(
         network,
         state,
-        Augmentation(config, preprocessing, len(run.data.classes), config.seed, rank),
+        augmentation,
         run.precision,
         run.schedule,
         device=run.device,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from convmixer.augment.host import HostAugmentation
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.reader import TrainReader
 from convmixer.data.source import in_memory_images
@@ -36,12 +37,22 @@ def whole_images(reader: TrainReader) -> np.ndarray | None:
 
 
 class DeviceLoader:
-    """The micro-batches of process `rank`, gathered on `device` from images uint8 [n, size, size, C], labels [n]."""
+    """The micro-batches of process `rank`, gathered on `device` from images uint8 [n, size, size, C], labels [n].
+
+    `augment`: what is done to them then on a CPU.
+    """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, sampler: BatchSampler, *, rank: int, device: torch.device
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        sampler: BatchSampler,
+        *,
+        rank: int,
+        device: torch.device,
+        augment: HostAugmentation | None = None,
     ) -> None:
-        self.sampler, self.rank = sampler, rank
+        self.sampler, self.rank, self.augment = sampler, rank, augment
         self.images, self.labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
     def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
@@ -52,8 +63,11 @@ class DeviceLoader:
     def _gather(self, step: int, micro: int) -> TrainBatch:
         # A copy: the sampler's permutation is read-only, which torch warns of.
         indices = self.sampler.micro_batch(step, self.rank, micro).copy()
-        at = to_device(indices, self.images.device)
-        return TrainBatch(self.images[at], self.labels[at], indices, self.sampler.epoch(step), [])
+        at, epoch = to_device(indices, self.images.device), self.sampler.epoch(step)
+        images = self.images[at]
+        if self.augment is not None:
+            images = torch.from_numpy(self.augment(images.numpy(), indices, epoch))
+        return TrainBatch(images, self.labels[at], indices, epoch, [])
 
     def explain(self, error: RuntimeError) -> UserError | None:
         """None: there are no loader processes whose errors would need to be explained."""

@@ -22,4 +22,4 @@ def torch_resize(pixels: np.ndarray, side: int, interpolation: str) -> np.ndarra
         return np.array(whole.resize((side, side), RESAMPLE[interpolation])).reshape(side, side, -1)
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     resized = interpolate(image, size=(side, side), mode=interpolation, antialias=True, align_corners=False)
-    return resized[0].permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from convmixer.augment.host import HostAugmentation
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.reader import TrainReader
 from convmixer.errors import RUN_FAILED, UserError
@@ -30,8 +31,8 @@ SHARED_MEMORY = "/dev/shm"
 class _Batches(Dataset[TrainBatch | UserError]):
     """Key (epoch, indices) -> batch. `reading` holds the index that each worker is at, `pids` their processes."""
 
-    def __init__(self, reader: TrainReader, workers: int) -> None:
-        self.reader = reader
+    def __init__(self, reader: TrainReader, workers: int, augment: HostAugmentation | None) -> None:
+        self.reader, self.augment = reader, augment
         self.reading: Any = multiprocessing.get_context().Array("q", [-1] * workers, lock=False)
         self.pids: Any = multiprocessing.get_context().Array("q", [0] * workers, lock=False)
 
@@ -47,11 +48,14 @@ class _Batches(Dataset[TrainBatch | UserError]):
         except UserError as error:
             # Raised here it would reach the main process wrapped in a traceback.
             return error
-        images, labels, actual, bad = zip(*samples, strict=True)
+        crops, labels, actual, bad = zip(*samples, strict=True)
+        images, read = np.stack(crops), np.array(actual)
+        if self.augment is not None:
+            images = self.augment(images, read, epoch)
         return TrainBatch(
-            torch.from_numpy(np.stack(images)),
+            torch.from_numpy(images),
             torch.tensor(labels, dtype=torch.int64),
-            np.array(actual),
+            read,
             epoch,
             [entry for entry in bad if entry is not None],
         )
@@ -81,13 +85,24 @@ def _begin(_: int) -> None:
 
 
 class WorkerLoader:
-    """The micro-batches of process `rank`, read ahead by `workers` processes; `pin`: into page-locked memory."""
+    """The micro-batches of process `rank`, read ahead by `workers` processes; `pin`: into page-locked memory.
+
+    `augment`: what these do to the crops of a batch, where it is not done on the device.
+    """
 
     def __init__(
-        self, reader: TrainReader, sampler: BatchSampler, *, rank: int, workers: int, pin: bool, timeout: float
+        self,
+        reader: TrainReader,
+        sampler: BatchSampler,
+        *,
+        rank: int,
+        workers: int,
+        pin: bool,
+        timeout: float,
+        augment: HostAugmentation | None = None,
     ) -> None:
         self.sampler, self.rank, self.workers, self.pin = sampler, rank, workers, pin
-        self._dataset = _Batches(reader, workers)
+        self._dataset = _Batches(reader, workers, augment)
         self._watchdog = Watchdog(timeout, lambda: [pid for pid in self._dataset.pids if pid])
         _check_shared_memory(reader, sampler, workers)
 
