@@ -1,4 +1,4 @@
-"""What the loader does to a crop on a CPU: timm's and torchvision's results to the bit, and those of the batched form."""
+"""What the loader does to crops on a CPU: timm's and torchvision's results to the bit, and the batched form's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from convmixer.augment.pillow_operations import IN_PILLOW, TABLES, through_table
 from convmixer.augment.pipeline import Augmentation
 from convmixer.config.augment import AugmentOptions
 from convmixer.data.preprocessing import IMAGENET_MEAN, Preprocessing
-from convmixer.policies.spec import parse_policy
+from convmixer.policies.spec import AugMix, parse_policy
 from convmixer.policies.timm_magnitudes import LEVELLED, OPS, arguments
 
 FILL = (124, 116, 104)
@@ -104,7 +104,7 @@ def test_a_policy_does_timms_operations_in_their_order(spec: str, photos: list[I
     found = augment(stacked(photos), indices, epoch=3)
     theirs, size = list(photos), (photos[0].height, photos[0].width)
     fill = (0, 0, 0) if spec.startswith("randaugment") else FILL
-    assert not isinstance(policy, type(parse_policy("augmix")))
+    assert not isinstance(policy, AugMix)
     for layer in draw_layers(policy, "random", size, seed=4, epoch=3, indices=indices):
         for row in np.flatnonzero(layer.ops != NO_OP):
             op, argument = OPS[layer.ops[row]], float(layer.args[row])

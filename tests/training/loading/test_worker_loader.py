@@ -73,15 +73,8 @@ def test_crops_are_augmented_where_they_are_made(own_toy: Path, workers: int) ->
     (own_toy / "train/red/0.png").write_bytes(b"no image")
     sampler = BatchSampler(24, batch_size=8, seed=3)
     augment = HostAugmentation(AugmentOptions(auto_augment="rand-m9-n3-p1.0"), Preprocessing(size=8), seed=3)
-    loader = WorkerLoader(
-        reader(own_toy),
-        sampler,
-        rank=0,
-        workers=workers,
-        pin=False,
-        timeout=60,
-        augment=pickle.loads(pickle.dumps(augment)),
-    )
+    travelled = pickle.loads(pickle.dumps(augment))
+    loader = WorkerLoader(reader(own_toy), sampler, rank=0, workers=workers, pin=False, timeout=60, augment=travelled)
     changed = 0
     for (plain,), (batch,) in zip(batches(own_toy, sampler, range(6)), loader.batches(range(6)), strict=True):
         # By the indices of the images that are really there, in place of bad ones too.
