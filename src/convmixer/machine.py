@@ -6,6 +6,11 @@ import os
 import re
 from pathlib import Path
 
+# Of the second and the first version of control groups: limit, use, details, and which of them are files.
+_MEMORY_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
 # More than the fastest GPU needs, each with its batches in shared memory.
 _MAX_WORKERS = 16
 
@@ -25,6 +30,24 @@ def workers(wanted: int | None) -> int:
 def cores_of_this_process() -> int:
     """Its share where several processes of a run are on this machine, at least one."""
     return max(usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1), 1)
+
+
+def memory(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> tuple[int, int] | None:
+    """Bytes in all and free: of the machine, or what this process's control group leaves; None where nothing says it.
+
+    What a control group holds of files that have been read counts as free: the system gives it up for anything else.
+    """
+    kilobytes = {key: int(value) for key, value in re.findall(r"(\w+):\s+(\d+) kB", text_of(f"{proc}/meminfo"))}
+    if "MemAvailable" not in kilobytes:
+        return None
+    total, free = kilobytes["MemTotal"] << 10, kilobytes["MemAvailable"] << 10
+    for limit, used, stat, files in _MEMORY_FILES:
+        most, now = (text_of(f"{cgroup}/{name}").strip() for name in (limit, used))
+        if most.isdigit() and now.isdigit() and int(most) < total:
+            read = re.search(rf"^{files} (\d+)$", text_of(f"{cgroup}/{stat}"), re.MULTILINE)
+            total = int(most)
+            free = max(0, min(free, total - int(now) + (int(read[1]) if read else 0)))
+    return total, free
 
 
 def text_of(path: str) -> str:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from convmixer.augment.host import HostAugmentation
 from convmixer.data.batch_sampler import BatchSampler
+from convmixer.data.cache import CachedSource
 from convmixer.data.reader import TrainReader
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.training.loading.train_batch import TrainBatch
@@ -80,8 +81,12 @@ class _Keys(Sampler[tuple[int, np.ndarray]]):
         return len(self.steps) * self.sampler.accumulate
 
 
-def _begin(_: int) -> None:
+def _begin(worker: int) -> None:
     answer_only_the_parent()
+    dataset = get_worker_info().dataset  # type: ignore[union-attr]
+    assert isinstance(dataset, _Batches)
+    if isinstance(dataset.reader.source, CachedSource):
+        dataset.reader.source.writer = worker
 
 
 class WorkerLoader:
