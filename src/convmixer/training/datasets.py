@@ -14,7 +14,7 @@ import numpy as np
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
-from convmixer.data.folders import refuse_nested
+from convmixer.data.folders import Files, refuse_nested
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
 from convmixer.data.source import Source
@@ -42,6 +42,9 @@ class TrainingData:
     def fingerprint(self) -> str:
         """SHA-256 over the names and labels of the training images, in their order."""
         digest = hashlib.sha256(np.ascontiguousarray(self.train.labels).tobytes())
+        if isinstance(self.train, Files):
+            digest.update(self.train.paths.encoded)  # the same bytes, at once
+            return digest.hexdigest()
         for index in range(len(self.train)):
             digest.update(self.train.name(index).encode(errors="surrogateescape") + b"\0")
         return digest.hexdigest()

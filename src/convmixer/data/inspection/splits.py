@@ -39,6 +39,6 @@ def list_split(name: str, folder: Path, option: str) -> Split:
     split = Split(name, folder, tuple(each.name for each in found), ignored=ignored)
     split.folders = tuple(tuple(each.folders) for each in found)
     for label, each in enumerate(found):
-        split.paths += each.images
+        split.paths += list(each.images)
         split.labels += [label] * len(each.images)
     return split
