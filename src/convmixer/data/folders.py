@@ -85,7 +85,7 @@ def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> F
     if unknown:
         raise UserError(
             f"{option}: {folder} has a class {unknown[0]!r} that the training classes do not have\n"
-            f"the folder's: {_shortened(names)}; the training classes: {_shortened(known.names)}",
+            f"the folder's: {shortened(names)}; the training classes: {shortened(known.names)}",
             exit_code=RUN_FAILED,
         )
     for each in found:
@@ -153,7 +153,7 @@ def ignored_line(ignored: Mapping[str, int], images: str) -> str:
     return f"{total} other {files} beside {images} {are} ignored: {shown}{remedies}"
 
 
-def _shortened(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
     """The first names of a list, and how many there are."""
     shown = ", ".join(printable(name) for name in names[:_NAMES_SHOWN])
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} ... ({len(names)})"
