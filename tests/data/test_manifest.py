@@ -150,6 +150,10 @@ def test_the_commands_take_a_list(
     best = max(entry["Top1-Acc"] for entry in run.metrics("eval"))
     assert f"'Top1-Acc': {best}" in scored.out
     assert told["unreadable"] == 0
+    exported = convmixer("export", "--pretrained", run.best / "best.safetensors", "--data_url", path, "--output=m.onnx")
+    assert exported.code == 0, exported.err
+    by_onnx = convmixer("eval-onnx", path, "--onnx_path=m.onnx")
+    assert f"'Top1-Acc': {best}" in by_onnx.out, by_onnx.err
     checked = convmixer("check-data", path, "--image_size=8", "-j0")
     assert checked.code == 0, checked.err
     assert "  train   24 images in 3 classes" in checked.out

@@ -6,7 +6,8 @@ data set is executed: `datasets` 4 runs no scripts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from convmixer.data.classes import ClassMap, composed, numbered
 from convmixer.data.folders import shortened
 from convmixer.data.image_file import read_image_file
 from convmixer.data.limits import BadImage
+from convmixer.data.source import TRAIN_NAMES, VAL_NAMES, names_of_split
 from convmixer.errors import RUN_FAILED, UserError, first_line
 
-_VAL = ("validation", "val", "valid", "test")
+# Of several columns that may be the labels (CIFAR-100 has fine and coarse ones) the first of these is.
+_USUAL_LABELS = ("label", "labels", "fine_label", "class", "target")
 
 
 def accepts(data_url: str, split_dir: str) -> bool:
@@ -55,7 +58,9 @@ class TableSource:
 
     def __init__(self, table: Any, image: str, labels: np.ndarray, classes: ClassMap, origin: str) -> None:
         self.labels, self.classes, self.origin = labels, classes, origin
-        self._images, self._column = table.select_columns([image]), image
+        # As it is stored: decoding is for our own readers, which refuse what they must.
+        encoded = table.select_columns([image]).cast_column(image, _encoded_type())
+        self._images, self._column = encoded, image
 
     @property
     def ignored(self) -> Mapping[str, int]:
@@ -83,21 +88,48 @@ def _load(data_url: str, split_dir: str, train: bool) -> Any:
         raise UserError(f"--set: datasets needs {error.name}, pip install 'convmixer[datasets]'") from None
     datasets.disable_progress_bars()
     path = Path(data_url).absolute()
+    meant = names_of_split(split_dir, train=train)
     try:
-        if path.suffix == ".parquet" and path.is_file():
-            found = datasets.load_dataset("parquet", data_files={split_dir: str(path)})
-        elif path.is_dir():
-            found = datasets.load_dataset("parquet", data_dir=str(path))
-        else:
-            found = datasets.load_dataset(data_url)
+        if path.exists():
+            name, files = _files_of_split(path, meant, "--train_dir" if train else "--val_dir")
+            # Each split by itself: of several together the types of the first, class names too, would count for all.
+            return datasets.load_dataset("parquet", data_files={name: files}, split=name)
+        names = datasets.get_dataset_split_names(data_url)
+        name = _first_of(meant, names, data_url, "--train_dir" if train else "--val_dir")
+        return datasets.load_dataset(data_url, split=name)
+    except UserError:
+        raise
     except Exception as error:  # of a dozen libraries: a network, a disk, a file that is no parquet
         raise UserError(f"--data_url: {data_url} cannot be opened: {first_line(error)}", exit_code=RUN_FAILED) from None
-    meant = (split_dir, *(("train",) if train else _VAL))
-    name = next((name for name in meant if name in found), None)
-    if name is None:
-        option = "--train_dir" if train else "--val_dir"
-        raise UserError(f"{option}: {data_url} has no split {split_dir!r}; it has {shortened(sorted(found))}")
-    return found[name]
+
+
+def _files_of_split(path: Path, meant: tuple[str, ...], option: str) -> tuple[str, list[str]]:
+    """The split that is meant, and its parquet files: those with its name in theirs, or in that of a folder above.
+
+    A single file is the split that is asked for.
+    """
+    if path.is_file():
+        return meant[0], [str(path)]
+    files: dict[str, list[str]] = {}
+    for file in sorted(path.glob("**/*.parquet")):
+        words = re.split(r"[/._-]", str(file.relative_to(path).with_suffix("")))
+        split = next((name for name in (*meant, *TRAIN_NAMES, *VAL_NAMES) if name in words), TRAIN_NAMES[0])
+        files.setdefault(split, []).append(str(file))
+    name = _first_of(meant, list(files), str(path), option)
+    return name, files[name]
+
+
+def _first_of(meant: tuple[str, ...], names: Sequence[str], data_url: str, option: str) -> str:
+    for name in meant:
+        if name in names:
+            return name
+    raise UserError(f"{option}: {data_url} has no split {meant[0]!r}; it has {shortened(sorted(names)) or 'none'}")
+
+
+def _encoded_type() -> Any:
+    import datasets
+
+    return datasets.Image(decode=False)
 
 
 def _columns(table: Any, data_url: str) -> tuple[str, str]:
@@ -110,7 +142,8 @@ def _columns(table: Any, data_url: str) -> tuple[str, str]:
     if not images:
         # Written without types: a column of {bytes, path}.
         images = [name for name, feature in features.items() if isinstance(feature, dict) and "bytes" in feature]
-    labels = labels or [name for name in ("label", "labels", "class", "fine_label", "target") if name in features]
+    usual = [name for name in _USUAL_LABELS if name in (labels or features)]
+    labels = usual[:1] or labels
     for kind, names in (("images", images), ("labels", labels)):
         if len(names) != 1:
             raise UserError(

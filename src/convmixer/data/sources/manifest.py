@@ -14,12 +14,11 @@ from typing import Any, NoReturn
 
 from convmixer.data.classes import ClassMap, composed, numbered
 from convmixer.data.folders import Files, shortened
+from convmixer.data.source import names_of_split
 from convmixer.errors import RUN_FAILED, UserError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-# What a split is called where its column says neither `train_dir` nor `val_dir`.
-_TRAIN, _VAL = ("train", "training"), ("val", "valid", "validation", "test", "eval")
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ def _of_split(rows: list[Row], path: Path, split_dir: str, train: bool, option: 
             f"{path}, line {line}: no split; a list without that column is one of two: --data_url FOLDER --train_dir "
             "train.csv --val_dir val.csv"
         )
-    meant = (split_dir, *(_TRAIN if train else _VAL))
-    name = next((name for name in meant if name in found), None)
+    name = next((name for name in names_of_split(split_dir, train=train) if name in found), None)
     if name is None:
         raise UserError(f"{option}: {path} has no split {split_dir!r}; it has {shortened(sorted(map(str, found)))}")
     return [row for row in rows if row.split == name]
