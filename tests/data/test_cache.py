@@ -46,6 +46,14 @@ def test_a_writer_has_its_part_and_no_more() -> None:
     assert [arena.get(index) is not None for index in range(4)] == [True, True, True, False]
 
 
+def test_a_process_in_another_ones_place_goes_on_after_it() -> None:
+    arena = SharedArena(3, 10_000, writers=2)
+    for index in range(3):  # each copy is what a new process has
+        pickle.loads(pickle.dumps(arena)).put(index, noise(4, 4 + index, 3), 1)
+    for index in range(3):
+        np.testing.assert_array_equal(arena.get(index), noise(4, 4 + index, 3))
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_processes_share_it(method: str) -> None:

@@ -69,7 +69,7 @@ def test_another_number_of_loader_workers(
     assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))
 
 
-@pytest.mark.parametrize(("before", "after"), [("ram", "none"), ("none", "ram"), ("ram", "ram")])
+@pytest.mark.parametrize(("before", "after"), [("ram", "none"), ("none", "ram"), ("ram", "device")])
 def test_another_cache(
     before: str, after: str, train: Train, toy: Path, toy_options: ToyOptions, tmp_path: Path
 ) -> None:

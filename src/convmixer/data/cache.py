@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ class SharedArena:
 
     def __init__(self, count: int, size: int, writers: int) -> None:
         self.count, self.size, self.writers = count, size, writers
-        self._start = -(-count * _DTYPE.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._start = -(-(count * _DTYPE.itemsize + writers * 8) // mmap.PAGESIZE) * mmap.PAGESIZE
         self._fd = os.memfd_create("convmixer-cache")
         os.ftruncate(self._fd, self._start + size)
         self._map()
@@ -38,7 +39,9 @@ class SharedArena:
         memory = mmap.mmap(self._fd, self._start + self.size)
         self._slots = np.frombuffer(memory, _DTYPE, self.count)  # offset 0: empty
         self._data = np.frombuffer(memory, np.uint8, self.size, self._start)
-        self._next: dict[int, int] = {}
+        # How much of its part each writer has used: here, so that a process that takes its place goes on after it.
+        self._used = np.frombuffer(memory, "i8", self.writers, self.count * _DTYPE.itemsize)
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("count", "size", "writers", "_start")
@@ -53,9 +56,11 @@ class SharedArena:
     def get(self, index: int) -> np.ndarray | bytes | None:
         """The image in that slot: pixels that must not be changed, or an encoded file; None for an empty one."""
         slot = self._slots[index]
-        offset, size = int(slot["offset"]) - 1, int(slot["bytes"])
+        offset = int(slot["offset"]) - 1
         if offset < 0:
             return None
+        self._keep_order()
+        size = int(slot["bytes"])
         found = self._data[offset : offset + size]
         if slot["channels"] == 0:
             return found.tobytes()
@@ -66,19 +71,29 @@ class SharedArena:
         """Keep an image, as long as the part of `writer`, from 0, has room for it. Returns whether it had."""
         flat = np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image.reshape(-1)
         share = self.size // self.writers // _ALIGNMENT * _ALIGNMENT
-        used = self._next.get(writer, 0)
+        used = int(self._used[writer])
         if used + flat.size > share:
             return False
         offset = writer * share + used
+        self._used[writer] = used + -(-flat.size // _ALIGNMENT) * _ALIGNMENT
         self._data[offset : offset + flat.size] = flat
-        self._next[writer] = used + -(-flat.size // _ALIGNMENT) * _ALIGNMENT
         shape = (0, 0, 0) if isinstance(image, bytes) else image.shape
         # The offset last: until it is there, the slot is empty.
         slot = self._slots[index : index + 1]
         slot["height"], slot["width"], slot["channels"] = shape
         slot["bytes"] = flat.size
+        self._keep_order()
         slot["offset"] = offset + 1
         return True
+
+    def _keep_order(self) -> None:
+        """Neither reads nor writes move past this: processors other than x86 let one core see another's out of order.
+
+        What is done before a lock is given back is seen before what is done after it is taken again.
+        """
+        for _ in range(2):
+            with self._lock:
+                pass
 
     @property
     def kept(self) -> int:

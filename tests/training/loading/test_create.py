@@ -133,12 +133,3 @@ def test_a_limit_of_the_system_is_no_end(
     assert done.code == 2
     assert "--cache ram: this system gives no shared memory: File too large" in done.error
     assert convmixer("train", *toy_options(toy)).code == 0
-
-
-def test_a_cache_on_the_device_that_cannot_be_is_refused(
-    toy: Path, toy_options: ToyOptions, convmixer: Command, here: Path
-) -> None:
-    done = convmixer("train", *toy_options(toy), "--cache=device")
-    assert done.code == 2
-    assert "--cache device: only images held in memory" in done.error
-    assert list(here.iterdir()) == []

@@ -18,7 +18,8 @@ from convmixer.data.reader import TrainReader, only_this_image
 from convmixer.data.source import Source, in_memory_images
 from convmixer.errors import UserError
 from convmixer.training.datasets import train_reader
-from convmixer.training.loading.device_loader import DeviceLoader, whole_images
+from convmixer.training.loading.device_images import images_for_device
+from convmixer.training.loading.device_loader import DeviceLoader
 from convmixer.training.loading.train_batch import BatchLoader
 from convmixer.training.loading.worker_loader import WorkerLoader
 from convmixer.training.resolve import ResolvedRun
@@ -35,11 +36,13 @@ def create_loader(run: ResolvedRun, say: Callable[[str], None]) -> BatchLoader:
     """
     config, rank, reader = run.config, run.processes.rank, train_reader(run.config, run.data)
     augment = HostAugmentation(config, run.preprocessing, config.seed) if run.augments_on_host else None
-    images = whole_images(reader) if config.cache in ("auto", "device") else None
-    if images is not None:
-        return DeviceLoader(images, run.data.train.labels, run.sampler, rank=rank, device=run.device, augment=augment)
-    if config.cache == "device":
-        raise UserError("--cache device: only images held in memory, whose training crop is the image; try --cache ram")
+    if config.cache in ("auto", "device"):
+        decode, is_asked = partial(_decoded, reader=reader), config.cache == "device"
+        kept = images_for_device(reader, decode, run.device, is_asked=is_asked, say=say)
+        if kept is not None:
+            images, crops = kept
+            labels = run.data.train.labels
+            return DeviceLoader(images, labels, run.sampler, rank=rank, device=run.device, crops=crops, augment=augment)
     count = machine.workers(config.num_parallel_workers)
     if config.cache in ("auto", "ram"):
         reader = _cached(reader, max(count, 1), is_asked=config.cache == "ram", say=say)

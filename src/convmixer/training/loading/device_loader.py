@@ -1,4 +1,4 @@
-"""Batches of a small set that is kept whole on the training device, where every training crop is the image itself."""
+"""Batches of a small set that is kept whole on the training device, where its training crops are made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from convmixer.data.reader import TrainReader
 from convmixer.data.source import in_memory_images
 from convmixer.devices import to_device
 from convmixer.errors import UserError
+from convmixer.training.loading.device_crops import DeviceCrops
 from convmixer.training.loading.train_batch import TrainBatch
 
 # Seven times CIFAR-10 or CIFAR-100 (154 MB), and little beside the activations of a step on any GPU one trains on.
@@ -37,9 +38,9 @@ def whole_images(reader: TrainReader) -> np.ndarray | None:
 
 
 class DeviceLoader:
-    """The micro-batches of process `rank`, gathered on `device` from images uint8 [n, size, size, C], labels [n].
+    """The micro-batches of process `rank`, gathered on `device` from images uint8 [n, H, W, C], labels [n].
 
-    `augment`: what is done to them then on a CPU.
+    `crops`: what makes their crops; None where these are the images. `augment`: what is done to them then on a CPU.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class DeviceLoader:
         *,
         rank: int,
         device: torch.device,
+        crops: DeviceCrops | None = None,
         augment: HostAugmentation | None = None,
     ) -> None:
-        self.sampler, self.rank, self.augment = sampler, rank, augment
+        self.sampler, self.rank, self.crops, self.augment = sampler, rank, crops, augment
         self.images, self.labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
     def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
@@ -64,7 +66,7 @@ class DeviceLoader:
         # A copy: the sampler's permutation is read-only, which torch warns of.
         indices = self.sampler.micro_batch(step, self.rank, micro).copy()
         at, epoch = to_device(indices, self.images.device), self.sampler.epoch(step)
-        images = self.images[at]
+        images = self.images[at] if self.crops is None else self.crops(self.images, indices, epoch)
         if self.augment is not None:
             images = torch.from_numpy(self.augment(images.numpy(), indices, epoch))
         return TrainBatch(images, self.labels[at], indices, epoch, [])
