@@ -48,6 +48,34 @@ def test_memory_of_a_control_group(system: Path, limit: str, used: str, stat: st
     assert memory(system) == (8 * GIB, 0)
 
 
+@pytest.mark.parametrize(
+    ("lines", "own", "limit", "used"),
+    [
+        ("0::/slurm/job_7/step_0\n", "slurm/job_7/step_0", "memory.max", "memory.current"),
+        (
+            "9:cpu,cpuacct:/\n4:memory:/slurm/job_7/step_0\n0::/\n",
+            "memory/slurm/job_7/step_0",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+        ),
+    ],
+)
+def test_each_group_around_a_process_may_set_a_limit(lines: str, own: str, limit: str, used: str, system: Path) -> None:
+    (system / "self").mkdir()
+    (system / "self/cgroup").write_text(lines)
+    inner, job = system / own, (system / own).parent
+    inner.mkdir(parents=True)
+    (job / limit).write_text(f"{6 * GIB}\n")
+    (job / used).write_text(f"{GIB}\n")
+    assert memory(system) == (6 * GIB, 5 * GIB)
+    (inner / limit).write_text(f"{8 * GIB}\n")
+    (inner / used).write_text(f"{4 * GIB}\n")
+    assert memory(system) == (6 * GIB, 4 * GIB)
+    # As in a container, which sees its own group where all groups lie, by another name than its own.
+    (system / "self/cgroup").write_text(lines.replace("/slurm", "/docker/slurm"))
+    assert memory(system) == (16 * GIB, 10 * GIB)
+
+
 def test_readers_follow_the_cores_and_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "usable_cores", lambda: 24)
     assert machine.workers(3) == 3

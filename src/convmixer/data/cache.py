@@ -28,6 +28,8 @@ class SharedArena:
     OSError where the system gives none.
     """
 
+    _fd = -1
+
     def __init__(self, count: int, size: int, writers: int) -> None:
         self.count, self.size, self.writers = count, size, writers
         self._start = -(-(count * _DTYPE.itemsize + writers * 8) // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -101,7 +103,8 @@ class SharedArena:
         return int(np.count_nonzero(self._slots["offset"]))
 
     def __del__(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 class CachedSource:

@@ -133,3 +133,14 @@ def test_a_limit_of_the_system_is_no_end(
     assert done.code == 2
     assert "--cache ram: this system gives no shared memory: File too large" in done.error
     assert convmixer("train", *toy_options(toy)).code == 0
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_system_without_such_memory_is_no_end(
+    toy: Path, toy_options: ToyOptions, convmixer: Command, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    done = convmixer("train", *toy_options(toy), "--cache=ram")
+    assert done.code == 2
+    assert "--cache ram: this system gives no shared memory: " in done.error
+    assert convmixer("train", *toy_options(toy)).code == 0
