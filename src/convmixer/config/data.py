@@ -69,6 +69,21 @@ class DataOptions(Options):
     )
 
 
+class ShardOptions(Options):
+    """Tar shards"""
+
+    shard_order: Literal["auto", "shuffled", "sequential"] = option(
+        "auto",
+        "shuffled: any image may be next; sequential: shard after shard; auto: sequential for http:// and the like",
+    )
+    shuffle_buffer: int = option(
+        4096,
+        "images in memory among which a sequential order is shuffled",
+        other_names="shuffle_size buffer_size",
+        ge=1,
+    )
+
+
 class DecodingOptions(Options):
     """Decoding"""
 
