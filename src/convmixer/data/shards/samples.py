@@ -73,7 +73,7 @@ def concatenated(parts: Sequence[Samples]) -> Samples:
     labels, ends, before = [], [], 0
     for part in parts:
         own = np.array([place[name] for name in part.names] or [0], dtype=np.int64)
-        labels.append(np.where(part.label < 0, own[np.minimum(-1 - part.label, len(own) - 1)], part.label))
+        labels.append(np.where(part.label < 0, own[np.clip(-1 - part.label, 0, len(own) - 1)], part.label))
         ends.append(part.key_ends + before)
         before += len(part.keys)
     return Samples(
