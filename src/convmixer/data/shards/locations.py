@@ -17,8 +17,9 @@ _GLOB = re.compile(r"[*\[]|\?(?!.*=)")  # behind a question mark an address has 
 
 
 def names_shards(location: str) -> bool:
-    """True for a pattern of tar files, or the name of one."""
-    return location.lower().endswith(SUFFIX)
+    """True for a pattern of tar files, or the name of one; behind an address may be a query."""
+    path = location.partition("?")[0] if is_remote(location) else location
+    return path.lower().endswith(SUFFIX)
 
 
 def find_shards(data_url: str | None, split_dir: str) -> list[str]:

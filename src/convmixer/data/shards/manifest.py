@@ -8,7 +8,7 @@ from typing import Any
 
 from convmixer.data.shards.index_file import from_bytes
 from convmixer.data.shards.samples import Samples
-from convmixer.data.shards.storage import base_name, parent, read_whole
+from convmixer.data.shards.storage import Refused, base_name, is_remote, parent, read_whole
 from convmixer.errors import RUN_FAILED, UserError
 
 FILE = "manifest.json"
@@ -44,9 +44,11 @@ def read_packed(split_folder: str) -> PackedSplit | None:
     Raises UserError where packing has not come to its end, and for a manifest of another version.
     """
     folder, name = parent(split_folder), base_name(split_folder)
-    content = read_whole(f"{folder}/{FILE}", _MAX_MANIFEST)
+    if is_remote(split_folder) and folder.endswith("/"):
+        return None  # its parent would be http://, or the like
+    content = _read(f"{folder}/{FILE}")
     if content is None:
-        if read_whole(f"{folder}/{UNFINISHED}", _MAX_MANIFEST) is not None:
+        if _read(f"{folder}/{UNFINISHED}") is not None:
             raise UserError(
                 f"{folder}: was not packed to the end; run the same convmixer pack again, which goes on",
                 exit_code=RUN_FAILED,
@@ -62,6 +64,13 @@ def read_packed(split_folder: str) -> PackedSplit | None:
         return None if split is None else _split(split_folder, record["classes"], split)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{folder}/{FILE}: is damaged; pack the images again", exit_code=RUN_FAILED) from None
+
+
+def _read(location: str) -> bytes | None:
+    try:
+        return read_whole(location, _MAX_MANIFEST)
+    except Refused:  # as some servers say of files that are not there to those who may not list them
+        return None
 
 
 def _split(location: str, classes: Any, split: Any) -> PackedSplit:

@@ -24,6 +24,10 @@ REQUEST_SECONDS = 60.0
 _PASSING = (408, 425, 429)  # of HTTP's refusals of 400 to 499 those that pass
 
 
+class Refused(UserError):
+    """A server's answer that it does not give what was asked for, for which it is no use to ask again."""
+
+
 def is_remote(location: str) -> bool:
     return "://" in location
 
@@ -171,15 +175,28 @@ def _patiently(location: str, ask: Callable[[], T]) -> T:
     for delay in (*RETRY_DELAYS, None):
         try:
             return ask()
-        except (FileNotFoundError, NotADirectoryError, UserError):
+        except UserError:
             raise
-        except Exception as error:  # each of fsspec's file systems has errors of its own
+        except Exception as failure:  # each of fsspec's file systems has errors of its own
+            error = _cause(failure)
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise
             status = getattr(error, "status", None)
             refused = isinstance(error, PermissionError | NotImplementedError | TypeError) or (
                 isinstance(status, int) and 400 <= status < 500 and status not in _PASSING
             )
             if delay is None or refused:
-                raise UserError(f"{location}: cannot be read: {first_line(error)}", exit_code=RUN_FAILED) from error
+                kind = Refused if refused else UserError
+                raise kind(f"{location}: cannot be read: {first_line(error)}", exit_code=RUN_FAILED) from error
             logger.debug(f"{location}: {first_line(error)}; trying again in {delay:g} s")
             time.sleep(delay)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error itself; of a file that is said to be missing because a web server could not be asked, why not."""
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    if cause is None or getattr(cause, "status", None) in (404, 410):
+        return error
+    is_of_the_network = isinstance(cause, OSError | TimeoutError) or type(cause).__module__.startswith("aiohttp")
+    return cause if is_of_the_network else error

@@ -31,8 +31,8 @@ PREFETCH = 4  # batches a loader process holds ready
 SHARED_MEMORY = "/dev/shm"
 
 
-# (epoch, indices int64 [n], the encoded images where they are read ahead)
-_Key = tuple[int, np.ndarray, list[bytes | None] | None]
+# (epoch, indices int64 [n], the encoded images where they are read ahead), or why they could not be read.
+_Key = tuple[int, np.ndarray, list[bytes | None] | None] | UserError
 
 
 class _Batches(Dataset[TrainBatch | UserError]):
@@ -44,6 +44,8 @@ class _Batches(Dataset[TrainBatch | UserError]):
         self.pids: Any = multiprocessing.get_context().Array("q", [0] * workers, lock=False)
 
     def __getitem__(self, key: _Key) -> TrainBatch | UserError:
+        if isinstance(key, UserError):
+            return key
         epoch, indices, encoded = key
         reader = self.reader
         if encoded is not None:
@@ -90,7 +92,12 @@ class _Keys(Sampler[_Key]):
         for step in self.steps:
             for micro in range(self.sampler.accumulate):
                 indices = self.sampler.micro_batch(step, self.rank, micro)
-                encoded = None if ahead is None else list(islice(ahead, len(indices)))
+                try:
+                    encoded = None if ahead is None else list(islice(ahead, len(indices)))
+                except UserError as error:
+                    # Raised within DataLoader it would leave its queues half closed; it comes out behind the batches.
+                    yield error
+                    return
                 yield self.sampler.epoch(step), indices, encoded
 
     def __len__(self) -> int:
