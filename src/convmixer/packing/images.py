@@ -49,11 +49,13 @@ def packed_image(source: Source, index: int, size: ImageSize) -> tuple[str, byte
 
 
 def _jpeg(image: Image.Image, orientation: int, quality: int) -> bytes:
-    exif = Image.Exif()
-    if orientation != 1:
-        exif[ExifTags.Base.Orientation] = orientation
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality, exif=exif)
+    if orientation == 1:
+        image.save(file, "JPEG", quality=quality)
+    else:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        image.save(file, "JPEG", quality=quality, exif=exif)
     return file.getvalue()
 
 

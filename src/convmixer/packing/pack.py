@@ -22,7 +22,7 @@ from convmixer.packing.images import ImageSize
 from convmixer.packing.record import LOCK, Record, begun, fingerprint, keep_whole_shards, shard_name
 from convmixer.packing.shard_writer import ShardWriter
 from convmixer.packing.workers import packed_images
-from convmixer.runs.durable import write_file
+from convmixer.runs.durable import remove_leftovers, write_file
 from convmixer.terminal.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def pack(
         record = begun(out, identity)
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out), Progress(sum(map(len, splits.values())), "pack") as progress:
+            remove_leftovers(out)
             record.save()
             for name, source in splits.items():
                 (out / name).mkdir(exist_ok=True)
