@@ -74,7 +74,7 @@ class ShardOptions(Options):
 
     shard_order: Literal["auto", "shuffled", "sequential"] = option(
         "auto",
-        "shuffled: any image may be next; sequential: shard after shard; auto: sequential for http:// and the like",
+        "shuffled: any image next; sequential: shard after shard; auto: sequential for addresses (http://)",
     )
     shuffle_buffer: int = option(
         4096,
