@@ -26,6 +26,7 @@ TORCH_FREE = (
     "inputs",
     "metrics",
     "optimizers",
+    "packing",
     "policies",
     "prediction",
     "randomness",

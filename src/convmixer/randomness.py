@@ -25,6 +25,8 @@ class Stream(IntEnum):
     NOISE = 6
     SUBSET = 7
     REPLACEMENT = 8
+    SHARDS = 11
+    WINDOW = 12
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

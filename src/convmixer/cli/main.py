@@ -27,6 +27,7 @@ COMMANDS = {
     "eval-onnx": "evaluate an ONNX model on labelled images",
     "infer-onnx": "classify images with an ONNX model",
     "check-data": "find what is wrong with a data set of images",
+    "pack": "write a data set as tar shards, as it is or smaller",
     "doctor": "find what is wrong with this machine",
     "convert": "write weights in another program's layout",
     "push": "publish weights on the Hugging Face hub",

@@ -77,6 +77,21 @@ class DataOptions(Options):
     )
 
 
+class ShardOptions(Options):
+    """Tar shards"""
+
+    shard_order: Literal["auto", "shuffled", "sequential"] = option(
+        "auto",
+        "shuffled: any image next; sequential: shard after shard; auto: sequential for addresses (http://)",
+    )
+    shuffle_buffer: int = option(
+        4096,
+        "images in memory among which a sequential order is shuffled",
+        other_names="shuffle_size buffer_size",
+        ge=1,
+    )
+
+
 class DecodingOptions(Options):
     """Decoding"""
 

@@ -27,7 +27,8 @@ _BOOLEANS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 @dataclass(frozen=True)
 class Command:
-    """A command line: its name, its sentence, its options, and what stands on it without a flag.
+    """A command line: its name, its sentence, its options, and what stands on it without a flag (`positional`: names,
+    as `data out`).
 
     One that takes a configuration accepts all options of training, so that its recipes and command lines can be given;
     those that it does not use are left out of its help.
@@ -40,6 +41,10 @@ class Command:
     takes_config: bool = False
     # Names the recipe that is used where `--config` is left out, by what else was given.
     default_recipe: Callable[[Mapping[str, Any]], str | None] = lambda given: None
+
+    @property
+    def positionals(self) -> tuple[str, ...]:
+        return tuple((self.positional or "").split())
 
     def shows(self, option: Option) -> bool:
         """Whether the help lists the option."""
@@ -70,7 +75,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         parser.add_argument("--config", metavar="FILE", help="YAML file of options, or the name of a shipped recipe")
     groups: dict[str, Any] = {}
     for option in options_of(command.model):
-        if option.name == command.positional:
+        if option.name in command.positionals:
             parser.add_argument(option.name, metavar=option.name.upper(), nargs="?", help=option.help)
             continue
         if option.group not in groups:
@@ -81,8 +86,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
 
 def _usage(command: Command) -> str:
     words = ["convmixer", command.name]
-    if command.positional is not None:
-        words.append(command.positional.upper())
+    words += [name.upper() for name in command.positionals]
     if command.takes_config:
         words.append("[--config FILE]")
     return " ".join([*words, "[--option value ...]"])
@@ -181,7 +185,9 @@ def _spelled_out(argv: Sequence[str], options: Mapping[str, Option], meant: Mean
 def _from_text(option: Option, value: Any, command: Command) -> Any:
     if value == "" and option.default != "":
         # An unset variable of a shell: as a path it would mean the current folder.
-        raise UserError(f"{option.name.upper() if option.name == command.positional else f'--{option.name}'}: is empty")
+        raise UserError(
+            f"{option.name.upper() if option.name in command.positionals else f'--{option.name}'}: is empty"
+        )
     if option.is_list:
         return [part for text in value for part in text.split(",") if part]
     return None if option.is_optional and str(value).lower() in ("none", "null") else value

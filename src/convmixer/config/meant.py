@@ -18,7 +18,7 @@ class Command(Protocol):
     @property
     def model(self) -> type[Options]: ...
     @property
-    def positional(self) -> str | None: ...
+    def positionals(self) -> tuple[str, ...]: ...
     @property
     def takes_config(self) -> bool: ...
     def shows(self, option: Option) -> bool: ...
@@ -28,7 +28,7 @@ class Meant:
     """The names of a command's options, and what may be taken for them."""
 
     def __init__(self, command: Command) -> None:
-        self._positional = command.positional
+        self._positionals = command.positionals
         options = options_of(command.model)
         self._names = {name: option.name for option in options for name in option.names}
         self._other: dict[str, str] = {}
@@ -64,7 +64,7 @@ class Meant:
         near = self._nearest(name.lower().replace("-", "_"))
         if near is None:
             return "see --help for the options"
-        if near == self._positional:
+        if near in self._positionals:
             return f"{near.upper()} stands without a flag"
         return f"did you mean {prefix}{near}?"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convmixer.config.augment import AugmentOptions
-from convmixer.config.data import DataOptions, DecodingOptions
+from convmixer.config.data import DataOptions, DecodingOptions, ShardOptions
 from convmixer.config.execution import DeviceOptions, ExecutionOptions, LossScaleOptions, PrecisionOptions
 from convmixer.config.export import ExportOptions, FormatOptions
 from convmixer.config.log import LogOptions
@@ -30,6 +30,7 @@ class Config(
     AugmentOptions,
     InputOptions,
     DecodingOptions,
+    ShardOptions,
     DataOptions,
     ModelOptions,
 ):

@@ -1,13 +1,14 @@
 """Which images are read when: pure functions of the seed and the step, the same on every process and after any resume.
 
-There is one permutation of the whole set per epoch; a step takes the next `global_batch` of it, and each process its
-slice.
+There is one permutation of the whole set per epoch, or another order of it where shards are read from one end to the
+other (`data.shards.order`); a step takes the next `global_batch` of it, and each process its slice.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
@@ -27,12 +28,20 @@ def steps_per_epoch(count: int, global_batch: int) -> int:
     return max(1, count // global_batch)
 
 
+class Order(Protocol):
+    """Another order of an epoch than `permutation`: for a set that is read from one end to the other."""
+
+    def epoch(self, sampler: BatchSampler, epoch: int) -> np.ndarray:
+        """Each index once, int64 [count]; `sampler`: the one whose batches are cut from it."""
+        ...
+
+
 @dataclass(frozen=True)
 class BatchSampler:
     """Which images each process takes at each step.
 
     `count`: images in the set; `batch_size`: images that a process takes at once; `world`: processes; `accumulate`:
-    micro-batches of each process in one step.
+    micro-batches of each process in one step; `order`: that of each epoch, None for a permutation of the whole set.
     """
 
     count: int
@@ -40,6 +49,7 @@ class BatchSampler:
     seed: int = 0
     world: int = 1
     accumulate: int = 1
+    order: Order | None = None
 
     @property
     def global_batch(self) -> int:
@@ -56,7 +66,8 @@ class BatchSampler:
 
     def batch(self, step: int) -> np.ndarray:
         """Indices of one step, int64 [global_batch]; a set smaller than that is gone through again to fill it."""
-        order = permutation(self.count, self.seed, self.epoch(step))
+        epoch = self.epoch(step)
+        order = permutation(self.count, self.seed, epoch) if self.order is None else self.order.epoch(self, epoch)
         if self.count < self.global_batch:
             return np.resize(order, self.global_batch)
         first = step % self.steps_per_epoch * self.global_batch

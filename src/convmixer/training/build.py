@@ -65,7 +65,7 @@ def _build(
 ) -> Trainer:
     config, processes = run.config, run.processes
     loggers = processes.on_first(lambda: create_loggers(config.log_to)) or {}
-    fingerprint = run_fingerprint(config, run.data, run.sampler.global_batch)
+    fingerprint = run_fingerprint(config, run.data, run.sampler)
     resumed = find_resumable(config, lambda folder: processes.on_first(lambda: claim(folder)))
     before = Backends() if resumed is None else resumed.check(fingerprint, force=config.force_resume)
     model = create_network(run, say)

@@ -13,6 +13,7 @@ from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.shards.order import order_of
 from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
 from convmixer.inputs import with_weights
@@ -90,7 +91,14 @@ def resolve_run(
         resolved = with_weights(resolved, arch, inputs, str(weights.path))
         config = resolved.options
     _check_shapes(config, arch, data.preprocessing.size, processes.count)
-    sampler = BatchSampler(len(data.train), config.batch_size, config.seed, processes.count, config.accumulate)
+    sampler = BatchSampler(
+        len(data.train),
+        config.batch_size,
+        config.seed,
+        processes.count,
+        config.accumulate,
+        order_of(data.train, config),
+    )
     return ResolvedRun(
         resolved,
         command,

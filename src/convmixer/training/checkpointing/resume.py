@@ -14,6 +14,7 @@ from typing import Any
 
 from convmixer.config.options import options_of
 from convmixer.config.schema import Config
+from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.distributed.processes import restarted_run
 from convmixer.errors import UserError
@@ -39,14 +40,17 @@ logger = logging.getLogger(__name__)
 _FREE = frozenset(option.name for option in options_of(Config) if not option.affects_training)
 
 
-def run_fingerprint(config: Config, data: TrainingData, global_batch: int) -> dict[str, Any]:
+def run_fingerprint(config: Config, data: TrainingData, sampler: BatchSampler) -> dict[str, Any]:
     """What makes a run this run: a resumed one must agree in every entry."""
+    # A sequential order is cut into a range for each process.
+    cut = {} if sampler.order is None else {"processes and batch_size": [sampler.world, sampler.batch_size]}
     options = {name: value for name, value in config.model_dump(mode="json").items() if name not in _FREE}
     return {
         **options,
         **_inputs(data.preprocessing),
         "aa_interpolation": config.policy_interpolation,
-        "global batch": global_batch,
+        "global batch": sampler.global_batch,
+        **cut,
         "classes": data.classes.fingerprint[:16],
         "images": len(data.train),
         "image names and labels": data.fingerprint()[:16],

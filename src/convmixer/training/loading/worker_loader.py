@@ -10,6 +10,8 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from convmixer.augment.host import HostAugmentation
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.cache import CachedSource
 from convmixer.data.reader import TrainReader
+from convmixer.data.shards.order import SequentialOrder
+from convmixer.data.shards.stream import WithEncoded, encoded_images
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.training.loading.train_batch import TrainBatch
 from convmixer.training.loading.watchdog import Watchdog
@@ -29,23 +33,33 @@ PREFETCH = 4  # batches a loader process holds ready
 SHARED_MEMORY = "/dev/shm"
 
 
+# (epoch, indices int64 [n], the encoded images where they are read ahead), or why they could not be read.
+_Key = tuple[int, np.ndarray, list[bytes | None] | None] | UserError
+
+
 class _Batches(Dataset[TrainBatch | UserError]):
-    """Key (epoch, indices) -> batch. `reading` holds the index that each worker is at, `pids` their processes."""
+    """Key -> batch. `reading` holds the index that each worker is at, `pids` their processes."""
 
     def __init__(self, reader: TrainReader, workers: int, augment: HostAugmentation | None) -> None:
         self.reader, self.augment = reader, augment
         self.reading: Any = multiprocessing.get_context().Array("q", [-1] * workers, lock=False)
         self.pids: Any = multiprocessing.get_context().Array("q", [0] * workers, lock=False)
 
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> TrainBatch | UserError:
-        epoch, indices = key
+    def __getitem__(self, key: _Key) -> TrainBatch | UserError:
+        if isinstance(key, UserError):
+            return key
+        epoch, indices, encoded = key
+        reader = self.reader
+        if encoded is not None:
+            images_ahead = dict(zip(indices.tolist(), encoded, strict=True))
+            reader = replace(reader, source=WithEncoded(reader.source, images_ahead))
         worker = get_worker_info()
         samples = []
         try:
             for index in indices.tolist():
                 if worker is not None:
                     self.pids[worker.id], self.reading[worker.id] = os.getpid(), index
-                samples.append(self.reader.read(epoch, index))
+                samples.append(reader.read(epoch, index))
         except UserError as error:
             # Raised here it would reach the main process wrapped in a traceback.
             return error
@@ -66,16 +80,30 @@ class _Batches(Dataset[TrainBatch | UserError]):
         return ", ".join(self.reader.source.name(index) for index in self.reading if index >= 0) or "nothing yet"
 
 
-class _Keys(Sampler[tuple[int, np.ndarray]]):
-    """The keys of all micro-batches of a process from a step on."""
+class _Keys(Sampler[_Key]):
+    """The keys of all micro-batches of a process from a step on.
+
+    Where the order is made for it the images are read here, from one end to the other: the loader processes, however
+    many they are, decode what they are given.
+    """
 
     def __init__(self, sampler: BatchSampler, steps: range, rank: int) -> None:
         self.sampler, self.steps, self.rank = sampler, steps, rank
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+    def __iter__(self) -> Iterator[_Key]:
+        order, ahead = self.sampler.order, None
+        if isinstance(order, SequentialOrder):
+            ahead = encoded_images(order, self.sampler.seed, order.taken(self.sampler, self.rank, self.steps))
         for step in self.steps:
             for micro in range(self.sampler.accumulate):
-                yield self.sampler.epoch(step), self.sampler.micro_batch(step, self.rank, micro)
+                indices = self.sampler.micro_batch(step, self.rank, micro)
+                try:
+                    encoded = None if ahead is None else list(islice(ahead, len(indices)))
+                except UserError as error:
+                    # Raised within DataLoader it would leave its queues half closed; it comes out behind the batches.
+                    yield error
+                    return
+                yield self.sampler.epoch(step), indices, encoded
 
     def __len__(self) -> int:
         return len(self.steps) * self.sampler.accumulate

@@ -1,0 +1,202 @@
+"""Bytes of shards: of a file on a disk, or by fsspec of what lies at an address such as https:// or s3://."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from convmixer.data.limits import BadImage
+from convmixer.errors import RUN_FAILED, UserError, first_line
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Seconds before each further attempt; with REQUEST_SECONDS for each they stay below the option loader_timeout.
+RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+REQUEST_SECONDS = 60.0
+_PASSING = (408, 425, 429)  # of HTTP's refusals of 400 to 499 those that pass
+
+
+class Refused(UserError):
+    """A server's answer that it does not give what was asked for, for which it is no use to ask again."""
+
+
+def is_remote(location: str) -> bool:
+    return "://" in location
+
+
+def joined(folder: str | None, name: str) -> str:
+    """`name` below `folder`, itself where it is an address or an absolute path; local ones are made absolute."""
+    if is_remote(name) or os.path.isabs(name):
+        return name
+    if folder is not None and is_remote(folder):
+        return folder.rstrip("/") + "/" + name
+    return os.path.join(os.path.abspath(folder or "."), name)
+
+
+def parent(location: str) -> str:
+    return location.rpartition("/")[0]
+
+
+def base_name(location: str) -> str:
+    return location.rpartition("/")[2]
+
+
+def read_range(location: str, start: int, stop: int) -> bytes:
+    """Exactly the bytes `start` to `stop`.
+
+    Raises OSError for a local file that cannot be read and BadImage where it ends before; UserError (exit 1) for an
+    address that does not give them, after some attempts.
+    """
+    if not is_remote(location):
+        handle = os.open(location, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = _pread(handle, start, stop)
+        finally:
+            os.close(handle)
+        if len(content) != stop - start:
+            raise BadImage("its shard ends before it")
+        return content
+
+    def ask() -> bytes:
+        content: bytes = _filesystem(location).cat_file(location, start=start, end=stop)
+        return content
+
+    content = _patiently(location, ask)
+    if len(content) == stop - start:
+        return content
+    raise UserError(
+        f"{location}: gave {len(content)} bytes where {stop - start} were asked for (bytes {start} to {stop})\n"
+        "either it has changed, or the server cannot give a part of a file (HTTP range requests)",
+        exit_code=RUN_FAILED,
+    )
+
+
+def read_whole(location: str, limit: int) -> bytes | None:
+    """A whole file of at most `limit` bytes; None where there is none. Raises UserError for a larger one."""
+    found = about(location)
+    if found is None:
+        return None
+    if found[0] > limit:
+        raise UserError(f"{location}: has {found[0]} bytes, more than the limit of {limit}", exit_code=RUN_FAILED)
+    try:
+        return read_range(location, 0, found[0])
+    except OSError as error:
+        raise UserError(f"{location}: {error.strerror}", exit_code=RUN_FAILED) from error
+
+
+def about(location: str) -> tuple[int, str] | None:
+    """Size in bytes, and what changes when the content does (time or ETag); None where there is no such file."""
+    if not is_remote(location):
+        try:
+            found = os.stat(location)
+        except OSError:
+            return None
+        return (found.st_size, str(found.st_mtime_ns)) if stat.S_ISREG(found.st_mode) else None
+    try:
+        info: dict[str, Any] = _patiently(location, lambda: _filesystem(location).info(location))
+    except FileNotFoundError:
+        return None
+    if info.get("type") == "directory":
+        return None
+    if not isinstance(info.get("size"), int):
+        raise UserError(f"{location}: the server does not say how large it is", exit_code=RUN_FAILED)
+    marks = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "updated", "md5Hash", "oid")
+    return info["size"], str(next((info[mark] for mark in marks if info.get(mark)), ""))
+
+
+def names_in_folder(folder: str) -> list[str]:
+    """Names of what lies in a folder, sorted; empty where there is none."""
+    if not is_remote(folder):
+        try:
+            return sorted(os.listdir(folder))
+        except OSError:
+            return []
+    try:
+        found = _patiently(folder, lambda: _filesystem(folder).ls(folder.rstrip("/") + "/", detail=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted({unquote(base_name(str(each).rstrip("/"))) for each in found})
+
+
+def matching(pattern: str) -> list[str]:
+    """Locations that a pattern with `*` stands for, sorted."""
+    if not is_remote(pattern):
+        return sorted(glob.glob(pattern))
+    try:
+        found = _patiently(pattern, lambda: _filesystem(pattern).glob(pattern))
+    except FileNotFoundError:
+        return []
+    protocol = pattern.partition("://")[0]
+    return sorted(each if is_remote(each) else f"{protocol}://{each}" for each in map(str, found))
+
+
+def _pread(handle: int, start: int, stop: int) -> bytes:
+    content = os.pread(handle, stop - start, start)
+    while len(content) < stop - start:  # a read of more than 2 GiB, or one that a signal cut short
+        more = os.pread(handle, stop - start - len(content), start + len(content))
+        if not more:
+            break
+        content += more
+    return content
+
+
+def _filesystem(location: str) -> Any:
+    """fsspec's; it keeps one per process and options, so that a forked process gets one of its own."""
+    protocol = location.partition("://")[0]
+    try:
+        import fsspec
+
+        options = {}
+        if protocol in ("http", "https"):
+            import aiohttp
+
+            options = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=REQUEST_SECONDS)}}
+        # What a listing said earlier may not be so any more.
+        return fsspec.filesystem(protocol, use_listings_cache=False, **options)
+    except ImportError as error:
+        raise UserError(
+            f"{location}: {first_line(error)}\npip install 'convmixer[remote]' reads http:// and https://; "
+            "s3:// takes s3fs, gs:// gcsfs, hf:// huggingface_hub"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{location}: {first_line(error)}") from None
+
+
+def _patiently(location: str, ask: Callable[[], T]) -> T:
+    """What `ask` gives, after some attempts. Raises FileNotFoundError, and UserError for other failures of all."""
+    for delay in (*RETRY_DELAYS, None):
+        try:
+            return ask()
+        except UserError:
+            raise
+        except Exception as failure:  # each of fsspec's file systems has errors of its own
+            error = _cause(failure)
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise
+            status = getattr(error, "status", None)
+            refused = isinstance(error, PermissionError | NotImplementedError | TypeError) or (
+                isinstance(status, int) and 400 <= status < 500 and status not in _PASSING
+            )
+            if delay is None or refused:
+                kind = Refused if refused else UserError
+                raise kind(f"{location}: cannot be read: {first_line(error)}", exit_code=RUN_FAILED) from error
+            logger.debug(f"{location}: {first_line(error)}; trying again in {delay:g} s")
+            time.sleep(delay)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error itself; of a file that is said to be missing because a web server could not be asked, why not."""
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    if cause is None or getattr(cause, "status", None) in (404, 410):
+        return error
+    is_of_the_network = isinstance(cause, OSError | TimeoutError) or type(cause).__module__.startswith("aiohttp")
+    return cause if is_of_the_network else error

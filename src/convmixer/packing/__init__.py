@@ -1,0 +1,1 @@
+"""`convmixer pack`: a data set of any source written as tar shards, optionally made smaller."""

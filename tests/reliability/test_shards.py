@@ -1,0 +1,182 @@
+"""Training on tar shards: exact resume from a disk and from a server, and the same network as from a folder."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import Run, ToyOptions, run_command
+from tests.project import FLOWERS, SRC, project_environment
+from tests.range_server import range_server
+from tests.reliability.conftest import assert_same_checkpoint, newest
+from tests.reliability.test_exact_resume import EVERYTHING, SMALL, assert_same_run, resumed_at
+
+from convmixer.data.shards import storage
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+SEQUENTIAL = ["--shard_order=sequential", "--shuffle_buffer=7"]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory, toy: Path) -> Path:
+    """The toy folder in shards of three images or so."""
+    from convmixer.data.splits import open_split
+    from convmixer.packing.images import ImageSize
+    from convmixer.packing.pack import pack
+
+    folder = tmp_path_factory.mktemp("packed")
+    train = open_split("imagenet", str(toy), "train", train=True)
+    val = open_split("imagenet", str(toy), "val", train=False, classes=train.classes)
+    pack({"train": train, "val": val}, folder / "out", ImageSize(), shard_bytes=9000, seed=0, workers=0)
+    assert len(list((folder / "out/train").glob("*.tar"))) > 5
+    return folder / "out"
+
+
+@pytest.fixture(params=["by index", "sequential", "server"])
+def source(request: pytest.FixtureRequest, packed: Path) -> Iterator[list[str]]:
+    """Options of a run on those shards."""
+    if request.param != "server":
+        yield [f"--data_url={packed}", "--set=shards", *(SEQUENTIAL if request.param == "sequential" else [])]
+        return
+    pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    with range_server(packed) as (url, _):
+        yield [f"--data_url={url}", "--set=shards", "--shuffle_buffer=7"]
+
+
+def trained(folder: Path, options: list[str]) -> Run:
+    roots = [
+        f"--{option}={folder / 'runs' / kind}"
+        for option, kind in (
+            ("summary_root_dir", "summary"),
+            ("ckpt_root_dir", "checkpoints"),
+            ("best_ckpt_root_dir", "best"),
+        )
+    ]
+    done = run_command("train", *options, *roots)
+    assert done.code == 0, done.err
+    return Run.below(folder, done)
+
+
+@pytest.fixture
+def options(toy_options: ToyOptions, source: list[str]) -> list[str]:
+    return [*toy_options(Path("unused"), **SMALL)[1:], *EVERYTHING, *source]
+
+
+def test_exact_resume_at_any_step(options: list[str], tmp_path: Path) -> None:
+    """Each time with another number of loader processes: none, one, three."""
+    run = trained(tmp_path / "whole", options)
+    steps = sorted(int(path.name.removeprefix("step_")) for path in run.checkpoints.iterdir())
+    assert steps == list(range(1, 13))
+    for step, workers in ((1, 0), (4, 1), (6, 3), (8, 0), (11, 1)):
+        words = [*options, f"--num_parallel_workers={workers}"]
+        assert_same_run(run, resumed_at(run, step, tmp_path / str(step), words))
+
+
+def test_other_processes_are_refused_for_a_sequential_order(
+    toy_options: ToyOptions, packed: Path, tmp_path: Path
+) -> None:
+    """The ranges of the shards would be cut elsewhere, so that images come twice or never."""
+    options = [*toy_options(packed, **SMALL), "--set=shards", *SEQUENTIAL]
+    run = trained(tmp_path / "whole", options)
+    done = run_command(
+        "train", *options, f"--resume={run.checkpoints / 'step_00000003'}", "--batch_size=1", "--accumulate=2"
+    )
+    assert done.code == 2
+    assert "processes and batch_size: [1, 2] then, [1, 1] now" in done.error
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_as_if_it_had_not_been(options: list[str], tmp_path: Path) -> None:
+    draw, words = random.Random(1), [*options, "--epochs=30", "--num_parallel_workers=1"]
+    paths = [str(SRC), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = project_environment(PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS="1")
+    whole = trained(tmp_path / "whole", words)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    kills = 0
+    for _ in range(12):
+        command = [sys.executable, "-m", "convmixer", "train", *words, "--resume=auto"]
+        with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE) as process:
+            found = len(list(folder.glob("runs/checkpoints/*/step_*")))
+            end, more = time.monotonic() + 60, draw.randrange(1, 40)
+            while process.poll() is None and time.monotonic() < end and kills < 3:
+                newest_step = max((int(p.name[5:]) for p in folder.glob("runs/checkpoints/*/step_*[0-9]")), default=0)
+                if newest_step >= (kills + 1) * 20 + more or (found and newest_step > 150):
+                    process.send_signal(signal.SIGKILL)
+                    kills += 1
+                    break
+                time.sleep(0.002)
+            _, err = process.communicate(timeout=120)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err.decode()
+    assert kills == 3
+    (checkpoints,) = (folder / "runs/checkpoints").iterdir()
+    assert_same_checkpoint(newest(checkpoints), newest(whole.checkpoints))
+
+
+def test_a_server_that_dies_ends_the_run_which_goes_on_exactly(
+    toy_options: ToyOptions, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(storage, "RETRY_DELAYS", (0.01,))
+    monkeypatch.setattr("convmixer.data.shards.stream._THREADS", 1)
+    monkeypatch.setattr("convmixer.data.shards.stream._AHEAD", 1)
+    with range_server(packed) as (url, behaviour):
+        words = [*toy_options(Path("unused"), **SMALL)[1:], *EVERYTHING, "--set=shards", f"--data_url={url}"]
+        options = [*words, "--shuffle_buffer=3", "--num_parallel_workers=1"]
+        whole = trained(tmp_path / "whole", options)
+        behaviour.dead_after = len(behaviour.asked) + 15
+        monkeypatch.chdir(tmp_path)
+        done = run_command("train", *options)
+        assert done.code == 1
+        assert "503" in done.error
+        assert "Traceback" not in done.err
+        behaviour.dead_after = None
+        done = run_command("train", *options, "--resume=auto")
+        assert done.code == 0, done.err
+        assert "resumed " in done.err
+        (checkpoints,) = (tmp_path / "runs/checkpoints").iterdir()
+        assert_same_checkpoint(newest(checkpoints), newest(whole.checkpoints))
+
+
+@pytest.mark.parametrize("order", ["shuffled", "sequential"])
+def test_two_processes(order: str, toy_options: ToyOptions, packed: Path, tmp_path: Path) -> None:
+    """No image is taken by both, and the run ends well."""
+    words = [*toy_options(packed, batch_size=2, epochs=1), "--set=shards", f"--shard_order={order}", "--device_num=2"]
+    command = [sys.executable, "-m", "convmixer", "train", *words]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=project_environment(OMP_NUM_THREADS="1"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "24 training and 13 evaluation images of 3 classes" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FLOWERS.is_dir(), reason="the flower photos are not here")
+@pytest.mark.parametrize("order", ["shuffled", "sequential"])
+def test_flowers_from_shards_reach_what_they_reach_from_a_folder(order: str, tmp_path: Path) -> None:
+    """Top1-Acc after three epochs within 0.06, three standard errors of a difference on 860 images."""
+    flowers = FLOWERS.parent
+    assert run_command("pack", flowers, tmp_path / "packed", "-j1", "--shard_mb=2").code == 0
+    words = (
+        "--arch convmixer_64_4 --kernel_size 5 --patch_size 8 --image_size 64 --epochs 3 --batch_size 64 -j 1".split()
+    )
+    scores = []
+    for name, data in (
+        ("folder", [flowers]),
+        ("shards", [tmp_path / "packed", "--set=shards", f"--shard_order={order}", "--shuffle_buffer=512"]),
+    ):
+        run = trained(tmp_path / name, [*words, f"--data_url={data[0]}", *map(str, data[1:])])
+        scores.append(run.metrics("eval")[-1]["Top1-Acc"])
+    assert abs(scores[0] - scores[1]) < 0.06
