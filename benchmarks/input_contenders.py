@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from convmixer.augment.host import HostAugmentation
 from convmixer.augment.pipeline import Augmentation
 from convmixer.config.augment import AugmentOptions
 from convmixer.data.crops import CROP_DRAWS, crop_interpolation, cut, random_crop_box, reduction_of, train_crop
@@ -65,23 +66,24 @@ def ours(name: str = "ours", *, augmented: bool, pillow: bool = False) -> Conten
         box = cut(pixels, random_crop_box(width, height, uniform), (width, height))
         return torch_resize(box, SIZE, crop_interpolation("random", uniform))
 
-    def collate(crops: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(crops))
-
     each: list[Stage] = [("read", begin), ("decode", decode), ("crop + resize", crop)]
-    return Contender(name, each, [("collate", collate), *(_augmentation() if augmented else ())])
+    if not augmented:
+        return Contender(name, each, [("collate", lambda crops: torch.from_numpy(np.stack(crops)))])
+    options, preprocessing = (
+        AugmentOptions(auto_augment=POLICY, re_prob=0.25, re_mode="pixel"),
+        Preprocessing(size=SIZE),
+    )
+    host = HostAugmentation(options, preprocessing, seed=0)
+    rest = Augmentation(options, preprocessing, CLASSES, seed=0, per_image=False)
 
+    def augment(crops: np.ndarray) -> np.ndarray:
+        return host(crops, np.arange(len(crops)), next(epochs))
 
-def _augmentation() -> list[Stage]:
-    options = AugmentOptions(auto_augment=POLICY, re_prob=0.25, re_mode="pixel")
-    augment = Augmentation(options, Preprocessing(size=SIZE), CLASSES, seed=0)
-    steps = iter(range(1 << 30))
+    def finish(crops: np.ndarray) -> object:
+        labels, step = torch.zeros(len(crops), dtype=torch.int64), next(epochs)
+        return rest(torch.from_numpy(crops), labels, np.arange(len(crops)), step, step)
 
-    def whole(images: torch.Tensor) -> object:
-        step, count = next(steps), len(images)
-        return augment(images, torch.zeros(count, dtype=torch.int64), np.arange(count), step, step)
-
-    return [("augment", whole)]
+    return Contender(name, each, [("collate", np.stack), ("augment", augment), ("normalise + erase", finish)])
 
 
 def timms(*, augmented: bool) -> Contender:

@@ -1,10 +1,11 @@
 """Kill a training run at random moments and resume it each time; the result must equal the run that nobody killed.
 
     python scripts/kill_loop.py --kills 50
+    python scripts/kill_loop.py --kills 50 --caches none ram device -- --set imagenet --data_url DIR
 
 Each life of the run ends by SIGKILL, in the middle of a step, of an evaluation or of writing a checkpoint, and the
 next one goes on by `--resume auto`. At the end weights, optimizer state, averaged weights and metrics are compared bit
-by bit with an uninterrupted run. Exit code 0 when all are equal.
+by bit with an uninterrupted run. Exit code 0 when all are equal. Words after -- are options of all runs.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ OPTIONS = [
     "--summary_loss_collect_freq=1",
 ]
 
+CLOCKS = ("images_per_second", "data_wait")
+
 
 def command(folder: Path, epochs: int, *words: str) -> list[str]:
     roots = [f"--{kind}_root_dir={folder / kind}" for kind in ("summary", "ckpt", "best_ckpt")]
@@ -61,10 +64,11 @@ def lines_logged(folder: Path) -> int:
     return len(logs[-1].read_bytes().splitlines()) if logs else 0
 
 
-def kill_once(folder: Path, epochs: int, draw: random.Random) -> str | None:
+def kill_once(folder: Path, epochs: int, words: list[str], caches: list[str], draw: random.Random) -> str | None:
     """Start or resume, wait for some steps and some milliseconds, kill. Returns what was hit, None if it finished."""
     before, wanted = lines_logged(folder), draw.randint(0, 6)
-    process = start(command(folder, epochs, "--resume=auto"))
+    cache = draw.choice(caches)
+    process = start(command(folder, epochs, *words, f"--cache={cache}", "--resume=auto"))
     while process.poll() is None and lines_logged(folder) < before + wanted:
         time.sleep(0.002)
     time.sleep(draw.uniform(0.0, 0.15) if wanted else draw.uniform(0.0, 4.0))
@@ -75,7 +79,8 @@ def kill_once(folder: Path, epochs: int, draw: random.Random) -> str | None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     partial = list((folder / "ckpt").glob("*/.step_*"))
-    return "while a checkpoint was written" if partial else f"after {lines_logged(folder)} lines of metrics"
+    when = "while a checkpoint was written" if partial else f"after {lines_logged(folder)} lines of metrics"
+    return f"{when}, cache {cache}"
 
 
 def final_state(folder: Path) -> dict[str, object]:
@@ -84,7 +89,7 @@ def final_state(folder: Path) -> dict[str, object]:
     state = torch.load(checkpoint / "state.pt", weights_only=True)
     state.pop("log_bytes")
     log = (folder / "summary" / checkpoint.parent.name / "metrics.jsonl").read_text().splitlines()
-    entries = [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in log]
+    entries = [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in log]
     best = (folder / "best_ckpt" / checkpoint.parent.name / "best.safetensors").read_bytes()
     weights = {name: load_file(checkpoint / f"{name}.safetensors") for name in ("model", "ema")}
     return {"step": checkpoint.name, "state": state, "metrics": entries, "best": best, **weights}
@@ -105,21 +110,24 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=0, help="0: enough for the kills")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--caches", nargs="+", default=["auto"], help="values of --cache, of which each life draws one")
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     epochs = arguments.epochs or arguments.kills // 2 + 2
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
-        if start(command(whole, epochs)).wait() != 0:
+        words = arguments.words
+        if start(command(whole, epochs, *words, "--cache=none")).wait() != 0:
             raise SystemExit("the uninterrupted run failed")
         kills = 0
         while kills < arguments.kills:
-            hit = kill_once(killed, epochs, draw)
+            hit = kill_once(killed, epochs, words, arguments.caches, draw)
             if hit is None:
                 break
             kills += 1
             print(f"kill {kills:3d} of {arguments.kills}: {hit}", flush=True)
-        if start(command(killed, epochs, "--resume=auto")).wait() != 0:
+        if start(command(killed, epochs, *words, "--resume=auto")).wait() != 0:
             raise SystemExit("the last resume failed")
         left, right = final_state(whole), final_state(killed)
         different = [name for name in left if not same(left[name], right[name])]

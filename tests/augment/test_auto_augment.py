@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from timm.data import auto_augment as timm_policies
 
-from convmixer.augment.auto_augment import apply_layer, auto_augment, fill_levels
-from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_layers
+from convmixer.augment.auto_augment import apply_layer, auto_augment
+from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_layers, fill_levels
 from convmixer.augment.geometric import GEOMETRIC
 from convmixer.data.preprocessing import IMAGENET_MEAN
 from convmixer.policies.spec import AugMix, parse_policy
@@ -179,5 +179,5 @@ def test_the_chain_keeps_whole_levels(spec: str, photos: list[Image.Image]) -> N
 
 
 def test_fill_is_the_rounded_mean_colour() -> None:
-    assert fill_levels(IMAGENET_MEAN).tolist() == [124, 116, 104]
-    assert fill_levels((1.0,)).tolist() == [255]
+    assert fill_levels(parse_policy("rand-m9"), IMAGENET_MEAN).tolist() == [124, 116, 104]
+    assert fill_levels(parse_policy("rand-m9"), (1.0,)).tolist() == [255]

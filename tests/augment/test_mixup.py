@@ -7,7 +7,7 @@ import pytest
 import torch
 from timm.data.mixup import Mixup, mixup_target, rand_bbox
 
-from convmixer.augment.mixup import draw_mixing, mix, soft_targets
+from convmixer.augment.mixup import cut_at_once, draw_mixing, mix, soft_targets
 from convmixer.config.augment import AugmentOptions, MixingMode
 
 SIDE, SAMPLES = 24, 1500
@@ -126,3 +126,13 @@ def test_nothing_is_drawn_where_mixing_is_off() -> None:
     assert mixing is not None
     assert mixing.lam.tolist() == [1, 1, 1, 1]
     assert mixing.cuts == ()
+
+
+@pytest.mark.parametrize("mode", ["elem", "pair"])
+def test_cutting_at_once_is_cutting_one_by_one(mode: MixingMode) -> None:
+    options = AugmentOptions(cutmix=1.0, mixup_mode=mode)
+    images = torch.randn(12, 3, 10, 14, generator=torch.Generator().manual_seed(0))
+    for step in range(20):
+        mixing = draw_mixing(options, 12, 10, 14, seed=0, step=step, rank=0)
+        assert mixing is not None
+        assert torch.equal(cut_at_once(images, images.flip(0), mixing.cuts), mix(images, mixing))

@@ -8,8 +8,10 @@ import pytest
 import torch
 from tests.networks import Operations
 
+from convmixer.augment.mixup import cut_at_once, draw_mixing
 from convmixer.augment.pipeline import Augmentation
-from convmixer.config.augment import AugmentOptions
+from convmixer.augment.random_erasing import draw_boxes, fill_at_once
+from convmixer.config.augment import AugmentOptions, ErasingMode
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.normalisation import normalise
@@ -155,6 +157,24 @@ def test_what_the_device_is_asked_to_do_does_not_grow_with_the_batch() -> None:
     # each interpolation, the image's size.
     assert found[0]["aten.lift_fresh.default"] == 4 + 2 * (3 + 2)
     assert sum(found[0].values()) < 800
+
+
+@pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
+def test_erasing_and_cutting_on_a_gpu_do_not_grow_with_the_number_of_boxes(mode: ErasingMode) -> None:
+    options = AugmentOptions(cutmix=1.0, mixup_mode="elem")
+    counts = []
+    for count in (64, 256):
+        images = torch.zeros(count, 3, 8, 8)
+        boxes = draw_boxes(1.0, 1, 8, 8, seed=0, epoch=0, indices=np.arange(count))
+        mixing = draw_mixing(options, count, 8, 8, seed=0, step=0, rank=0)
+        assert mixing is not None
+        assert len(boxes) > count / 2
+        assert len(mixing.cuts) > count / 2
+        with Operations() as operations:
+            fill_at_once(images, boxes, mode, torch.Generator())
+            cut_at_once(images, images.flip(0), mixing.cuts)
+        counts.append(len(operations.calls))
+    assert counts[0] == counts[1] < 50
 
 
 def test_a_wrong_policy_is_refused_before_any_image() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.data.random_erasing import RandomErasing
 
-from convmixer.augment.random_erasing import Box, draw_boxes, erase
+from convmixer.augment.random_erasing import Box, draw_boxes, erase, fill_at_once
 
 HEIGHT, WIDTH, SAMPLES = 40, 56, 3000
 
@@ -91,3 +91,39 @@ def test_an_image_too_small_for_a_box_stays() -> None:
     images = torch.ones(20, 1, 1, 1)
     erase(images, draw_boxes(1.0, 2, 1, 1, seed=0, epoch=0, indices=np.arange(20)), "const", torch.Generator())
     assert (images == 1).all()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_filling_at_once_fills_the_same_boxes(count: int) -> None:
+    boxes = boxes_of(0.6, count, np.arange(40))
+    one, other = torch.ones(2, 40, 3, HEIGHT, WIDTH)
+    erase(one, boxes, "const", torch.Generator())
+    fill_at_once(other, boxes, "const", torch.Generator())
+    assert torch.equal(one, other)
+    for mode in ("rand", "pixel"):
+        images = torch.full((40, 3, HEIGHT, WIDTH), 99.0)
+        fill_at_once(images, boxes, mode, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+        erased = images[one == 0]
+        assert torch.equal(images == 99, one == 1)
+        # Standard normal: in rand one colour per box, so that fewer numbers were drawn.
+        assert erased.mean().abs() < (0.3 if mode == "rand" else 0.02)
+        assert abs(float(erased.std()) - 1) < (0.3 if mode == "rand" else 0.02)
+    row, top, bottom, left, right = boxes[-1]
+    colours = torch.full((40, 3, HEIGHT, WIDTH), 99.0)
+    fill_at_once(colours, boxes, "rand", torch.Generator().manual_seed(0))
+    box = colours[row, :, top:bottom, left:right]
+    assert torch.equal(box, box[:, :1, :1].expand_as(box))
+
+
+def test_noise_of_a_box_fills_it_in_place_or_not() -> None:
+    boxes = boxes_of(1.0, 1, np.arange(200))
+    found = []
+    for in_place in (True, False):
+        images = torch.full((200, 3, HEIGHT, WIDTH), 99.0)
+        erase(images, boxes, "pixel", torch.Generator().manual_seed(1), in_place=in_place)
+        found.append(images)
+    assert torch.equal(found[0] == 99, found[1] == 99)
+    for images in found:
+        noise = images[images != 99]
+        assert noise.mean().abs() < 0.01
+        assert abs(float(noise.std()) - 1) < 0.01

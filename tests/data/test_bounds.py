@@ -140,6 +140,7 @@ HOSTILE: dict[str, Callable[[], tuple[bytes, str]]] = {
 PROGRAM = """
 import json, os, resource, sys, time
 from pathlib import Path
+from convmixer.data.folders import Files
 from convmixer.data.inspection.probe import probe
 from convmixer.data.decode import decode_image
 from convmixer.data.limits import BadImage
@@ -155,7 +156,7 @@ for path in sys.argv[2:]:
     except BadImage as error:
         answer = str(error)
     seconds = time.perf_counter() - start
-    answers.append([answer, probe(path).error, seconds])
+    answers.append([answer, probe(Files([path]), 0).error, seconds])
 print(json.dumps(answers))
 """
 

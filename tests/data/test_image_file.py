@@ -101,7 +101,7 @@ def test_each_reader_goes_on(tmp_path: Path, make_unreadable: Callable[[Path], s
     crop, label, actual, told = TrainReader(files, SMALL).read(0, 1)
     assert (label, actual, told) == (0, 0, (1, reason))
     assert (crop == (255, 0, 0)).all()
-    assert probe(str(bad)).error == reason
+    assert probe(files, 1).error == reason
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
@@ -162,7 +162,7 @@ resource.setrlimit(resource.RLIMIT_AS, (now + (160 << 20), now + (160 << 20)))
 (batch,) = read_batches(files, small, 3, threads=0)
 print(batch.indices.tolist(), batch.bad)
 print(TrainReader(files, small).read(0, 1)[3])
-print(probe(files.name(1)).error)
+print(probe(files, 1).error)
 """
     done = run_python("-c", program, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -177,4 +177,4 @@ def test_a_line_of_pixels_that_no_filter_could_be_held_for(tmp_path: Path) -> No
     """89,478,485 x 1 pixels are within the limit; their resize to 8 pixels would take 2.9 GB of weights."""
     path = tmp_path / "line.png"
     Image.fromarray(np.zeros((1, 89_478_485), np.uint8)).save(path, compress_level=1)
-    assert probe(str(path)).error == "89478485 x 1 pixels, a side of more than 1000000"
+    assert probe(Files([path]), 0).error == "89478485 x 1 pixels, a side of more than 1000000"

@@ -63,7 +63,7 @@ def test_limit_is_the_same_random_subset_in_the_old_order() -> None:
 
 
 def test_unknown_set_and_other_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="cifar10, digits, imagenet"):
+    with pytest.raises(UserError, match="cifar10, datasets, digits, imagenet, manifest"):
         open_set("mnist")
     with pytest.raises(UserError, match="classes"):
         open_set("digits", classes=ClassMap(("cat", "dog")))

@@ -35,6 +35,7 @@ from convmixer.config.recipes import shipped_recipes
 from convmixer.config.schema import Config
 from convmixer.data.crops import eval_crop
 from convmixer.data.decode import decode_image
+from convmixer.data.folders import Files
 from convmixer.data.inspection.probe import probe
 from convmixer.data.sources.cifar10 import open_cifar10
 from convmixer.metadata import KEY
@@ -61,7 +62,7 @@ def images(folder: Path) -> Target:
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        probe(str(path))
+        probe(Files([path]), 0)
         decode_image(content, channels=1)
         decode_image(content, exif=True)
 

@@ -69,6 +69,15 @@ def test_another_number_of_loader_workers(
     assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))
 
 
+@pytest.mark.parametrize(("before", "after"), [("ram", "none"), ("none", "ram"), ("ram", "device")])
+def test_another_cache(
+    before: str, after: str, train: Train, toy: Path, toy_options: ToyOptions, tmp_path: Path
+) -> None:
+    run = train(*EVERYTHING, **SMALL | {"cache": before})
+    options = [*toy_options(toy, **SMALL | {"cache": after, "num_parallel_workers": 2}), *EVERYTHING]
+    assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))
+
+
 def test_fp16_with_a_dynamic_loss_scale(train: Train, toy: Path, toy_options: ToyOptions, tmp_path: Path) -> None:
     # The scale starts far too high: the first steps are skipped and halve it.
     scaled = ["--amp_level=O1", "--amp_dtype=fp16", "--is_dynamic_loss_scale", "--loss_scale=1e38"]

@@ -201,9 +201,11 @@ def test_too_many_damaged_images_stop_the_run(convmixer: Command, own_toy: Path,
     assert "--max_bad_fraction" in done.error
 
 
-def test_killed_loader_worker(start: Start, toy: Path, toy_options: ToyOptions) -> None:
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_killed_loader_worker(cache: str, start: Start, toy: Path, toy_options: ToyOptions) -> None:
     process = start(
-        "train", *toy_options(toy, epochs=10_000, num_parallel_workers=2, print_loss_every=1, eval_every=9999)
+        "train",
+        *toy_options(toy, epochs=10_000, num_parallel_workers=2, print_loss_every=1, eval_every=9999, cache=cache),
     )
     assert process.stderr is not None
     for line in process.stderr:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_chain, draw_layers, draw_mixture
+from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_chain, draw_layers, draw_mixture, fill_levels
 from convmixer.augment.geometric import GEOMETRIC, ROUNDING, affine, matrices
 from convmixer.augment.photometric import PHOTOMETRIC
 from convmixer.devices import to_device
-from convmixer.policies.spec import AugMix, Policy, fills_with_black
+from convmixer.policies.spec import AugMix, Policy
 from convmixer.policies.timm_magnitudes import OPS
 
 if TYPE_CHECKING:
@@ -58,11 +58,6 @@ def _matrices(layer: Layer, rows: np.ndarray, height: int, width: int) -> np.nda
     return found
 
 
-def fill_levels(mean: tuple[float, ...]) -> np.ndarray:
-    """Levels (c,) float32 of a mean colour given as fractions of 1, rounded as timm does."""
-    return np.array([min(255, round(255 * value)) for value in mean], dtype=np.float32)
-
-
 @torch.no_grad()
 def auto_augment(
     images: Tensor,
@@ -75,8 +70,7 @@ def auto_augment(
     indices: np.ndarray,
 ) -> Tensor:
     """`policy` on images (b, c, h, w) of float levels, in place; `indices` (b,) are theirs in the data set."""
-    colour = (0.0,) * len(mean) if fills_with_black(policy) else mean
-    fill = to_device(fill_levels(colour), images.device)
+    fill = to_device(fill_levels(policy, mean), images.device)
     size = (images.shape[2], images.shape[3])
     if isinstance(policy, AugMix):
         weights = to_device(draw_mixture(policy, seed=seed, epoch=epoch, indices=indices), images.device)

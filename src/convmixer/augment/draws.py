@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convmixer.policies.spec import AugMix, AutoAugment, BinnedAugment, RandAugment
+from convmixer.policies.spec import AugMix, AutoAugment, BinnedAugment, Policy, RandAugment, fills_with_black
 from convmixer.policies.timm_magnitudes import OPS, arguments
 from convmixer.policies.torchvision_magnitudes import ENHANCEMENTS, SIGNED
 from convmixer.randomness import Stream, hashes, normals, uniforms
 
 if TYPE_CHECKING:
-    from convmixer.config.augment import PolicyInterpolation
+    from convmixer.config.augment import AugmentOptions, PolicyInterpolation
 
 NO_OP = -1
 RESAMPLES = ("nearest", "bilinear", "bicubic")
@@ -28,6 +28,21 @@ class Layer:
     ops: np.ndarray
     args: np.ndarray
     resample: np.ndarray
+
+
+def fill_levels(policy: Policy, mean: tuple[float, ...]) -> np.ndarray:
+    """Levels (c,) float32 of what geometric operations show outside an image: black or, rounded as timm does, `mean`.
+
+    `mean`: a fraction of 1 per channel.
+    """
+    colour = (0.0,) * len(mean) if fills_with_black(policy) else mean
+    return np.array([min(255, round(255 * value)) for value in colour], dtype=np.float32)
+
+
+def draw_flips(options: AugmentOptions, seed: int, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """Whether each of the images `indices` (b,) is turned left to right, and top to bottom: bool (2, b)."""
+    flips: np.ndarray = uniforms(2, Stream.AUGMENT, seed, epoch, indices) < (options.hflip, options.vflip)
+    return flips.T
 
 
 def draw_layers(

@@ -11,11 +11,10 @@ from pathlib import Path
 from convmixer.config.checks import CheckDataOptions
 from convmixer.config.loading import Command
 from convmixer.config.resolved import Resolved
-from convmixer.data.folders import refuse_nested
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import DatasetReport, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
-from convmixer.data.sources.cifar10 import FOLDER as CIFAR10_FOLDER
+from convmixer.data.splits import FOLDERS, check_splits, source_of
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
 from convmixer.terminal.progress import Progress
@@ -60,18 +59,16 @@ def _open(options: CheckDataOptions) -> tuple[Path, tuple[Split, ...]]:
     """The data folder and its splits. Raises UserError where it is not laid out as one."""
     if options.data is None:
         raise UserError("DATA: the folder of the data set is needed")
-    data = Path(options.data).absolute()
-    if not data.is_dir():
+    data, is_folders = Path(options.data).absolute(), source_of(FOLDERS, options.data, options.train_dir) == FOLDERS
+    if not data.exists() and is_folders:
         raise UserError(f"DATA: there is no folder {data}")
-    if data.name == CIFAR10_FOLDER or (data / CIFAR10_FOLDER).is_dir():
-        raise UserError(f"DATA: {data} holds CIFAR-10 batches, no image files; only image files can be checked")
-    splits = [list_split("train", data / options.train_dir, "--train_dir")]
+    splits = [list_split("train", options.data, options.train_dir, "--train_dir")]
     if options.val_dir is not None:
-        val = data / options.val_dir
-        if not val.is_dir():
-            raise UserError(f"--val_dir: there is no folder {val}; --val_dir none checks the training images alone")
-        refuse_nested(splits[0].folder, val)
-        splits.append(list_split("val", val, "--val_dir"))
+        if is_folders and not (data / options.val_dir).is_dir():
+            where = f"there is no folder {data / options.val_dir}"
+            raise UserError(f"--val_dir: {where}; --val_dir none checks the training images alone")
+        check_splits(FOLDERS, options.data, options.train_dir, options.val_dir)
+        splits.append(list_split("val", options.data, options.val_dir, "--val_dir"))
     return data, tuple(splits)
 
 

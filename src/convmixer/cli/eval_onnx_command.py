@@ -11,8 +11,10 @@ from convmixer.cli.unreadable import name_unreadable_images
 from convmixer.config.loading import Command
 from convmixer.config.onnx import EvalOnnxOptions
 from convmixer.config.resolved import Resolved
+from convmixer.data.classes import ClassMap
 from convmixer.data.folders import open_folder
-from convmixer.data.splits import open_unnamed
+from convmixer.data.source import Source
+from convmixer.data.splits import FOLDERS, open_split, open_unnamed, source_of
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inference import score_of
 from convmixer.machine import workers
@@ -27,7 +29,7 @@ def run(resolved: Resolved[EvalOnnxOptions]) -> int:
     if options.dataset is None:
         raise UserError("DATASET: a folder of images with one folder per class is needed")
     model = open_named_model(resolved)
-    opener = partial(open_folder, Path(options.dataset), "DATASET")
+    opener = partial(_open, options.dataset)
     source = opener(model.classes) if model.classes else open_unnamed(model.num_classes, opener, logger.info)
     if len(source.classes) != model.num_classes:
         raise UserError(
@@ -45,3 +47,10 @@ def run(resolved: Resolved[EvalOnnxOptions]) -> int:
     )
     print(f"eval results: { {name: value for name, value in score.results().items() if name != 'Loss'} }")
     return name_unreadable_images(score, source)
+
+
+def _open(dataset: str, classes: ClassMap | None) -> Source:
+    """The evaluation images: a folder of class folders, or what any other source knows for its own."""
+    if source_of(FOLDERS, dataset, ".") == FOLDERS:
+        return open_folder(Path(dataset), "DATASET", classes)
+    return open_split(FOLDERS, dataset, "val", train=False, classes=classes)

@@ -13,6 +13,9 @@ else:
     SetName = Literal[names_in("data.sources")]
 
 
+CacheKind = Literal["auto", "none", "ram", "device"]
+
+
 class DataOptions(Options):
     """Data"""
 
@@ -66,6 +69,11 @@ class DataOptions(Options):
         affects_training=False,
         ge=0,
         le=256,
+    )
+    cache: CacheKind = option(
+        "auto",
+        "keep training images in memory or on the device; auto: where they need little of it",
+        affects_training=False,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from convmixer.data.formats.gif import open_gif
-from convmixer.data.formats.jpeg import decode_common_jpeg, load_jpeg
+from convmixer.data.formats.jpeg import decode_common_jpeg, load_jpeg, size_of
 from convmixer.data.formats.plugins import open_avif, open_bmp, open_heic, open_webp
 from convmixer.data.formats.png import open_png
 from convmixer.data.formats.signatures import detect_format, why_not_read
@@ -103,6 +103,15 @@ def decode_pixels(
     image = decode_image(encoded, channels=channels, exif=exif, max_pixels=max_pixels)
     pixels = np.asarray(image)
     return pixels[..., None] if channels == 1 else pixels, image.size
+
+
+def jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG file as it lies, by its header; None for another file. Raises BadImage for damage."""
+    name, start = detect_format(encoded)
+    if name != "JPEG":
+        return None
+    with _damage_is_bad_image():
+        return size_of(encoded, start)
 
 
 def load_frame(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +16,7 @@ import numpy as np
 from convmixer.data.classes import ClassMap, composed
 from convmixer.data.formats.signatures import EXTENSIONS, FORMAT_OF_EXTENSION, REMEDIES
 from convmixer.data.image_file import read_image_file
+from convmixer.data.paths import Paths
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.printable import printable
 
@@ -26,6 +28,7 @@ OUTPUT = "folder of a run"
 # Folders that a run makes are called so (`runs.folders`): they must not become a class where --data_url is the current
 # folder.
 _RUN = re.compile(r"\d\d-\d\d-\d\d_\d{6}(-\d+)?_convmixer_\d+_\d+.*")
+_LISTERS = 8  # threads that list folders
 _NAMES_SHOWN = 6  # of a list in a message
 
 
@@ -37,23 +40,21 @@ class Files:
 
     def __init__(
         self,
-        paths: Sequence[str | Path],
-        labels: Sequence[int] | None = None,
+        paths: Paths | Sequence[str | Path],
+        labels: Sequence[int] | np.ndarray | None = None,
         classes: ClassMap | None = None,
         ignored: Mapping[str, int] | None = None,
     ) -> None:
-        # One array of bytes: a list of strings would be copied, page by page, into every loader process that reads it
-        # (https://github.com/pytorch/pytorch/issues/13246).
-        self._paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+        self.paths = paths if isinstance(paths, Paths) else Paths.of(paths)
         self.labels = np.full(len(paths), -1) if labels is None else np.asarray(labels, dtype=np.int64)
         self.classes = classes or ClassMap(())
         self.ignored = Counter(ignored or {})
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def name(self, index: int) -> str:
-        return os.fsdecode(bytes(self._paths[index]))
+        return self.paths[index]
 
     def read(self, index: int) -> bytes:
         return read_image_file(self.name(index))
@@ -65,7 +66,7 @@ class ClassFolder:
 
     name: str
     folders: list[str] = field(default_factory=list)
-    images: list[str] = field(default_factory=list)
+    images: Paths = field(default_factory=Paths.of)
 
 
 def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> Files:
@@ -84,19 +85,17 @@ def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> F
     if unknown:
         raise UserError(
             f"{option}: {folder} has a class {unknown[0]!r} that the training classes do not have\n"
-            f"the folder's: {_shortened(names)}; the training classes: {_shortened(known.names)}",
+            f"the folder's: {shortened(names)}; the training classes: {shortened(known.names)}",
             exit_code=RUN_FAILED,
         )
-    paths: list[str] = []
-    labels: list[int] = []
     for each in found:
-        if not each.images:
+        if not len(each.images):
             raise UserError(
                 f"{option}: the class folder {folder / each.folders[0]} holds no images", exit_code=RUN_FAILED
             )
-        paths += each.images
-        labels += [labels_by_name[each.name]] * len(each.images)
-    return Files(paths, labels, known, ignored)
+    counts = [len(each.images) for each in found]
+    labels = np.repeat([labels_by_name[name] for name in names], counts)
+    return Files(Paths.joined([each.images for each in found]), labels, known, ignored)
 
 
 def open_files(path: str | Path, recursive: bool = False) -> Files:
@@ -154,7 +153,7 @@ def ignored_line(ignored: Mapping[str, int], images: str) -> str:
     return f"{total} other {files} beside {images} {are} ignored: {shown}{remedies}"
 
 
-def _shortened(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
     """The first names of a list, and how many there are."""
     shown = ", ".join(printable(name) for name in names[:_NAMES_SHOWN])
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} ... ({len(names)})"
@@ -171,27 +170,37 @@ def class_folders(folder: Path, option: str) -> tuple[list[ClassFolder], Counter
         are_classes = {entry.name: _is_folder(entry) and not entry.name.startswith(".") for entry in entries}
     ignored: Counter[str] = Counter()
     classes: dict[str, ClassFolder] = {}
-    for name in sorted(name for name, is_class in are_classes.items() if is_class):
-        if _RUN.fullmatch(name):
-            ignored[OUTPUT] += 1
-            continue
-        images, others = [], Counter[str]()
-        for path in files_below(folder / name):
-            if is_image(path):
-                images.append(path)
-            else:
-                others[why_ignored(path)] += 1
-        ignored += others
-        if not images and others[OUTPUT]:
-            continue
-        found = classes.setdefault(composed(name), ClassFolder(composed(name)))
-        found.folders.append(name)
-        found.images += images
+    names = sorted(name for name, is_class in are_classes.items() if is_class)
+    if outputs := [name for name in names if _RUN.fullmatch(name)]:
+        ignored[OUTPUT] = len(outputs)
+        names = [name for name in names if name not in outputs]
+    # A folder on another machine is waited for; on this one the threads cost nothing.
+    with ThreadPoolExecutor(_LISTERS, thread_name_prefix="list") as pool:
+        listed = pool.map(_images_below, (folder / name for name in names))
+        for name, (images, others) in zip(names, listed, strict=True):
+            ignored += others
+            if not len(images) and others[OUTPUT]:
+                continue
+            found = classes.setdefault(composed(name), ClassFolder(composed(name)))
+            found.folders.append(name)
+            found.images = Paths.joined([found.images, images]) if len(found.images) else images
     if not classes:
         raise UserError(f"{option}: {folder} holds no folders of classes; expected {folder}/<class>/<image>")
     if beside := sum(not is_class for is_class in are_classes.values()):
         ignored[BESIDE] = beside
     return [classes[name] for name in sorted(classes)], ignored
+
+
+def _images_below(folder: Path) -> tuple[Paths, Counter[str]]:
+    """The images in a class folder and below it, and what is ignored there, counted by why."""
+    images: list[str] = []
+    others: Counter[str] = Counter()
+    for path in files_below(folder):
+        if is_image(path):
+            images.append(path)
+        else:
+            others[why_ignored(path)] += 1
+    return Paths.of(images), others
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

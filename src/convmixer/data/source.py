@@ -11,6 +11,8 @@ import numpy as np
 from convmixer.data.classes import ClassMap
 from convmixer.randomness import Stream, hashes
 
+TRAIN_NAMES, VAL_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "eval")
+
 
 class Source(Protocol):
     """Images with their labels."""
@@ -90,6 +92,12 @@ def seeded_subset(source: Source, count: int, seed: int) -> Source:
         return source
     draws = hashes(Stream.SUBSET, seed, np.arange(len(source)))
     return Subset(source, np.sort(np.argsort(draws, kind="stable")[:count]))
+
+
+def names_of_split(split_dir: str, *, train: bool) -> tuple[str, ...]:
+    """What a split may be called that the option names `split_dir`: anything usual, where that is usual too."""
+    usual = TRAIN_NAMES if train else VAL_NAMES
+    return (split_dir, *usual) if split_dir in usual else (split_dir,)
 
 
 def in_memory_images(source: Source) -> np.ndarray | None:

@@ -10,6 +10,8 @@ from convmixer.errors import RUN_FAILED, UserError
 from convmixer.plugins import module_of, names_in
 
 SOURCES = "data.sources"
+# The set whose name stands for images by class, in folders or any other container.
+FOLDERS = "imagenet"
 
 
 def open_split(
@@ -28,13 +30,33 @@ def open_split(
     training set or the weights have fixed them. `limit`: so many images, drawn by `seed`, in their old order. Raises
     UserError for a set or folder that is not there, or that is not as it should be.
     """
-    name, known = set_name.lower(), names_in(SOURCES)
-    if name not in known:
-        raise UserError(f"--set: {set_name!r} is none of {', '.join(known)}")
+    name = source_of(set_name, data_url, split_dir)
     source: Source = module_of(SOURCES, name).open_source(data_url, split_dir, train=train, classes=classes)
     if classes is not None and classes != source.classes:
         raise UserError(f"--set: the classes of {name} are not those that were trained on", exit_code=RUN_FAILED)
     return source if limit is None else seeded_subset(source, limit, seed)
+
+
+def source_of(set_name: str, data_url: str | None, split_dir: str) -> str:
+    """The name of the source that opens a split of the set `set_name`."""
+    name, known = set_name.lower(), names_in(SOURCES)
+    if name not in known:
+        raise UserError(f"--set: {set_name!r} is none of {', '.join(known)}")
+    if name != FOLDERS or data_url is None:
+        return name
+    return next((other for other in known if _accepts(other, data_url, split_dir)), name)
+
+
+def _accepts(name: str, data_url: str, split_dir: str) -> bool:
+    accepts = getattr(module_of(SOURCES, name), "accepts", None)
+    return accepts is not None and bool(accepts(data_url, split_dir))
+
+
+def check_splits(set_name: str, data_url: str | None, train_dir: str, val_dir: str) -> None:
+    """Raise UserError where the two splits of a data set would not be two."""
+    check = getattr(module_of(SOURCES, source_of(set_name, data_url, train_dir)), "check_splits", None)
+    if check is not None and data_url is not None:
+        check(data_url, train_dir, val_dir)
 
 
 def open_unnamed(outputs: int, opener: Callable[[ClassMap | None], Source], say: Callable[[str], None]) -> Source:

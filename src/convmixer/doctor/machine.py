@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from convmixer import __version__
+from convmixer import __version__, machine
 from convmixer.doctor.check_result import CheckResult
 from convmixer.machine import text_of, usable_cores
 
@@ -105,13 +105,10 @@ def processor() -> CheckResult:
 
 def memory() -> CheckResult:
     """Free memory of the machine, or what its control group leaves."""
-    numbers = {key: int(value) << 10 for key, value in re.findall(r"(\w+):\s+(\d+) kB", text_of("/proc/meminfo"))}
-    if "MemAvailable" not in numbers:
+    known = machine.memory()
+    if known is None:
         return CheckResult("memory", "ok", "unknown on this system")
-    total, free = numbers["MemTotal"], numbers["MemAvailable"]
-    limit, used = (text_of(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
-    if limit.isdigit() and used.isdigit() and int(limit) < total:
-        total, free = int(limit), min(free, int(limit) - int(used))
+    total, free = known
     found = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < _MIN_MEMORY:
         return CheckResult(

@@ -16,7 +16,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.source import Source, seeded_subset
 from convmixer.data.sources.digits import open_digits
-from convmixer.data.splits import open_split
+from convmixer.data.splits import FOLDERS, open_split, source_of
 from convmixer.errors import RUN_FAILED, UserError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def _open(resolved: Resolved[Any], train: bool) -> Source:
                 f"{'calibrated' if train else 'compared'} on the built-in digits; --data_url names images of your own"
             )
         return open_digits(train=train)
-    if config.set != "imagenet":
+    if source_of(config.set, config.data_url, split) != FOLDERS:
         return open_split(config.set, config.data_url, split, train=train)
     if not folder.is_dir():
         raise UserError(f"--data_url: there is no folder {folder}")

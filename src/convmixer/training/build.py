@@ -10,7 +10,7 @@ from torch import nn
 
 from convmixer.augment.pipeline import Augmentation
 from convmixer.data.folders import ignored_line
-from convmixer.machine import cores_of_this_process, workers
+from convmixer.machine import cores_of_this_process
 from convmixer.model import ConvMixer
 from convmixer.runs.lock import RunLock
 from convmixer.training.backend_choice import Backends, run_with
@@ -18,12 +18,12 @@ from convmixer.training.bad_images import BadImages
 from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.resume import Resumed, find_resumable, run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.datasets import train_reader
 from convmixer.training.ema import Average, Ema
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.evaluator import Evaluator
+from convmixer.training.loading.create import create_loader
 from convmixer.training.loading.data_wait import DataWait, ReadingBound
-from convmixer.training.loading.device_loader import DeviceLoader, whole_images
+from convmixer.training.loading.device_loader import DeviceLoader
 from convmixer.training.loading.train_batch import BatchLoader
 from convmixer.training.loading.worker_loader import WorkerLoader
 from convmixer.training.logging.image_grid import image_grid
@@ -69,7 +69,7 @@ def _build(
     resumed = find_resumable(config, lambda folder: processes.on_first(lambda: claim(folder)))
     before = Backends() if resumed is None else resumed.check(fingerprint, force=config.force_resume)
     model = create_network(run, say)
-    loader = _loader(run)
+    loader = create_loader(run, say)
     processes.on_first(lambda: _announce(run, model, loader, resumed))
     network, backends = _run_with(model, run, before)
     state = _state(run, model, backends)
@@ -136,28 +136,15 @@ def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState
     )
 
 
-def _loader(run: ResolvedRun) -> BatchLoader:
-    rank, reader = run.processes.rank, train_reader(run.config, run.data)
-    images = whole_images(reader)
-    if images is not None:
-        return DeviceLoader(images, run.data.train.labels, run.sampler, rank=rank, device=run.device)
-    return WorkerLoader(
-        reader,
-        run.sampler,
-        rank=rank,
-        workers=workers(run.config.num_parallel_workers),
-        pin=run.device.type == "cuda",
-        timeout=run.config.loader_timeout,
-    )
-
-
 def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: ProgressReporter) -> TrainStep:
     config, preprocessing, rank = run.config, run.preprocessing, run.processes.rank
+    classes, on_host = len(run.data.classes), run.augments_on_host
+    augmentation = Augmentation(config, preprocessing, classes, config.seed, rank, per_image=not on_host)
     wants_picture = config.collect_input_data and run.processes.is_first
     return TrainStep(
         network,
         state,
-        Augmentation(config, preprocessing, len(run.data.classes), config.seed, rank),
+        augmentation,
         run.precision,
         run.schedule,
         device=run.device,

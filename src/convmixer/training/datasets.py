@@ -7,18 +7,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
-from convmixer.data.folders import refuse_nested
+from convmixer.data.folders import Files
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
 from convmixer.data.source import Source
-from convmixer.data.splits import open_split, open_unnamed
+from convmixer.data.splits import check_splits, open_split, open_unnamed
 from convmixer.errors import UserError
 from convmixer.inputs import overruled, preprocessing_for, preprocessing_of
 from convmixer.training.loading.torch_resize import torch_resize
@@ -42,6 +41,9 @@ class TrainingData:
     def fingerprint(self) -> str:
         """SHA-256 over the names and labels of the training images, in their order."""
         digest = hashlib.sha256(np.ascontiguousarray(self.train.labels).tobytes())
+        if isinstance(self.train, Files):
+            digest.update(self.train.paths.encoded)  # the same bytes, at once
+            return digest.hexdigest()
         for index in range(len(self.train)):
             digest.update(self.train.name(index).encode(errors="surrogateescape") + b"\0")
         return digest.hexdigest()
@@ -55,8 +57,7 @@ def open_training_data(
     Raises UserError where a split is missing or something does not fit.
     """
     config = resolved.options
-    if config.set == "imagenet" and config.data_url is not None:
-        refuse_nested(Path(config.data_url) / config.train_dir, Path(config.data_url) / config.val_dir)
+    check_splits(config.set, config.data_url, config.train_dir, config.val_dir)
     if weights is None:
         train = _open(config, True)
         return TrainingData(train, _open(config, False, train.classes), preprocessing_of(config, config.in_chans))

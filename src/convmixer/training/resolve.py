@@ -56,6 +56,14 @@ class ResolvedRun:
         return self.data.preprocessing
 
     @property
+    def augments_on_host(self) -> bool:
+        """Whether flips and the policy are done image by image where the crops are made, not by batch on the device.
+
+        With Pillow's crops all is done as versions did that had no others, to the bit.
+        """
+        return self.device.type == "cpu" and self.config.resampler == "torch"
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What every weight file of the run says of itself."""
         return {

@@ -79,6 +79,9 @@ def test_all_splits_in_one_folder(tmp_path: Path) -> None:
     write_shards(tmp_path / "x", "trainer-", (1,))
     assert len(opened(tmp_path / "x")) == 4
     assert len(opened(tmp_path / "x", "val")) == 3
+    write_shards(tmp_path / "y", "imagenet1k-validation-", (2,))
+    assert len(opened(tmp_path / "y", "val")) == 2
+    assert accepts(str(tmp_path / "y"), "val")
 
 
 def test_what_is_accepted(tmp_path: Path, toy: Path) -> None:
@@ -96,7 +99,8 @@ def test_what_is_accepted(tmp_path: Path, toy: Path) -> None:
 
 def test_the_registry_opens_them(tmp_path: Path) -> None:
     write_shards(tmp_path / "train", "a-", (3,))
-    assert levels(open_split("shards", str(tmp_path), "train", train=True)) == [0, 1, 2]
+    for name in ("shards", "imagenet"):
+        assert levels(open_split(name, str(tmp_path), "train", train=True)) == [0, 1, 2]
 
 
 def test_labels_that_are_names(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from convmixer.data.reader import TrainReader
 from convmixer.data.source import ArraySource, Source, Subset
 from convmixer.data.sources.digits import open_digits
 from convmixer.data.splits import open_split
-from convmixer.training import build
+from convmixer.training.loading import device_images
 from convmixer.training.loading.device_loader import MAX_BYTES, DeviceLoader, whole_images
 from convmixer.training.loading.worker_loader import WorkerLoader
 
@@ -111,7 +111,7 @@ def test_a_run_learns_the_same_by_both_loaders(
 ) -> None:
     kept = train_digits(convmixer, tmp_path / "kept", "--aa=rand-m9-n2-p1.0")
     assert KEPT in kept.done.err
-    monkeypatch.setattr(build, "whole_images", lambda _: None)
+    monkeypatch.setattr(device_images, "whole_images", lambda _: None)
     loaded = train_digits(convmixer, tmp_path / "loaded", "--aa=rand-m9-n2-p1.0")
     assert KEPT not in loaded.done.err
     for kind in ("train", "eval"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from convmixer.augment.host import HostAugmentation
+from convmixer.config.augment import AugmentOptions
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
@@ -63,6 +66,23 @@ def test_the_number_of_workers_changes_nothing(toy: Path, workers: int) -> None:
     for (one,), (other,) in zip(alone, batches(toy, sampler, range(2, 5), workers=workers), strict=True):
         assert torch.equal(one.images, other.images)
         assert one.indices.tolist() == other.indices.tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_crops_are_augmented_where_they_are_made(own_toy: Path, workers: int) -> None:
+    (own_toy / "train/red/0.png").write_bytes(b"no image")
+    sampler = BatchSampler(24, batch_size=8, seed=3)
+    augment = HostAugmentation(AugmentOptions(auto_augment="rand-m9-n3-p1.0"), Preprocessing(size=8), seed=3)
+    travelled = pickle.loads(pickle.dumps(augment))
+    loader = WorkerLoader(reader(own_toy), sampler, rank=0, workers=workers, pin=False, timeout=60, augment=travelled)
+    changed = 0
+    for (plain,), (batch,) in zip(batches(own_toy, sampler, range(6)), loader.batches(range(6)), strict=True):
+        # By the indices of the images that are really there, in place of bad ones too.
+        assert batch.indices.tolist() == plain.indices.tolist()
+        expected = augment(plain.images.numpy().copy(), plain.indices, plain.epoch)
+        np.testing.assert_array_equal(batch.images.numpy(), expected)
+        changed += int((expected != plain.images.numpy()).any((1, 2, 3)).sum())
+    assert changed > 24
 
 
 def test_a_crop_is_another_one_in_the_next_epoch_and_the_same_when_asked_again(toy: Path) -> None:

@@ -101,6 +101,12 @@ def decode_common_jpeg(
     return None if pixels is None else (pixels, orientation, size)
 
 
+def size_of(encoded: bytes, start: int) -> tuple[int, int]:
+    """Width and height, by the header alone."""
+    header = _read_header(encoded, start)
+    return header.width, header.height
+
+
 def _is_closed(encoded: bytes, header: _Header) -> bool:
     return encoded.endswith(_END) or encoded.find(_END, header.scan) >= 0
 

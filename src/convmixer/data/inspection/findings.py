@@ -69,7 +69,7 @@ def judge(splits: Sequence[Split], file_reports: FileReports, *, min_side: int, 
 
 def _of_file(path: str, report: FileReport, min_side: int) -> Iterator[tuple[str, str]]:
     extension = os.path.splitext(path)[1].lower()
-    mistyped = report.format not in ("", FORMAT_OF_EXTENSION[extension])
+    mistyped = report.format not in ("", FORMAT_OF_EXTENSION.get(extension, report.format))
     if mistyped:
         read = "" if report.error is None else f": {report.error}"
         yield "mistyped", f"{report.format} under the extension {extension}{read}"
@@ -108,7 +108,7 @@ def _class_items(splits: Sequence[Split]) -> Iterator[Item]:
         for name, count in split.counts().items():
             if count == 0:
                 yield Item((), f"{split.name}: the class {name!r} has no images")
-        for name, folders in zip(split.classes, split.folders, strict=True):
+        for name, folders in zip(split.classes, split.folders, strict=False):
             if len(folders) > 1:
                 detail = "folders whose names look the same (NFC and NFD); they count as one"
                 yield Item((), f"{split.name}: the class {name!r} lies in {len(folders)} {detail}")

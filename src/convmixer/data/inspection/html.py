@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from PIL import Image
 
 from convmixer.data.decode import decode_image
-from convmixer.data.image_file import read_image_file
 from convmixer.data.inspection.findings import Finding
 from convmixer.data.inspection.report import DatasetReport, in_bytes, verdict
 from convmixer.data.limits import BadImage
@@ -92,7 +91,7 @@ def _section(report: DatasetReport, finding: Finding) -> str:
             rows.append(f'<tr><td class="alone">{_safe(item.detail)}</td></tr>')
             continue
         names = "<br>".join(_safe(report.shown(path)) for path in item.paths)
-        pictures = "".join(_pictures(item.paths)) if number < _PICTURED else ""
+        pictures = "".join(_pictures(report, item.paths)) if number < _PICTURED else ""
         rows.append(f"<tr><td>{names}{'<br>' + pictures if pictures else ''}</td><td>{_safe(item.detail)}</td></tr>")
     hidden = len(finding.items) - len(rows)
     more = f"<p>and {hidden:,} more</p>" if hidden else ""
@@ -100,12 +99,12 @@ def _section(report: DatasetReport, finding: Finding) -> str:
     return f"<section>{head}<table>{''.join(rows)}</table>{more}</section>"
 
 
-def _pictures(paths: tuple[str, ...]) -> Iterator[str]:
+def _pictures(report: DatasetReport, paths: tuple[str, ...]) -> Iterator[str]:
     """What can be decoded of the files, small, as images inside the page."""
     for path in paths[:_PICTURED]:
         try:
-            image = decode_image(read_image_file(path))
-        except (BadImage, MemoryError):
+            image = decode_image(report.read(path))
+        except (BadImage, MemoryError, OSError):
             continue
         image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
         file = io.BytesIO()

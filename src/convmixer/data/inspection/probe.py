@@ -11,9 +11,9 @@ from PIL import Image
 
 from convmixer.data.decode import load_frame, to_mode
 from convmixer.data.formats.signatures import detect_format
-from convmixer.data.image_file import read_image_file
 from convmixer.data.limits import MAX_PIXELS, BadImage, strips
 from convmixer.data.reader import only_this_image
+from convmixer.data.source import Source
 
 # Levels of 0 to 255 that nothing can be seen by: values of 12 bits in 16 leave as many.
 _BLANK = 16
@@ -42,12 +42,12 @@ class FileReport:
     blank: str | None = None
 
 
-def probe(path: str, max_pixels: int = MAX_PIXELS) -> FileReport:
-    """All that is reported of one file."""
+def probe(source: Source, index: int, max_pixels: int = MAX_PIXELS) -> FileReport:
+    """All that is reported of one image file."""
     encoded = b""
     try:
         with only_this_image():
-            encoded = read_image_file(path)
+            encoded = bytes(source.read(index))
             frame, _ = load_frame(encoded, max_pixels)
             image = to_mode(frame, "RGB")
             pixels = hashlib.blake2b(b"%d %d " % image.size, digest_size=16)

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,6 +55,17 @@ class DatasetReport:
         """Entries that are no images by their name, counted by why, most common first."""
         return _ordered(sum((split.ignored for split in self.splits), Counter()))
 
+    def read(self, path: str) -> bytes:
+        """The file of that name. Raises BadImage for what cannot be read."""
+        which, index = self._places[path]
+        return bytes(self.splits[which].source.read(index))
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, int]]:
+        return {
+            path: (which, index) for which, split in enumerate(self.splits) for index, path in enumerate(split.paths)
+        }
+
     def shown(self, path: str) -> str:
         """A path as the reports have it: below the data folder without that folder's own path."""
         inside = os.path.join(self.data, "")
@@ -71,11 +83,7 @@ def inspect(
     max_pixels: int = MAX_PIXELS,
 ) -> DatasetReport:
     """Probe every file of the splits and judge them; the arguments are those of `judge` and `scan`."""
-    found = scan([path for split in splits for path in split.paths], workers, on_done, max_pixels)
-    file_reports, first = [], 0
-    for split in splits:
-        file_reports.append(found[first : first + len(split.paths)])
-        first += len(split.paths)
+    file_reports = scan([split.source for split in splits], workers, on_done, max_pixels)
     findings = judge(splits, file_reports, min_side=min_side, max_imbalance=max_imbalance)
     return DatasetReport(data, splits, file_reports, tuple(findings))
 

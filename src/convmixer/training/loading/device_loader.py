@@ -1,4 +1,4 @@
-"""Batches of a small set that is kept whole on the training device, where every training crop is the image itself."""
+"""Batches of a small set that is kept whole on the training device, where its training crops are made."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from convmixer.augment.host import HostAugmentation
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.reader import TrainReader
 from convmixer.data.source import in_memory_images
 from convmixer.devices import to_device
 from convmixer.errors import UserError
+from convmixer.training.loading.device_crops import DeviceCrops
 from convmixer.training.loading.train_batch import TrainBatch
 
 # Seven times CIFAR-10 or CIFAR-100 (154 MB), and little beside the activations of a step on any GPU one trains on.
@@ -36,12 +38,23 @@ def whole_images(reader: TrainReader) -> np.ndarray | None:
 
 
 class DeviceLoader:
-    """The micro-batches of process `rank`, gathered on `device` from images uint8 [n, size, size, C], labels [n]."""
+    """The micro-batches of process `rank`, gathered on `device` from images uint8 [n, H, W, C], labels [n].
+
+    `crops`: what makes their crops; None where these are the images. `augment`: what is done to them then on a CPU.
+    """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, sampler: BatchSampler, *, rank: int, device: torch.device
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        sampler: BatchSampler,
+        *,
+        rank: int,
+        device: torch.device,
+        crops: DeviceCrops | None = None,
+        augment: HostAugmentation | None = None,
     ) -> None:
-        self.sampler, self.rank = sampler, rank
+        self.sampler, self.rank, self.crops, self.augment = sampler, rank, crops, augment
         self.images, self.labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
     def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
@@ -52,8 +65,11 @@ class DeviceLoader:
     def _gather(self, step: int, micro: int) -> TrainBatch:
         # A copy: the sampler's permutation is read-only, which torch warns of.
         indices = self.sampler.micro_batch(step, self.rank, micro).copy()
-        at = to_device(indices, self.images.device)
-        return TrainBatch(self.images[at], self.labels[at], indices, self.sampler.epoch(step), [])
+        at, epoch = to_device(indices, self.images.device), self.sampler.epoch(step)
+        images = self.images[at] if self.crops is None else self.crops(self.images, indices, epoch)
+        if self.augment is not None:
+            images = torch.from_numpy(self.augment(images.numpy(), indices, epoch))
+        return TrainBatch(images, self.labels[at], indices, epoch, [])
 
     def explain(self, error: RuntimeError) -> UserError | None:
         """None: there are no loader processes whose errors would need to be explained."""

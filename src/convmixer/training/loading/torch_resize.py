@@ -20,6 +20,7 @@ def torch_resize(pixels: np.ndarray, side: int, interpolation: str) -> np.ndarra
     if interpolation not in _MODES:
         whole = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
         return np.array(whole.resize((side, side), RESAMPLE[interpolation])).reshape(side, side, -1)
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    # Not [None]: only with the strides of a whole batch does torch see memory in channels_last, and give the result so.
+    image = torch.from_numpy(pixels).view(1, *pixels.shape).permute(0, 3, 1, 2)
     resized = interpolate(image, size=(side, side), mode=interpolation, antialias=True, align_corners=False)
-    return resized[0].permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from convmixer.augment.host import HostAugmentation
 from convmixer.data.batch_sampler import BatchSampler
+from convmixer.data.cache import CachedSource
 from convmixer.data.reader import TrainReader
 from convmixer.data.shards.order import SequentialOrder
 from convmixer.data.shards.stream import WithEncoded, encoded_images
@@ -38,8 +40,8 @@ _Key = tuple[int, np.ndarray, list[bytes | None] | None] | UserError
 class _Batches(Dataset[TrainBatch | UserError]):
     """Key -> batch. `reading` holds the index that each worker is at, `pids` their processes."""
 
-    def __init__(self, reader: TrainReader, workers: int) -> None:
-        self.reader = reader
+    def __init__(self, reader: TrainReader, workers: int, augment: HostAugmentation | None) -> None:
+        self.reader, self.augment = reader, augment
         self.reading: Any = multiprocessing.get_context().Array("q", [-1] * workers, lock=False)
         self.pids: Any = multiprocessing.get_context().Array("q", [0] * workers, lock=False)
 
@@ -61,11 +63,14 @@ class _Batches(Dataset[TrainBatch | UserError]):
         except UserError as error:
             # Raised here it would reach the main process wrapped in a traceback.
             return error
-        images, labels, actual, bad = zip(*samples, strict=True)
+        crops, labels, actual, bad = zip(*samples, strict=True)
+        images, read = np.stack(crops), np.array(actual)
+        if self.augment is not None:
+            images = self.augment(images, read, epoch)
         return TrainBatch(
-            torch.from_numpy(np.stack(images)),
+            torch.from_numpy(images),
             torch.tensor(labels, dtype=torch.int64),
-            np.array(actual),
+            read,
             epoch,
             [entry for entry in bad if entry is not None],
         )
@@ -104,18 +109,33 @@ class _Keys(Sampler[_Key]):
         return len(self.steps) * self.sampler.accumulate
 
 
-def _begin(_: int) -> None:
+def _begin(worker: int) -> None:
     answer_only_the_parent()
+    dataset = get_worker_info().dataset  # type: ignore[union-attr]
+    assert isinstance(dataset, _Batches)
+    if isinstance(dataset.reader.source, CachedSource):
+        dataset.reader.source.writer = worker
 
 
 class WorkerLoader:
-    """The micro-batches of process `rank`, read ahead by `workers` processes; `pin`: into page-locked memory."""
+    """The micro-batches of process `rank`, read ahead by `workers` processes; `pin`: into page-locked memory.
+
+    `augment`: what these do to the crops of a batch, where it is not done on the device.
+    """
 
     def __init__(
-        self, reader: TrainReader, sampler: BatchSampler, *, rank: int, workers: int, pin: bool, timeout: float
+        self,
+        reader: TrainReader,
+        sampler: BatchSampler,
+        *,
+        rank: int,
+        workers: int,
+        pin: bool,
+        timeout: float,
+        augment: HostAugmentation | None = None,
     ) -> None:
         self.sampler, self.rank, self.workers, self.pin = sampler, rank, workers, pin
-        self._dataset = _Batches(reader, workers)
+        self._dataset = _Batches(reader, workers, augment)
         self._watchdog = Watchdog(timeout, lambda: [pid for pid in self._dataset.pids if pid])
         _check_shared_memory(reader, sampler, workers)
 
