@@ -99,6 +99,16 @@ def last_step(folder: Path) -> int:
     return max((int(path.name[5:]) for path in folder.glob("runs/checkpoints/*/step_*[0-9]")), default=0)
 
 
+def test_a_cache_keeps_images_of_a_shuffled_order_only(toy_options: ToyOptions, packed: Path, tmp_path: Path) -> None:
+    """And does not change what is learnt."""
+    options = [*toy_options(packed, **SMALL), *EVERYTHING]
+    runs = [trained(tmp_path / cache, [*options, f"--cache={cache}"]) for cache in ("none", "ram")]
+    assert_same_run(*runs)
+    done = run_command("train", *options, *SEQUENTIAL, "--cache=ram")
+    assert done.code == 2
+    assert "--cache ram: a sequential order reads all images in every epoch" in done.error
+
+
 @pytest.mark.slow
 def test_killed_at_random_it_ends_as_if_it_had_not_been(options: list[str], tmp_path: Path) -> None:
     draw, words = random.Random(1), [*options, "--epochs=30", "--num_parallel_workers=1"]

@@ -115,7 +115,7 @@ def _cached_or_scanned(shards: Sequence[str], found: Sequence[tuple[int, str]]) 
         remote = is_remote(shards[0])
         if missing:
             what = "read once from end to end" if remote else "looked through once"
-            logger.info(f"{len(missing)} shards, {total / 1e9:.3g} GB, have no index yet and are {what}")
+            logger.info(f"{len(missing)} shards, {total / 1e6:,.1f} MB, have no index yet and are {what}")
         with Progress(total >> 20, "index", "MiB") as progress, ThreadPoolExecutor(_THREADS if remote else 1) as pool:
             add = _Mebibytes(progress.add)
             futures = {
