@@ -94,6 +94,21 @@ def test_other_processes_are_refused_for_a_sequential_order(
     assert "processes and batch_size: [1, 2] then, [1, 1] now" in done.error
 
 
+def last_step(folder: Path) -> int:
+    """Of the checkpoints of the only run below the folder; 0 without one."""
+    return max((int(path.name[5:]) for path in folder.glob("runs/checkpoints/*/step_*[0-9]")), default=0)
+
+
+def test_a_cache_keeps_images_of_a_shuffled_order_only(toy_options: ToyOptions, packed: Path, tmp_path: Path) -> None:
+    """And does not change what is learnt."""
+    options = [*toy_options(packed, **SMALL), *EVERYTHING]
+    runs = [trained(tmp_path / cache, [*options, f"--cache={cache}"]) for cache in ("none", "ram")]
+    assert_same_run(*runs)
+    done = run_command("train", *options, *SEQUENTIAL, "--cache=ram")
+    assert done.code == 2
+    assert "--cache ram: a sequential order reads all images in every epoch" in done.error
+
+
 @pytest.mark.slow
 def test_killed_at_random_it_ends_as_if_it_had_not_been(options: list[str], tmp_path: Path) -> None:
     draw, words = random.Random(1), [*options, "--epochs=30", "--num_parallel_workers=1"]
@@ -103,14 +118,12 @@ def test_killed_at_random_it_ends_as_if_it_had_not_been(options: list[str], tmp_
     folder = tmp_path / "killed"
     folder.mkdir()
     kills = 0
-    for _ in range(12):
+    while True:
         command = [sys.executable, "-m", "convmixer", "train", *words, "--resume=auto"]
+        goal = last_step(folder) + draw.randrange(5, 50)
         with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE) as process:
-            found = len(list(folder.glob("runs/checkpoints/*/step_*")))
-            end, more = time.monotonic() + 60, draw.randrange(1, 40)
-            while process.poll() is None and time.monotonic() < end and kills < 3:
-                newest_step = max((int(p.name[5:]) for p in folder.glob("runs/checkpoints/*/step_*[0-9]")), default=0)
-                if newest_step >= (kills + 1) * 20 + more or (found and newest_step > 150):
+            while process.poll() is None and kills < 3:
+                if last_step(folder) >= goal:
                     process.send_signal(signal.SIGKILL)
                     kills += 1
                     break
@@ -150,10 +163,9 @@ def test_a_server_that_dies_ends_the_run_which_goes_on_exactly(
         assert_same_checkpoint(newest(checkpoints), newest(whole.checkpoints))
 
 
-@pytest.mark.parametrize("order", ["shuffled", "sequential"])
-def test_two_processes(order: str, toy_options: ToyOptions, packed: Path, tmp_path: Path) -> None:
-    """No image is taken by both, and the run ends well."""
-    words = [*toy_options(packed, batch_size=2, epochs=1), "--set=shards", f"--shard_order={order}", "--device_num=2"]
+def test_two_processes(toy_options: ToyOptions, packed: Path, tmp_path: Path) -> None:
+    """Each reads its own range of a sequential order."""
+    words = [*toy_options(packed, batch_size=2, epochs=1), "--set=shards", *SEQUENTIAL, "--device_num=2"]
     command = [sys.executable, "-m", "convmixer", "train", *words]
     done = subprocess.run(
         command, cwd=tmp_path, env=project_environment(OMP_NUM_THREADS="1"), capture_output=True, text=True

@@ -10,10 +10,10 @@ from convmixer.config.loading import Command
 from convmixer.config.pack import PackOptions
 from convmixer.config.resolved import Resolved
 from convmixer.data.classes import ClassMap
-from convmixer.data.folders import ignored_line, refuse_nested
+from convmixer.data.folders import ignored_line
 from convmixer.data.shards.storage import is_remote
 from convmixer.data.source import Source
-from convmixer.data.splits import open_split
+from convmixer.data.splits import check_splits, open_split
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
 from convmixer.packing.images import ImageSize
@@ -51,6 +51,8 @@ def run(resolved: Resolved[PackOptions]) -> int:
 
 
 def _open(options: PackOptions) -> dict[str, Source]:
+    if options.train_dir and options.val_dir:
+        check_splits(options.set, options.data, options.train_dir, options.val_dir)
     splits: dict[str, Source] = {}
     classes: ClassMap | None = None
     for name, split_dir in (("train", options.train_dir), ("val", options.val_dir)):
@@ -75,5 +77,3 @@ def _refuse_data(options: PackOptions, out: Path) -> None:
     for folder in folders:
         if real.is_relative_to(folder) or folder.is_relative_to(real):
             raise UserError(f"OUT: {out} and the data in {folder} may not lie within each other")
-    if options.train_dir and options.val_dir:
-        refuse_nested(data / options.train_dir, data / options.val_dir)

@@ -46,6 +46,7 @@ _OPTIONAL = {
     "pi-heif": "HEIC photos",
     "datasets": "--set datasets",
     "fsspec": "tar shards at an address",
+    "aiohttp": "those at http:// and https://",
 }
 
 

@@ -13,6 +13,7 @@ from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.shards.index import ShardIndex
 from convmixer.data.shards.order import SequentialOrder, order_of
 from convmixer.data.shards.source import open_shards
+from convmixer.data.shards.storage import read_range
 from convmixer.data.shards.stream import encoded_images
 from convmixer.data.source import seeded_subset
 
@@ -118,11 +119,10 @@ def test_no_more_is_held_than_a_window(index: ShardIndex, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(stream, "REQUEST", 4096)
     read: list[int] = []
-    real = stream.read_range
 
     def counted(location: str, start: int, stop: int) -> bytes:
         read.append(stop - start)
-        return real(location, start, stop)
+        return read_range(location, start, stop)
 
     monkeypatch.setattr(stream, "read_range", counted)
     order = SequentialOrder(index, 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from tests.data.shards.tars import png, write_shards, write_tar
 
 from convmixer.data.classes import ClassMap
 from convmixer.data.limits import BadImage
-from convmixer.data.shards import index as index_module
 from convmixer.data.shards.locations import expanded
+from convmixer.data.shards.samples import Samples, scan
 from convmixer.data.shards.source import ShardSource, open_shards
+from convmixer.data.shards.tar import ReadAt
 from convmixer.data.source import Source
 from convmixer.data.sources.shards import accepts
 from convmixer.data.splits import open_split
@@ -77,6 +79,9 @@ def test_all_splits_in_one_folder(tmp_path: Path) -> None:
     write_shards(tmp_path / "x", "trainer-", (1,))
     assert len(opened(tmp_path / "x")) == 4
     assert len(opened(tmp_path / "x", "val")) == 3
+    write_shards(tmp_path / "y", "imagenet1k-validation-", (2,))
+    assert len(opened(tmp_path / "y", "val")) == 2
+    assert accepts(str(tmp_path / "y"), "val")
 
 
 def test_what_is_accepted(tmp_path: Path, toy: Path) -> None:
@@ -94,7 +99,8 @@ def test_what_is_accepted(tmp_path: Path, toy: Path) -> None:
 
 def test_the_registry_opens_them(tmp_path: Path) -> None:
     write_shards(tmp_path / "train", "a-", (3,))
-    assert levels(open_split("shards", str(tmp_path), "train", train=True)) == [0, 1, 2]
+    for name in ("shards", "imagenet"):
+        assert levels(open_split(name, str(tmp_path), "train", train=True)) == [0, 1, 2]
 
 
 def test_labels_that_are_names(tmp_path: Path) -> None:
@@ -166,10 +172,12 @@ def test_a_shard_that_is_cut_while_it_is_used(tmp_path: Path) -> None:
 
 def test_the_cache_is_used_and_follows_the_files(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned: list[str] = []
-    scan = index_module.scan
-    monkeypatch.setattr(
-        index_module, "scan", lambda read, size, name, *more: scanned.append(name) or scan(read, size, name, *more)
-    )
+
+    def counted(read: ReadAt, size: int, shard: str, on_bytes: Callable[[int], None]) -> Samples:
+        scanned.append(shard)
+        return scan(read, size, shard, on_bytes)
+
+    monkeypatch.setattr("convmixer.data.shards.index.scan", counted)
     paths = write_shards(tmp_path / "train", "a-", (4, 4))
     first = opened(tmp_path)
     assert len(scanned) == 2

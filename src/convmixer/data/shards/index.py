@@ -7,8 +7,9 @@ import fcntl
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,15 +115,16 @@ def _cached_or_scanned(shards: Sequence[str], found: Sequence[tuple[int, str]]) 
         remote = is_remote(shards[0])
         if missing:
             what = "read once from end to end" if remote else "looked through once"
-            logger.info(f"{len(missing)} shards, {total / 1e9:.3g} GB, have no index yet and are {what}")
+            logger.info(f"{len(missing)} shards, {total / 1e6:,.1f} MB, have no index yet and are {what}")
         with Progress(total >> 20, "index", "MiB") as progress, ThreadPoolExecutor(_THREADS if remote else 1) as pool:
-            add = _in_whole_mebibytes(progress.add)
+            add = _Mebibytes(progress.add)
             futures = {
                 place: pool.submit(_scanned, shards[place], found[place][0], files[place], add) for place in missing
             }
             try:
                 return [part or futures[place].result() for place, part in enumerate(parts)]
             except BaseException:
+                add.stop()
                 pool.shutdown(cancel_futures=True)
                 raise
 
@@ -144,15 +146,22 @@ def _scanned(shard: str, size: int, cache_file: Path | None, on_bytes: Callable[
     return samples
 
 
-def _in_whole_mebibytes(add: Callable[[int], None]) -> Callable[[int], None]:
-    seen = [0]
+class _Mebibytes:
+    """Bytes from several threads on to a count of whole MiB; after `stop` it raises in each of them."""
 
-    def on_bytes(count: int) -> None:
-        seen[0] += count
-        add(seen[0] >> 20)
-        seen[0] &= (1 << 20) - 1
+    def __init__(self, add: Callable[[int], None]) -> None:
+        self._add, self._rest, self._lock, self._stopped = add, 0, threading.Lock(), False
 
-    return on_bytes
+    def __call__(self, count: int) -> None:
+        if self._stopped:
+            raise CancelledError
+        with self._lock:
+            self._rest += count
+            self._add(self._rest >> 20)
+            self._rest &= (1 << 20) - 1
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 def cache_folder() -> Path:

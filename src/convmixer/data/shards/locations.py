@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from convmixer.data.shards.storage import base_name, is_remote, joined, matching, names_in_folder, parent
+from convmixer.data.source import TRAIN_NAMES, names_of_split
 from convmixer.errors import UserError
 
 SUFFIX = ".tar"
@@ -26,11 +27,17 @@ def find_shards(data_url: str | None, split_dir: str) -> list[str]:
     """Locations of the split's shards, in order; empty where there are none.
 
     `split_dir` below `data_url` is a folder of them or a pattern; or else `data_url` is a folder of the shards of all
-    splits, with the split's name as a word of theirs, as `train-000000.tar`.
+    splits, with the split's name as a word of theirs, as `train-000000.tar`. A usual name of a split stands for the
+    others: `val` for `validation`.
     """
+    if names_shards(split_dir):
+        return expanded(joined(data_url, split_dir))
+    names = names_of_split(split_dir, train=split_dir in TRAIN_NAMES)
+    return next(filter(None, (_find(data_url, name) for name in names)), [])
+
+
+def _find(data_url: str | None, split_dir: str) -> list[str]:
     place = joined(data_url, split_dir)
-    if names_shards(place):
-        return expanded(place)
     found = [f"{place.rstrip('/')}/{name}" for name in _tars(place)]
     if found or data_url is None:
         return found

@@ -38,7 +38,7 @@ def joined(folder: str | None, name: str) -> str:
         return name
     if folder is not None and is_remote(folder):
         return folder.rstrip("/") + "/" + name
-    return os.path.join(os.path.abspath(folder or "."), name)
+    return os.path.normpath(os.path.join(os.path.abspath(folder or "."), name))
 
 
 def parent(location: str) -> str:

@@ -45,7 +45,9 @@ def create_loader(run: ResolvedRun, say: Callable[[str], None]) -> BatchLoader:
             return DeviceLoader(images, labels, run.sampler, rank=rank, device=run.device, crops=crops, augment=augment)
     count = machine.workers(config.num_parallel_workers)
     if run.sampler.order is not None and config.cache == "ram":
-        raise UserError("--cache ram: images in a sequential order are read ahead, not kept; --shard_order shuffled is")
+        raise UserError(
+            "--cache ram: a sequential order reads all images in every epoch; --shard_order shuffled keeps them"
+        )
     if config.cache in ("auto", "ram") and run.sampler.order is None:
         reader = _cached(reader, max(count, 1), is_asked=config.cache == "ram", say=say)
     return WorkerLoader(
