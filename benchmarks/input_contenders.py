@@ -1,7 +1,9 @@
 """What makes training batches of image files: this project, timm, torchvision, DALI; each cut into the same stages.
 
-A contender is a chain of stages. `each` are done image by image, the first takes a path; `batch` are done with the list
-of what the last of them gave. All crop, resize to 224 px and flip; those that say so augment by two operations of
+A contender is a chain of stages. `each` are done image by image, the first takes a path, or of packed images an index;
+`batch` are done with the list of what the last of them gave.
+
+All crop, resize to 224 px and flip; those that say so augment by two operations of
 magnitude 9, erase and normalise as well, which on a GPU is the GPU's work.
 """
 
@@ -24,6 +26,7 @@ from convmixer.data.crops import CROP_DRAWS, crop_interpolation, cut, random_cro
 from convmixer.data.decode import decode_image, decode_pixels
 from convmixer.data.image_file import read_image_file
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.source import Source
 from convmixer.randomness import Stream, uniforms
 from convmixer.training.loading.torch_resize import torch_resize
 
@@ -37,21 +40,24 @@ Stage = tuple[str, Callable[[Any], Any]]
 
 @dataclass
 class Contender:
-    """`each`: stages of an image; `batch`: of the list of a batch. Their names are of STAGES."""
+    """`items`: what it reads; `each`: stages of an image; `batch`: of the list of a batch. Stages are named by STAGES."""
 
     name: str
+    items: Sequence[Any]
     each: Sequence[Stage]
     batch: Sequence[Stage] = field(default_factory=tuple)
 
 
-def ours(name: str = "ours", *, augmented: bool, pillow: bool = False) -> Contender:
+def ours(
+    name: str, items: Sequence[Any], read: Callable[[Any], bytes], *, augmented: bool, pillow: bool = False
+) -> Contender:
     """This project: the crops of `TrainReader`, stage by stage, and where `augmented` all that a CPU run does then."""
     epochs = iter(range(1 << 30))
     draws: list[np.ndarray] = []
 
-    def begin(path: str) -> bytes:
+    def begin(item: Any) -> bytes:
         draws.append(uniforms(CROP_DRAWS, Stream.CROP, 0, next(epochs), 0))
-        return read_image_file(path)
+        return read(item)
 
     def decode(encoded: bytes) -> Any:
         if pillow:
@@ -68,7 +74,7 @@ def ours(name: str = "ours", *, augmented: bool, pillow: bool = False) -> Conten
 
     each: list[Stage] = [("read", begin), ("decode", decode), ("crop + resize", crop)]
     if not augmented:
-        return Contender(name, each, [("collate", lambda crops: torch.from_numpy(np.stack(crops)))])
+        return Contender(name, items, each, [("collate", lambda crops: torch.from_numpy(np.stack(crops)))])
     options, preprocessing = (
         AugmentOptions(auto_augment=POLICY, re_prob=0.25, re_mode="pixel"),
         Preprocessing(size=SIZE),
@@ -83,10 +89,10 @@ def ours(name: str = "ours", *, augmented: bool, pillow: bool = False) -> Conten
         labels, step = torch.zeros(len(crops), dtype=torch.int64), next(epochs)
         return rest(torch.from_numpy(crops), labels, np.arange(len(crops)), step, step)
 
-    return Contender(name, each, [("collate", np.stack), ("augment", augment), ("normalise + erase", finish)])
+    return Contender(name, items, each, [("collate", np.stack), ("augment", augment), ("normalise + erase", finish)])
 
 
-def timms(*, augmented: bool) -> Contender:
+def timms(name: str, items: Sequence[Any], read: Callable[[Any], bytes], *, augmented: bool) -> Contender:
     """timm's transforms of training, which its loader calls in its processes, and what it does in the main one."""
     from PIL import Image
     from timm.data import create_transform
@@ -109,15 +115,15 @@ def timms(*, augmented: bool) -> Contender:
     def decode(encoded: bytes) -> Image.Image:
         return Image.open(io.BytesIO(encoded)).convert("RGB")
 
-    each: list[Stage] = [("read", _read), ("decode", decode), ("crop + resize", crop)]
+    each: list[Stage] = [("read", read), ("decode", decode), ("crop + resize", crop)]
     each.append(("augment", lambda image: to_array(policies(image))))
     batch: list[Stage] = [("collate", torch.stack)]
     if augmented:
         batch.append(("normalise + erase", lambda images: erasing(images.float().sub_(mean).div_(std))))
-    return Contender("timm" if augmented else "timm, crop alone", each, batch)
+    return Contender(name, items, each, batch)
 
 
-def torchvisions() -> Contender:
+def torchvisions(paths: Sequence[str]) -> Contender:
     """torchvision's v2 transforms on tensors: its own RandAugment, always two operations of level 9."""
     from torchvision import io as tv_io
     from torchvision.transforms import v2
@@ -128,6 +134,7 @@ def torchvisions() -> Contender:
     finish = v2.Compose([v2.ToDtype(torch.float32, scale=True), normalise, v2.RandomErasing(0.25)])
     return Contender(
         "torchvision v2",
+        paths,
         [
             ("read", lambda path: torch.frombuffer(bytearray(_read(path)), dtype=torch.uint8)),
             ("decode", lambda encoded: tv_io.decode_jpeg(encoded, mode=tv_io.ImageReadMode.RGB)),
@@ -150,25 +157,32 @@ def dalis(paths: Sequence[str], batch: int) -> Contender:
 
     built = pipeline_def(pipeline, batch_size=batch, num_threads=1, device_id=None, prefetch_queue_depth=1)()
     built.build()
-    return Contender("DALI, crop alone", [("read", lambda path: path)], [("all", lambda _: built.run())])
+    return Contender("DALI, crop alone", paths, [("read", lambda path: path)], [("all", lambda _: built.run())])
 
 
 def _read(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def contenders(paths: Sequence[str], batch: int) -> dict[str, Contender]:
-    """Those that are installed, by name; timm's whole chain, which ratios are to, first."""
+def contenders(paths: Sequence[str], batch: int, packed: Source | None) -> dict[str, Contender]:
+    """Those that are installed, by name; timm's whole chain, which ratios are to, first. `packed`: the same images."""
     random.seed(0)
     torch.manual_seed(0)
     found = [
-        timms(augmented=True),
-        ours("ours", augmented=True),
-        torchvisions(),
-        timms(augmented=False),
-        ours("ours, crop alone", augmented=False),
-        ours("ours, crop alone, --resampler pillow", augmented=False, pillow=True),
+        timms("timm", paths, _read, augmented=True),
+        ours("ours", paths, read_image_file, augmented=True),
+        torchvisions(paths),
+        timms("timm, crop alone", paths, _read, augmented=False),
+        ours("ours, crop alone", paths, read_image_file, augmented=False),
+        ours("ours, crop alone, --resampler pillow", paths, read_image_file, augmented=False, pillow=True),
     ]
+    if packed is not None:
+        items, read = range(len(packed)), lambda index: bytes(packed.read(index))
+        found += [
+            timms("timm, packed", items, read, augmented=True),
+            ours("ours, packed", items, read, augmented=True),
+            ours("ours, packed, crop alone", items, read, augmented=False),
+        ]
     try:
         found.append(dalis(paths, batch))
     except ImportError as error:

@@ -32,18 +32,18 @@ from machine import hardware, versions
 from model_speed_report import write_files
 
 from convmixer.data.folders import open_files
+from convmixer.data.splits import open_split
 
 PACKAGES = ("torch", "torchvision", "timm", "pillow", "simplejpeg", "numpy", "nvidia-dali-cuda120")
 
 
-def seconds_by_stage(contender: Contender, paths: Sequence[str], batch: int) -> dict[str, float]:
-    """Seconds that each stage takes for all the files, in batches."""
+def seconds_by_stage(contender: Contender, batch: int) -> dict[str, float]:
+    """Seconds that each stage takes for all the images, in batches."""
     taken: dict[str, float] = defaultdict(float)
     clock = time.perf_counter
-    for first in range(0, len(paths), batch):
+    for first in range(0, len(contender.items), batch):
         made = []
-        for path in paths[first : first + batch]:
-            value: Any = path
+        for value in contender.items[first : first + batch]:
             for name, stage in contender.each:
                 start = clock()
                 value = stage(value)
@@ -57,25 +57,30 @@ def seconds_by_stage(contender: Contender, paths: Sequence[str], batch: int) -> 
     return dict(taken)
 
 
-def measure(found: dict[str, Contender], paths: Sequence[str], batch: int, rounds: int) -> list[dict[str, Any]]:
+def measure(found: dict[str, Contender], batch: int, rounds: int) -> list[dict[str, Any]]:
     """A row per contender: images per second, its ratio to the first one, microseconds per image of each stage."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in found}
     for _ in range(rounds + 1):  # the first one warms up
         for name, contender in found.items():
-            taken[name].append(seconds_by_stage(contender, paths, batch))
+            taken[name].append(seconds_by_stage(contender, batch))
     rows, base = [], [sum(stages.values()) for stages in next(iter(taken.values()))[1:]]
     for name, (_, *every) in taken.items():
+        count = len(found[name].items)
         totals = [sum(stages.values()) for stages in every]
         ratios = [one / other for one, other in zip(base, totals, strict=True)]
         stages = {
-            stage: round(statistics.median(one[stage] for one in every) / len(paths) * 1e6)
+            stage: round(statistics.median(one[stage] for one in every) / count * 1e6)
             for stage in STAGES
             if stage in every[0]
         }
-        rate = len(paths) / statistics.median(totals)
+        rate = count / statistics.median(totals)
         row = {"name": name, "images_per_second": round(rate), "ratio": round(statistics.median(ratios), 2)}
         rows.append(row | {"spread": [round(min(ratios), 2), round(max(ratios), 2)], "microseconds": stages})
     return rows
+
+
+def _kilobytes(sizes: Sequence[int]) -> str:
+    return f"{sum(sizes) / len(sizes) / 1000:.0f} kB each on average"
 
 
 def table(result: dict[str, Any], picture: str | None) -> str:
@@ -84,6 +89,7 @@ def table(result: dict[str, Any], picture: str | None) -> str:
     lines += [f"* {name}: {value}" for name, value in (*result["hardware"].items(), *result["versions"].items())]
     lines += [
         f"* {result['images']} files, {result['files']}; crops of {SIZE} px; one core; {result['rounds']} rounds",
+        *([f"* packed: {result['packed']}"] if result["packed"] else []),
         "",
         "Images per second on one core: the median of the rounds. Ratio to timm's whole chain: the median over the"
         " rounds of the ratio in the same round, and the lowest and highest. Then microseconds per image by stage.",
@@ -135,6 +141,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder of photos")
+    parser.add_argument("--packed", default=None, help="folder that `convmixer pack` made of the same photos")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
@@ -151,15 +158,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     files = open_files(options.data, recursive=True)
     paths = [files.name(index) for index in range(min(options.images, len(files)))]
-    found = contenders(paths, options.batch)
+    packed = None if options.packed is None else open_split("shards", options.packed, "train", train=True)
+    found = contenders(paths, options.batch, packed)
     if options.only:
         found = {name: one for place, (name, one) in enumerate(found.items()) if place == 0 or name in options.only}
-    rows = measure(found, paths, options.batch, options.rounds)
-    kilobytes = sum(Path(path).stat().st_size for path in paths) / len(paths) / 1000
+    rows = measure(found, options.batch, options.rounds)
     result: dict[str, Any] = {
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "images": len(paths),
-        "files": f"{kilobytes:.0f} kB each on average",
+        "files": _kilobytes([Path(path).stat().st_size for path in paths]),
+        "packed": packed and _kilobytes([len(bytes(packed.read(index))) for index in range(len(packed))]),
         "rounds": options.rounds,
         "load": round(os.getloadavg()[0], 2),
         "hardware": hardware(),

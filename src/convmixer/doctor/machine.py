@@ -44,6 +44,7 @@ _OPTIONAL = {
     "openvino": "--execution openvino and --engine openvino",
     "huggingface_hub": "published weights by name, and push",
     "pi-heif": "HEIC photos",
+    "datasets": "--set datasets",
     "fsspec": "tar shards at an address",
     "aiohttp": "those at http:// and https://",
 }
