@@ -40,7 +40,7 @@ Stage = tuple[str, Callable[[Any], Any]]
 
 @dataclass
 class Contender:
-    """`items`: what it reads; `each`: stages of an image; `batch`: of the list of a batch. Stages are named by STAGES."""
+    """`items`: what it reads; `each`: stages of an image; `batch`: of the list of a batch; named by STAGES."""
 
     name: str
     items: Sequence[Any]

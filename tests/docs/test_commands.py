@@ -75,7 +75,27 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "flowers" / split / "green").rename(folder / "flowers" / split / "daisy")
         (folder / "flowers" / split / "red").rename(folder / "flowers" / split / "rose")
     shutil.copytree(folder / "flowers/val/rose", folder / "photos")
+    describe(folder)
     return folder
+
+
+def describe(folder: Path) -> None:
+    """The same images as a list, and as the tables of Hugging Face datasets."""
+    import datasets
+
+    lines = ["path,label,split"]
+    for split in ("train", "val"):
+        images = sorted((folder / "flowers" / split).glob("*/*"))
+        lines += [f"{image.relative_to(folder)},{image.parent.name},{split}" for image in images]
+        labels = datasets.ClassLabel(names=["daisy", "rose"])
+        features = datasets.Features({"image": datasets.Image(), "label": labels})
+        rows = {
+            "image": [{"bytes": image.read_bytes(), "path": None} for image in images],
+            "label": [labels.str2int(image.parent.name) for image in images],
+        }
+        (folder / "flowers_parquet").mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"flowers_parquet/{split}.parquet")
+    (folder / "flowers.csv").write_text("\n".join([*lines, ""]))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,21 @@ def test_resume_is_exact(count: int, word: str, start: Start, here: Path, toy: P
     assert "step 5," in again.done.err
     assert_same_checkpoint(whole / last.name, newest(again.checkpoints))
     assert metrics(again.summary) == log
+
+
+@pytest.mark.slow
+def test_a_cache_changes_nothing(start: Start, toy: Path, toy_options: ToyOptions, here: Path) -> None:
+    runs: dict[str, Run] = {}
+    for cache in ("none", "ram", "device"):
+        options = toy_options(toy, **PAIR | {"cache": cache, "num_parallel_workers": 2})
+        run = finished(start("train", *options), here)
+        assert ("cache: " in run.done.err) == (cache != "none")
+        (here / "runs").rename(here / cache)
+        folder = here / cache
+        runs[cache] = replace(run, summary=folder / "summary" / run.name, checkpoints=folder / "checkpoints" / run.name)
+    for cache in ("ram", "device"):
+        assert_same_checkpoint(newest(runs[cache].checkpoints), newest(runs["none"].checkpoints))
+        assert metrics(runs[cache].summary) == metrics(runs["none"].summary)
 
 
 @pytest.mark.slow

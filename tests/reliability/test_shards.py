@@ -81,6 +81,25 @@ def test_exact_resume_at_any_step(options: list[str], tmp_path: Path) -> None:
         assert_same_run(run, resumed_at(run, step, tmp_path / str(step), words))
 
 
+def test_shards_read_by_index_are_cached_and_change_nothing(
+    toy_options: ToyOptions, packed: Path, tmp_path: Path
+) -> None:
+    options = [*toy_options(packed, **SMALL), *EVERYTHING, "--set=shards"]
+    run = trained(tmp_path / "none", [*options, "--cache=none"])
+    for cache, line in (("ram", "are kept in memory as they are read"), ("device", "are kept on cpu")):
+        cached = trained(tmp_path / cache, [*options, f"--cache={cache}"])
+        assert line in cached.done.err
+        assert_same_run(run, cached)
+
+
+@pytest.mark.parametrize("cache", ["ram", "device"])
+def test_what_is_read_in_order_is_not_cached(cache: str, toy_options: ToyOptions, packed: Path, here: Path) -> None:
+    done = run_command("train", *toy_options(packed), "--set=shards", *SEQUENTIAL, f"--cache={cache}")
+    assert done.code == 2
+    assert f"--cache {cache}: images in a sequential order are read ahead, not kept" in done.error
+    assert list(here.iterdir()) == []
+
+
 def test_other_processes_are_refused_for_a_sequential_order(
     toy_options: ToyOptions, packed: Path, tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ def test_boxes_are_resized_as_by_torch(channels: int, height: int, width: int, s
         box = torch.from_numpy(images[index : index + 1, y : y + h_, x : x + w_].copy()).permute(0, 3, 1, 2)
         expected = interpolate(box, (size, size), mode=MODES[mode], antialias=True, align_corners=False)
         assert torch.equal(crop, expected[0].permute(1, 2, 0))
-    assert crops.is_exact(torch.from_numpy(images))
+    assert crops.is_exact()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,11 @@ def files(tmp_path: Path) -> Files:
         (photo.convert("L") if number == 6 else photo).save(path, exif=tags)
         paths.append(path)
     return Files(paths, [number % 2 for number in range(24)])
+
+
+def test_a_large_batch_is_cropped_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_crops, "_AT_ONCE", 12 * 8 * 3 * 3)
+    assert_batches_equal(reader(made(40, 12, 12, 3)))
 
 
 def test_files_are_decoded_once_and_cropped_on_the_device(files: Files) -> None:
@@ -187,6 +192,13 @@ def test_another_torch_that_resizes_otherwise_is_found(monkeypatch: pytest.Monke
     )
     with pytest.raises(UserError, match="--cache device: this torch resizes otherwise"):
         images_for_device(made_by, lambda it: it, CPU, is_asked=True, say=lambda _: None)
+
+
+def test_other_devices_are_refused() -> None:
+    with pytest.raises(UserError, match="--cache device: crops are made on CPUs and CUDA GPUs, not on meta"):
+        images_for_device(
+            reader(made(4, 12, 12, 3)), lambda it: it, torch.device("meta"), is_asked=True, say=lambda _: None
+        )
 
 
 def test_unasked_crops_are_left_to_loaders_on_a_cpu_and_files_everywhere(files: Files) -> None:

@@ -36,7 +36,12 @@ def create_loader(run: ResolvedRun, say: Callable[[str], None]) -> BatchLoader:
     """
     config, rank, reader = run.config, run.processes.rank, train_reader(run.config, run.data)
     augment = HostAugmentation(config, run.preprocessing, config.seed) if run.augments_on_host else None
-    if config.cache in ("auto", "device"):
+    is_sequential = run.sampler.order is not None
+    if is_sequential and config.cache in ("ram", "device"):
+        raise UserError(
+            f"--cache {config.cache}: images in a sequential order are read ahead, not kept; --shard_order shuffled is"
+        )
+    if config.cache in ("auto", "device") and not is_sequential:
         decode, is_asked = partial(_decoded, reader=reader), config.cache == "device"
         kept = images_for_device(reader, decode, run.device, is_asked=is_asked, say=say)
         if kept is not None:
@@ -44,11 +49,7 @@ def create_loader(run: ResolvedRun, say: Callable[[str], None]) -> BatchLoader:
             labels = run.data.train.labels
             return DeviceLoader(images, labels, run.sampler, rank=rank, device=run.device, crops=crops, augment=augment)
     count = machine.workers(config.num_parallel_workers)
-    if run.sampler.order is not None and config.cache == "ram":
-        raise UserError(
-            "--cache ram: a sequential order reads all images in every epoch; --shard_order shuffled keeps them"
-        )
-    if config.cache in ("auto", "ram") and run.sampler.order is None:
+    if config.cache in ("auto", "ram") and not is_sequential:
         reader = _cached(reader, max(count, 1), is_asked=config.cache == "ram", say=say)
     return WorkerLoader(
         reader,
