@@ -125,7 +125,7 @@ def test_a_cache_keeps_images_of_a_shuffled_order_only(toy_options: ToyOptions, 
     assert_same_run(*runs)
     done = run_command("train", *options, *SEQUENTIAL, "--cache=ram")
     assert done.code == 2
-    assert "--cache ram: a sequential order reads all images in every epoch" in done.error
+    assert "--cache ram: images in a sequential order are read ahead, not kept" in done.error
 
 
 @pytest.mark.slow
