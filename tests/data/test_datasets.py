@@ -138,6 +138,31 @@ def test_a_row_without_an_image_is_a_bad_image(tmp_path: Path) -> None:
         source.read(1)
 
 
+@pytest.mark.parametrize(("typed", "label"), [(True, -1), (True, None), (False, None)])
+def test_rows_without_a_label_are_no_class(typed: bool, label: int | None, tmp_path: Path) -> None:
+    """Splits that others judge have -1: as an index that would be the last class."""
+    write_typed(tmp_path / "data/train.parquet", [1, 2], [0, 1], ["0", "1"])
+    if typed:
+        write_typed(tmp_path / "data/test.parquet", [1, 2], [0, label], ["0", "1"])  # type: ignore[list-item]
+    else:
+        write_plain(tmp_path / "data/test.parquet", [1, 2], [0, label])
+    with pytest.raises(UserError, match=rf"row 1 has no label \(label is {label}\)"):
+        opened(tmp_path / "data", "val", opened(tmp_path / "data").classes)
+
+
+def test_folders_of_tables_are_recognised(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_typed(tmp_path / split / "0000.parquet", [1, 2, 3], [1, 0, 1], ["a", "b"])
+    assert source_of("imagenet", str(tmp_path), "train") == "datasets"
+    assert content(opened(tmp_path)) == [(1, "b"), (2, "a"), (3, "b")]
+    assert len(opened(tmp_path, "val", opened(tmp_path).classes)) == 3
+    deep = tmp_path / "images/train/class/deep"
+    deep.mkdir(parents=True)
+    (deep / "x.parquet").write_bytes(b"")
+    assert source_of("imagenet", str(tmp_path / "images"), "train") == "imagenet"
+    assert source_of("imagenet", str(tmp_path / "images"), "trian") == "imagenet"
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_it_trains_with_loader_processes(
     tmp_path: Path, toy_options: ToyOptions, convmixer: Command, here: Path

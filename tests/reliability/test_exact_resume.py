@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.conftest import Run, ToyOptions, Train, run_command
+from tests.conftest import Command, Run, ToyOptions, Train, run_command
 from tests.reliability.conftest import assert_same_checkpoint, metrics, newest
 
 EVERYTHING = [
@@ -76,6 +76,37 @@ def test_another_cache(
     run = train(*EVERYTHING, **SMALL | {"cache": before})
     options = [*toy_options(toy, **SMALL | {"cache": after, "num_parallel_workers": 2}), *EVERYTHING]
     assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))
+
+
+@pytest.mark.parametrize("container", ["list", "table"])
+def test_images_in_another_container(
+    container: str, convmixer: Command, here: Path, toy: Path, toy_options: ToyOptions, tmp_path: Path
+) -> None:
+    data = write_list(toy, tmp_path / "list.csv") if container == "list" else write_tables(toy, tmp_path / "tables")
+    options = [*toy_options(data, **SMALL | {"num_parallel_workers": 2}), *EVERYTHING]
+    run = Run.below(here, convmixer("train", *options))
+    assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))
+
+
+def write_list(folder: Path, path: Path) -> Path:
+    rows = [f"{image},{image.parent.name},{image.parts[-3]}" for image in sorted(folder.glob("*/*/*"))]
+    path.write_text("\n".join(["path,label,split", *rows, ""]))
+    return path
+
+
+def write_tables(folder: Path, out: Path) -> Path:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    out.mkdir()
+    for split in ("train", "val"):
+        images = sorted((folder / split).glob("*/*"))
+        label = datasets.ClassLabel(names=sorted({image.parent.name for image in images}))
+        rows = {
+            "image": [{"bytes": image.read_bytes(), "path": None} for image in images],
+            "label": [label.str2int(image.parent.name) for image in images],
+        }
+        features = datasets.Features({"image": datasets.Image(), "label": label})
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(out / f"{split}.parquet")
+    return out
 
 
 def test_fp16_with_a_dynamic_loss_scale(train: Train, toy: Path, toy_options: ToyOptions, tmp_path: Path) -> None:

@@ -165,7 +165,10 @@ def class_folders(folder: Path, option: str) -> tuple[list[ClassFolder], Counter
     Raises UserError where there is no folder or none of a class; `option`: what the user sets it with.
     """
     if not folder.is_dir():
-        raise UserError(f"{option}: there is no folder {folder}")
+        raise UserError(
+            f"{option}: there is no folder {folder}\n"
+            "images lie there by class, in folders, tar shards or parquet files, or a list names them (docs/data.md)"
+        )
     with os.scandir(folder) as entries:
         are_classes = {entry.name: _is_folder(entry) and not entry.name.startswith(".") for entry in entries}
     ignored: Counter[str] = Counter()

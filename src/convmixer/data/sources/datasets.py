@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ _USUAL_LABELS = ("label", "labels", "fine_label", "class", "target")
 
 def accepts(data_url: str, split_dir: str) -> bool:
     folder = Path(data_url)
-    return folder.suffix == ".parquet" or (
-        folder.is_dir() and not (folder / split_dir).is_dir() and any(folder.glob("**/*.parquet"))
+    if folder.suffix == ".parquet":
+        return True
+    # No deeper: what is mistyped would be looked for in the whole tree.
+    inner = folder / split_dir
+    return any(
+        inner.glob("*.parquet") if inner.is_dir() else chain(folder.glob("*.parquet"), folder.glob("*/*.parquet"))
     )
 
 
@@ -37,7 +42,7 @@ def open_source(data_url: str | None, split_dir: str, *, train: bool, classes: C
         raise UserError("--data_url: the set datasets needs a folder of parquet files, or a data set's name on the hub")
     table, option = _load(data_url, split_dir, train), "--train_dir" if train else "--val_dir"
     image, label = _columns(table, data_url)
-    labels, found = _labels(table, label)
+    labels, found = _labels(table, label, f"{option}: {data_url}")
     if classes is None and len(found) == 1:
         raise UserError(
             f"{option}: {data_url} has a single class, {found.names[0]!r}; it takes two", exit_code=RUN_FAILED
@@ -153,13 +158,17 @@ def _columns(table: Any, data_url: str) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _labels(table: Any, column: str) -> tuple[np.ndarray, ClassMap]:
-    """int64 [n] and what they count in."""
+def _labels(table: Any, column: str, where: str) -> tuple[np.ndarray, ClassMap]:
+    """int64 [n] and what they count in. Raises UserError for rows without a label, as splits to be judged by others."""
     import datasets
 
-    feature, values = table.features[column], table.with_format("numpy")[column][:]
-    if isinstance(feature, datasets.ClassLabel):
-        return np.asarray(values, dtype=np.int64), ClassMap(tuple(composed(name) for name in feature.names))
+    feature, values = table.features[column], list(table[column])
+    typed = isinstance(feature, datasets.ClassLabel)
+    for row, value in enumerate(values):
+        if value is None or (typed and not 0 <= value < len(feature.names)):
+            raise UserError(f"{where}: row {row} has no label ({column} is {value})", exit_code=RUN_FAILED)
+    if typed:
+        return np.array(values, dtype=np.int64), ClassMap(tuple(composed(name) for name in feature.names))
     texts = [composed(str(value)) for value in values]
     sorted_names = ClassMap(tuple(sorted(set(texts))))
     classes = numbered(sorted_names) or sorted_names

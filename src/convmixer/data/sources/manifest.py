@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from convmixer.data.classes import ClassMap, composed, numbered
 from convmixer.data.folders import Files, shortened
+from convmixer.data.paths import Paths
 from convmixer.data.source import names_of_split
 from convmixer.errors import RUN_FAILED, UserError
 
@@ -21,7 +25,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """An entry of a list, at `line` of it, counted from 1."""
 
@@ -59,7 +63,8 @@ def open_source(data_url: str | None, split_dir: str, *, train: bool, classes: C
                 exit_code=RUN_FAILED,
             )
     _check_first(path, rows[0])
-    return Files([path.parent / row.path for row in rows], [known.labels[row.label] for row in rows], known)
+    paths = Paths.of(os.path.join(path.parent, row.path) for row in rows)
+    return Files(paths, np.array([known.labels[row.label] for row in rows]), known)
 
 
 def _class_map(names: list[str]) -> ClassMap:
