@@ -128,10 +128,10 @@ def chart(result: dict[str, Any], path: Path) -> None:
     for place, (end, row) in enumerate(zip(left, rows, strict=True)):
         axis.text(end, place, f" {row['images_per_second']} per second ({row['ratio']} x)", va="center", fontsize=8)
     axis.invert_yaxis()
-    axis.margins(x=0.25)
+    axis.set_xlim(0, 1.35 * max(left))  # room for the words
     axis.set_xlabel("microseconds per image on one core; the shorter the better", fontsize=8)
     axis.tick_params(labelsize=8)
-    axis.legend(fontsize=7, loc="lower right")
+    axis.legend(fontsize=7, ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.4, -0.09))
     axis.set_title(f"{result['hardware']['processor']}, {result['date']}", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=110)

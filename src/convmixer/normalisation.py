@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from convmixer.data.preprocessing import Preprocessing
@@ -16,7 +17,15 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 def normalise_levels(levels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """The same from float32 levels (b, c, h, w), in place."""
-    mean, std = (
-        np.array(values, np.float32)[:, None, None] * 255 for values in (preprocessing.mean, preprocessing.std)
-    )
-    return levels.sub_(to_device(mean, levels.device)).div_(to_device(std, levels.device))
+    mean, std = (np.array(values, np.float32) * 255 for values in (preprocessing.mean, preprocessing.std))
+    pixels = levels.permute(0, 2, 3, 1)
+    if levels.device.type == "cpu" and pixels.is_contiguous():
+        # Row by row with a value for each of a row's numbers: over three channels a CPU has no vectors, and takes
+        # three times as long for the same bits.
+        rows = pixels.view(-1, pixels.shape[2] * pixels.shape[3])
+        rows.sub_(torch.from_numpy(np.tile(mean, pixels.shape[2]))).div_(
+            torch.from_numpy(np.tile(std, pixels.shape[2]))
+        )
+        return levels
+    shape = (len(mean), 1, 1)
+    return levels.sub_(to_device(mean.reshape(shape), levels.device)).div_(to_device(std.reshape(shape), levels.device))

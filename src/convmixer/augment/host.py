@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from convmixer.config.augment import AugmentOptions
 
 _ROUNDING = np.float32(2.0**-11)  # as geometric.ROUNDING
+_FLIPS = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)
 
 
 class HostAugmentation:
@@ -47,51 +48,47 @@ class HostAugmentation:
 
         Returns the images that came of them.
         """
-        for axis, flips in zip((2, 1), draw_flips(self.options, self.seed, epoch, indices), strict=True):
-            _flip(images, flips, axis)
+        flips = draw_flips(self.options, self.seed, epoch, indices)
+        if self.policy is None or isinstance(self.policy, AugMix):
+            self._apply(images, flips, [])
         if self.policy is None:
             return images
         interpolation, size, seed = self.options.policy_interpolation, images.shape[1:3], self.seed
         if not isinstance(self.policy, AugMix):
             layers = draw_layers(self.policy, interpolation, size, seed=seed, epoch=epoch, indices=indices)
-            self._apply(images, list(layers))
+            self._apply(images, flips, list(layers))
             return images
         weights = draw_mixture(self.policy, seed=seed, epoch=epoch, indices=indices)[..., None, None, None]
         mixed = images.astype(np.float32) * weights[:, 0]
         for chain in range(self.policy.width):
             copies = images.copy()
             layers = draw_chain(self.policy, chain, interpolation, size, seed=seed, epoch=epoch, indices=indices)
-            self._apply(copies, list(layers))
+            self._apply(copies, np.zeros_like(flips), list(layers))
             mixed += copies.astype(np.float32) * weights[:, 1 + chain]
         return np.clip(np.floor(mixed + _ROUNDING), 0, 255).astype(np.uint8)
 
-    def _apply(self, images: np.ndarray, layers: list[Layer]) -> None:
-        """What the layers say, in their order, on each of `images`, in place."""
-        for row in np.flatnonzero(np.any([layer.ops != NO_OP for layer in layers], axis=0)):
-            pixels = images[row]
+    def _apply(self, images: np.ndarray, flips: np.ndarray, layers: list[Layer]) -> None:
+        """Flips, bool (2, b), and what the layers say, in their order, on each of `images`, in place."""
+        hit = np.any([*flips, *(layer.ops != NO_OP for layer in layers)], axis=0)
+        for row in np.flatnonzero(hit):
+            # Pixels or Pillow's image, whichever the last operation gave: each turn into the other is a copy.
+            crop: np.ndarray | Image.Image = images[row]
+            for flip, how in zip(flips[:, row], _FLIPS, strict=True):
+                crop = _image(crop).transpose(how) if flip else crop
             for layer in layers:
                 if layer.ops[row] == NO_OP:
                     continue
                 op, argument = OPS[layer.ops[row]], float(layer.args[row])
                 if op in TABLES:
-                    pixels = through_table(pixels, op, argument)
+                    crop = through_table(np.asarray(crop), op, argument)
+                elif op in IN_PILLOW:
+                    crop = IN_PILLOW[op](_image(crop), argument)
                 else:
-                    pixels = self._in_pillow(pixels, op, argument, RESAMPLES[layer.resample[row]])
-            images[row] = pixels
-
-    def _in_pillow(self, pixels: np.ndarray, op: str, argument: float, resample: str) -> np.ndarray:
-        grey = pixels.shape[2] == 1
-        image = Image.fromarray(pixels[..., 0] if grey else pixels)
-        if op in IN_PILLOW:
-            image = IN_PILLOW[op](image, argument)
-        else:
-            image = transformed(image, op, argument, resample, self._fill[0] if grey else self._fill)
-        return np.asarray(image).reshape(pixels.shape)
+                    crop = transformed(_image(crop), op, argument, RESAMPLES[layer.resample[row]], self._fill)
+            images[row] = np.asarray(crop).reshape(images[row].shape)
 
 
-def _flip(images: np.ndarray, flips: np.ndarray, axis: int) -> None:
-    """Turn those of `images` [b, h, w, c] round that `flips` (b,) names, in place."""
-    # Whole pixels are moved, which is twice as fast as each channel by itself.
-    pixels = images.view(f"V{images.shape[3]}")[..., 0]
-    for row in np.flatnonzero(flips):
-        pixels[row] = np.flip(pixels[row], axis - 1).copy()
+def _image(crop: np.ndarray | Image.Image) -> Image.Image:
+    if isinstance(crop, Image.Image):
+        return crop
+    return Image.fromarray(crop[..., 0] if crop.ndim == 3 and crop.shape[2] == 1 else crop)

@@ -99,12 +99,10 @@ _AFFINE: dict[str, Callable[[float, int, int], tuple[float, ...]]] = {
 }
 
 
-def transformed(
-    image: Image.Image, op: str, argument: float, resample: str, fill: tuple[int, ...] | int
-) -> Image.Image:
-    """The geometric operation `op`; `fill`: colour of what was outside, `resample`: a key of RESAMPLING."""
-    how = RESAMPLING[resample]
+def transformed(image: Image.Image, op: str, argument: float, resample: str, fill: tuple[int, ...]) -> Image.Image:
+    """The geometric operation `op`; `fill`: levels of what was outside, `resample`: a key of RESAMPLING."""
+    how, colour = RESAMPLING[resample], fill if len(fill) > 1 else fill[0]
     if op == "Rotate":
-        return image.rotate(argument, resample=how, fillcolor=fill)
+        return image.rotate(argument, resample=how, fillcolor=colour)
     matrix = _AFFINE[op](argument, *image.size)
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=how, fillcolor=fill)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=how, fillcolor=colour)
