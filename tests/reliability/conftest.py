@@ -21,6 +21,12 @@ from tests.project import project_environment
 CLOCKED = {"images_per_second", "data_wait"}
 
 
+def roots(folder: Path) -> list[str]:
+    """Options of a run whose three folders lie in `folder`."""
+    kinds = {"summary_root_dir": "summary", "ckpt_root_dir": "checkpoints", "best_ckpt_root_dir": "best"}
+    return [f"--{option}={folder / 'runs' / kind}" for option, kind in kinds.items()]
+
+
 def newest(checkpoints: Path) -> Path:
     return max(path for path in checkpoints.iterdir() if path.name.startswith("step_"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Command, Run, ToyOptions, Train, run_command
-from tests.reliability.conftest import assert_same_checkpoint, metrics, newest
+from tests.reliability.conftest import assert_same_checkpoint, metrics, newest, roots
 
 EVERYTHING = [
     "--with_ema",
@@ -31,15 +31,7 @@ def resumed_at(run: Run, step: int, folder: Path, options: list[str]) -> Run:
     for path in (folder / "runs/checkpoints" / run.name).iterdir():
         if path.name > f"step_{step:08d}":
             shutil.rmtree(path)
-    roots = [
-        f"--{option}={folder / 'runs' / kind}"
-        for option, kind in (
-            ("summary_root_dir", "summary"),
-            ("ckpt_root_dir", "checkpoints"),
-            ("best_ckpt_root_dir", "best"),
-        )
-    ]
-    done = run_command("train", *options, *roots, "--resume=auto")
+    done = run_command("train", *options, *roots(folder), "--resume=auto")
     assert done.code == 0, done.err
     assert f"step {step}," in done.err
     return Run.below(folder, done)

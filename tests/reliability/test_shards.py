@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Run, ToyOptions, run_command
 from tests.project import FLOWERS, SRC, project_environment
 from tests.range_server import range_server
-from tests.reliability.conftest import assert_same_checkpoint, newest
+from tests.reliability.conftest import assert_same_checkpoint, newest, roots
 from tests.reliability.test_exact_resume import EVERYTHING, SMALL, assert_same_run, resumed_at
 
 from convmixer.data.shards import storage
@@ -53,15 +53,7 @@ def source(request: pytest.FixtureRequest, packed: Path) -> Iterator[list[str]]:
 
 
 def trained(folder: Path, options: list[str]) -> Run:
-    roots = [
-        f"--{option}={folder / 'runs' / kind}"
-        for option, kind in (
-            ("summary_root_dir", "summary"),
-            ("ckpt_root_dir", "checkpoints"),
-            ("best_ckpt_root_dir", "best"),
-        )
-    ]
-    done = run_command("train", *options, *roots)
+    done = run_command("train", *options, *roots(folder))
     assert done.code == 0, done.err
     return Run.below(folder, done)
 

@@ -46,7 +46,8 @@ def run(resolved: Resolved[PackOptions]) -> int:
         f"{count} {'training' if name == 'train' else 'evaluation'}" for name, count in packed.images.items()
     )
     left_out = f"; {len(packed.bad)} could not be read and were left out" if packed.bad else ""
-    print(f"{out}: {images} images in {packed.shards} shards, {packed.bytes / 1e6:,.1f} MB{left_out}")
+    shards = "1 shard" if packed.shards == 1 else f"{packed.shards} shards"
+    print(f"{out}: {images} images in {shards}, {packed.bytes / 1e6:,.1f} MB{left_out}")
     return RUN_FAILED if packed.bad else 0
 
 
