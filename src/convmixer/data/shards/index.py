@@ -115,7 +115,8 @@ def _cached_or_scanned(shards: Sequence[str], found: Sequence[tuple[int, str]]) 
         remote = is_remote(shards[0])
         if missing:
             what = "read once from end to end" if remote else "looked through once"
-            logger.info(f"{len(missing)} shards, {total / 1e6:,.1f} MB, have no index yet and are {what}")
+            shards_have = "1 shard has" if len(missing) == 1 else f"{len(missing)} shards have"
+            logger.info(f"{shards_have} no index yet: {total / 1e6:,.1f} MB are {what}")
         with Progress(total >> 20, "index", "MiB") as progress, ThreadPoolExecutor(_THREADS if remote else 1) as pool:
             add = _Mebibytes(progress.add)
             futures = {

@@ -120,6 +120,8 @@ def _files_of_split(path: Path, meant: tuple[str, ...], option: str) -> tuple[st
         words = re.split(r"[/._-]", str(file.relative_to(path).with_suffix("")))
         split = next((name for name in (*meant, *TRAIN_NAMES, *VAL_NAMES) if name in words), TRAIN_NAMES[0])
         files.setdefault(split, []).append(str(file))
+    if not files:
+        raise UserError(f"--data_url: {path} holds no parquet files", exit_code=RUN_FAILED)
     name = _first_of(meant, list(files), str(path), option)
     return name, files[name]
 
@@ -128,7 +130,7 @@ def _first_of(meant: tuple[str, ...], names: Sequence[str], data_url: str, optio
     for name in meant:
         if name in names:
             return name
-    raise UserError(f"{option}: {data_url} has no split {meant[0]!r}; it has {shortened(sorted(names)) or 'none'}")
+    raise UserError(f"{option}: {data_url} has no split {meant[0]!r}; it has {shortened(sorted(names))}")
 
 
 def _encoded_type() -> Any:
