@@ -58,7 +58,9 @@ def data(tmp_path: Path) -> Path:
 def report_on(data: Path, *, workers: int = 0, min_side: int = 32, max_imbalance: float = 10.0) -> DatasetReport:
     splits = tuple(list_split(name, str(data), name, f"--{name}_dir") for name in ("train", "val"))
     done: list[int] = []
-    report = inspect(data, splits, min_side=min_side, max_imbalance=max_imbalance, workers=workers, on_done=done.append)
+    report = inspect(
+        str(data), splits, min_side=min_side, max_imbalance=max_imbalance, workers=workers, on_done=done.append
+    )
     assert sum(done) == report.images
     return report
 

@@ -14,6 +14,7 @@ from convmixer.config.resolved import Resolved
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import DatasetReport, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
+from convmixer.data.shards.storage import joined
 from convmixer.data.splits import FOLDERS, check_splits, source_of
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
@@ -55,24 +56,24 @@ def run(resolved: Resolved[CheckDataOptions]) -> int:
     return RUN_FAILED if report.findings else 0
 
 
-def _open(options: CheckDataOptions) -> tuple[Path, tuple[Split, ...]]:
-    """The data folder and its splits. Raises UserError where it is not laid out as one."""
+def _open(options: CheckDataOptions) -> tuple[str, tuple[Split, ...]]:
+    """Where the data are, and their splits. Raises UserError where they are not laid out as such."""
     if options.data is None:
         raise UserError("DATA: the folder of the data set is needed")
-    data, is_folders = Path(options.data).absolute(), source_of(FOLDERS, options.data, options.train_dir) == FOLDERS
-    if not data.exists() and is_folders:
+    data, is_folders = joined(None, options.data), source_of(FOLDERS, options.data, options.train_dir) == FOLDERS
+    if not os.path.exists(data) and is_folders:
         raise UserError(f"DATA: there is no folder {data}")
     splits = [list_split("train", options.data, options.train_dir, "--train_dir")]
     if options.val_dir is not None:
-        if is_folders and not (data / options.val_dir).is_dir():
-            where = f"there is no folder {data / options.val_dir}"
+        if is_folders and not os.path.isdir(joined(data, options.val_dir)):
+            where = f"there is no folder {joined(data, options.val_dir)}"
             raise UserError(f"--val_dir: {where}; --val_dir none checks the training images alone")
         check_splits(FOLDERS, options.data, options.train_dir, options.val_dir)
         splits.append(list_split("val", options.data, options.val_dir, "--val_dir"))
     return data, tuple(splits)
 
 
-def _output(name: str | None, option: str, data: Sequence[Path]) -> Path | None:
+def _output(name: str | None, option: str, data: Sequence[str]) -> Path | None:
     """Path of a report that may be written; checked before the hours of reading, not after."""
     if name is None:
         return None

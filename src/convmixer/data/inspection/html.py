@@ -52,7 +52,7 @@ svg text { font: 13px system-ui, sans-serif; fill: var(--ink); } svg .count { fi
 
 def to_html(report: DatasetReport) -> str:
     """The whole page. Pictures of the first cases of each category are read again from the data."""
-    title = f"Data set {_safe(str(report.data))}"
+    title = f"Data set {_safe(report.data)}"
     state = "verdict" if report.findings else "verdict clean"
     parts = [
         "<!doctype html>",

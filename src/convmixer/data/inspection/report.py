@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,7 +24,7 @@ _SHOWN = 10  # cases of a category in the text; JSON has all
 class DatasetReport:
     """A data set, what was found in each file of each split, and what is wrong with it (nothing: it is clean)."""
 
-    data: Path
+    data: str
     splits: tuple[Split, ...]
     file_reports: FileReports
     findings: tuple[Finding, ...]
@@ -73,7 +72,7 @@ class DatasetReport:
 
 
 def inspect(
-    data: Path,
+    data: str,
     splits: tuple[Split, ...],
     *,
     min_side: int,
@@ -92,7 +91,7 @@ def to_record(report: DatasetReport) -> dict[str, Any]:
     """All of it in plain values for JSON; paths are relative to the data folder where they lie in it."""
     return {
         "format": FORMAT,
-        "data": str(report.data),
+        "data": report.data,
         "clean": not report.findings,
         "images": report.images,
         "bytes": report.size,
@@ -100,7 +99,7 @@ def to_record(report: DatasetReport) -> dict[str, Any]:
         "sides": report.sides(),
         "ignored": report.ignored(),
         "splits": {
-            split.name: {"folder": str(split.folder), "images": len(split.paths), "classes": split.counts()}
+            split.name: {"folder": split.folder, "images": len(split.paths), "classes": split.counts()}
             for split in report.splits
         },
         "findings": {
@@ -114,7 +113,7 @@ def to_record(report: DatasetReport) -> dict[str, Any]:
 
 def to_text(report: DatasetReport) -> str:
     """A page of text: what there is, and the first cases of each category."""
-    lines = [f"{printable(str(report.data))}: {report.images:,} images, {in_bytes(report.size)}"]
+    lines = [f"{printable(report.data)}: {report.images:,} images, {in_bytes(report.size)}"]
     for split in report.splits:
         lines.append(f"  {split.name:<8}{len(split.paths):,} images in {len(split.classes):,} classes")
     for name, counts in (("formats", report.formats()), ("ignored", report.ignored())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 
 from convmixer.data.folders import Files, class_folders
 from convmixer.data.paths import Paths
+from convmixer.data.shards.storage import joined
 from convmixer.data.source import Source
 from convmixer.data.sources import imagenet
 from convmixer.data.splits import FOLDERS, open_split, source_of
@@ -24,7 +26,7 @@ class Split:
     """
 
     name: str
-    folder: Path
+    folder: str
     classes: tuple[str, ...]
     source: Source
     folders: tuple[tuple[str, ...], ...] = field(default=())
@@ -54,11 +56,11 @@ def list_split(name: str, data: str, split_dir: str, option: str) -> Split:
 
     `option`: what the user sets the split with. Raises UserError where there is none.
     """
-    folder = Path(data).absolute() / split_dir
     if source_of(FOLDERS, data, split_dir) == FOLDERS:
         return _of_folder(name, imagenet.checked_folder(data) / split_dir, option)
-    source = open_split(FOLDERS, data, split_dir, train=name == "train")
-    return Split(name, folder if folder.exists() else Path(data).absolute(), source.classes.names, source)
+    source, place = open_split(FOLDERS, data, split_dir, train=name == "train"), joined(data, split_dir)
+    # A split need not be a folder: of a list it is the rows with its name.
+    return Split(name, place if os.path.isdir(place) else joined(None, data), source.classes.names, source)
 
 
 def _of_folder(name: str, folder: Path, option: str) -> Split:
@@ -66,4 +68,5 @@ def _of_folder(name: str, folder: Path, option: str) -> Split:
     found, ignored = class_folders(folder, option)
     labels = np.repeat(np.arange(len(found)), [len(each.images) for each in found])
     files = Files(Paths.joined([each.images for each in found]), labels, ignored=ignored)
-    return Split(name, folder, tuple(each.name for each in found), files, tuple(tuple(each.folders) for each in found))
+    names, folders = tuple(each.name for each in found), tuple(tuple(each.folders) for each in found)
+    return Split(name, str(folder), names, files, folders)
