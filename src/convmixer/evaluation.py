@@ -32,13 +32,13 @@ def evaluate(
 ) -> Score:
     """Score of `runtime` on `source`.
 
-    `part` = (rank, processes): every process takes each processes-th image, so that each image counts once at any
-    number of processes. `ahead`: batches decoded before they are needed. `on_batch` gets the number of images of
+    `part` = (rank, processes): every process takes neighbours, which lie together in shards, so that each image counts
+    once at any number of processes. `ahead`: batches decoded before they are needed. `on_batch` gets the number of images of
     each batch. Images that cannot be read are listed in the score's `bad` and count neither as right nor as wrong.
     """
     rank, processes = part
     score = Score()
-    indices = np.arange(rank, len(source), processes)
+    indices = np.array_split(np.arange(len(source)), processes)[rank]
     for batch in read_batches(
         source, preprocessing, batch_size, indices=indices, threads=threads, ahead=ahead, max_pixels=max_pixels
     ):
