@@ -33,8 +33,9 @@ def evaluate(
     """Score of `runtime` on `source`.
 
     `part` = (rank, processes): every process takes neighbours, which lie together in shards, so that each image counts
-    once at any number of processes. `ahead`: batches decoded before they are needed. `on_batch` gets the number of images of
-    each batch. Images that cannot be read are listed in the score's `bad` and count neither as right nor as wrong.
+    once at any number of processes. `ahead`: batches decoded before they are needed. `on_batch` gets the number of
+    images of each batch. Images that cannot be read are listed in the score's `bad` and count neither as right nor as
+    wrong.
     """
     rank, processes = part
     score = Score()
