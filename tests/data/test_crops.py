@@ -144,4 +144,6 @@ def test_the_same_part_is_cut_out_of_an_image_that_came_smaller() -> None:
             assert np.abs(part.mean((0, 1)) - same.mean((0, 1))).max() <= factor
     # An odd side is rounded up when it is divided: the last box may not reach beyond it.
     assert cut(np.zeros((38, 51, 1)), (0, 0, 403, 301), (403, 301)).shape == (38, 51, 1)
-    assert cut(np.zeros((38, 51, 1)), (402, 300, 1, 1), (403, 301)).size <= 1
+    # And one pixel is left of any box, as of those of an image above the limit of pixels, which always comes smaller.
+    for left, top in ((402, 300), (0, 0), (200, 150)):
+        assert cut(np.zeros((38, 51, 1)), (left, top, 1, 1), (403, 301)).shape == (1, 1, 1)

@@ -98,7 +98,7 @@ def cut(pixels: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int
     left, top, width, height = box
     if pixels.shape[1::-1] != size:
         x, y = pixels.shape[1] / size[0], pixels.shape[0] / size[1]
-        width, height = round(width * x), round(height * y)
+        width, height = max(1, round(width * x)), max(1, round(height * y))
         left = min(round(left * x), pixels.shape[1] - width)
         top = min(round(top * y), pixels.shape[0] - height)
     return np.array(pixels[top : top + height, left : left + width])

@@ -82,7 +82,7 @@ def _cached(reader: TrainReader, writers: int, *, is_asked: bool, say: Callable[
     except (OSError, AttributeError) as error:  # a limit, or a system without memfd_create
         return _without(reader, getattr(error, "strerror", None) or str(error), is_asked)
     part = "" if min(encoded, decoded) <= budget else ", as many as there is room for"
-    say(f"cache: the {form} training images{part}, {size / 1e9:.2g} GB at most, are kept in memory as they are read")
+    say(f"cache: the {form} training images{part}, {size / 1e6:,.0f} MB at most, are kept in memory as they are read")
     return replace(reader, source=CachedSource(source, arena, prepare))
 
 
