@@ -11,8 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convmixer.augment.draws import NO_OP, RESAMPLES, Layer, draw_chain, draw_layers, draw_mixture, fill_levels
-from convmixer.augment.geometric import GEOMETRIC, ROUNDING, affine, matrices
+from convmixer.augment.draws import (
+    NO_OP,
+    RESAMPLES,
+    ROUNDING,
+    Layer,
+    draw_chain,
+    draw_layers,
+    draw_mixture,
+    fill_levels,
+)
+from convmixer.augment.geometric import GEOMETRIC, affine, matrices
 from convmixer.augment.photometric import PHOTOMETRIC
 from convmixer.devices import to_device
 from convmixer.policies.spec import AugMix, Policy

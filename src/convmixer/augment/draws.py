@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NO_OP = -1
 RESAMPLES = ("nearest", "bilinear", "bicubic")
+# Pillow cuts the fraction off. A flat area must not fall by a level because float32 weights sum to 1 - 1e-7.
+ROUNDING = 2.0**-11
 
 
 @dataclass(frozen=True)

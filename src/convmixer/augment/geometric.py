@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from convmixer.augment.draws import ROUNDING
 from convmixer.devices import to_device
 
 GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel", "TranslateX", "TranslateY")
-
-# Pillow cuts the fraction off. A flat area must not fall by a level because float32 weights sum to 1 - 1e-7.
-ROUNDING = 2.0**-11
 
 
 def matrices(op: str, args: np.ndarray, height: int, width: int) -> np.ndarray:

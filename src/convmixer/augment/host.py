@@ -6,6 +6,7 @@ within one level where an image is turned, at less than a third of what those op
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from convmixer.augment.draws import (
     NO_OP,
     RESAMPLES,
+    ROUNDING,
     Layer,
     draw_chain,
     draw_flips,
@@ -29,7 +31,6 @@ from convmixer.policies.timm_magnitudes import OPS
 if TYPE_CHECKING:
     from convmixer.config.augment import AugmentOptions
 
-_ROUNDING = np.float32(2.0**-11)  # as geometric.ROUNDING
 _FLIPS = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM)
 
 
@@ -48,24 +49,22 @@ class HostAugmentation:
 
         Returns the images that came of them.
         """
-        flips = draw_flips(self.options, self.seed, epoch, indices)
-        if self.policy is None or isinstance(self.policy, AugMix):
-            self._apply(images, flips, [])
-        if self.policy is None:
+        policy, seed, size = self.policy, self.seed, images.shape[1:3]
+        interpolation, flips = self.options.policy_interpolation, draw_flips(self.options, seed, epoch, indices)
+        layers: Iterable[Layer] = ()
+        if policy is not None and not isinstance(policy, AugMix):
+            layers = draw_layers(policy, interpolation, size, seed=seed, epoch=epoch, indices=indices)
+        self._apply(images, flips, list(layers))
+        if not isinstance(policy, AugMix):
             return images
-        interpolation, size, seed = self.options.policy_interpolation, images.shape[1:3], self.seed
-        if not isinstance(self.policy, AugMix):
-            layers = draw_layers(self.policy, interpolation, size, seed=seed, epoch=epoch, indices=indices)
-            self._apply(images, flips, list(layers))
-            return images
-        weights = draw_mixture(self.policy, seed=seed, epoch=epoch, indices=indices)[..., None, None, None]
+        weights = draw_mixture(policy, seed=seed, epoch=epoch, indices=indices)[..., None, None, None]
         mixed = images.astype(np.float32) * weights[:, 0]
-        for chain in range(self.policy.width):
+        for chain in range(policy.width):
             copies = images.copy()
-            layers = draw_chain(self.policy, chain, interpolation, size, seed=seed, epoch=epoch, indices=indices)
+            layers = draw_chain(policy, chain, interpolation, size, seed=seed, epoch=epoch, indices=indices)
             self._apply(copies, np.zeros_like(flips), list(layers))
             mixed += copies.astype(np.float32) * weights[:, 1 + chain]
-        return np.clip(np.floor(mixed + _ROUNDING), 0, 255).astype(np.uint8)
+        return np.clip(np.floor(mixed + ROUNDING), 0, 255).astype(np.uint8)
 
     def _apply(self, images: np.ndarray, flips: np.ndarray, layers: list[Layer]) -> None:
         """Flips, bool (2, b), and what the layers say, in their order, on each of `images`, in place."""

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from convmixer.data.classes import ClassMap, composed
+from convmixer.data.classes import ClassMap, composed, labelled
 from convmixer.data.formats.signatures import EXTENSIONS, FORMAT_OF_EXTENSION, REMEDIES
 from convmixer.data.image_file import read_image_file
 from convmixer.data.paths import Paths
@@ -76,25 +76,13 @@ def open_folder(folder: Path, option: str, classes: ClassMap | None = None) -> F
     labels then are theirs, by name. Raises UserError where the folder is missing or not laid out so.
     """
     found, ignored = class_folders(folder, option)
-    names = [each.name for each in found]
-    if classes is None and len(names) == 1:
-        raise UserError(f"{option}: {folder} has a single class, {names[0]!r}; it takes two", exit_code=RUN_FAILED)
-    known = ClassMap(tuple(names)) if classes is None else classes
-    labels_by_name = known.labels
-    unknown = [name for name in names if name not in labels_by_name]
-    if unknown:
-        raise UserError(
-            f"{option}: {folder} has a class {unknown[0]!r} that the training classes do not have\n"
-            f"the folder's: {shortened(names)}; the training classes: {shortened(known.names)}",
-            exit_code=RUN_FAILED,
-        )
+    known, labels = labelled(ClassMap(tuple(each.name for each in found)), classes, f"{option}: {folder}")
     for each in found:
         if not len(each.images):
             raise UserError(
                 f"{option}: the class folder {folder / each.folders[0]} holds no images", exit_code=RUN_FAILED
             )
-    counts = [len(each.images) for each in found]
-    labels = np.repeat([labels_by_name[name] for name in names], counts)
+    labels = np.repeat(labels, [len(each.images) for each in found])
     return Files(Paths.joined([each.images for each in found]), labels, known, ignored)
 
 
@@ -151,12 +139,6 @@ def ignored_line(ignored: Mapping[str, int], images: str) -> str:
     total = sum(ignored.values())
     files, are = ("file", "is") if total == 1 else ("files", "are")
     return f"{total} other {files} beside {images} {are} ignored: {shown}{remedies}"
-
-
-def shortened(names: Sequence[str]) -> str:
-    """The first names of a list, and how many there are."""
-    shown = ", ".join(printable(name) for name in names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} ... ({len(names)})"
 
 
 def class_folders(folder: Path, option: str) -> tuple[list[ClassFolder], Counter[str]]:

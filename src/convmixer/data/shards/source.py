@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convmixer.data.classes import ClassMap
+from convmixer.data.classes import ClassMap, refuse_single
 from convmixer.data.limits import MAX_BYTES, BadImage
 from convmixer.data.shards.chunks import Chunks
 from convmixer.data.shards.index import ShardIndex, index_of
@@ -150,10 +150,7 @@ def _labelled(
         values, inverse = np.unique(label, return_inverse=True)
         label = np.array([place_of[int(value)] for value in values], dtype=np.int64)[inverse]
     if classes is None:
-        if len(own) == 1:
-            raise UserError(
-                f"{option}: {place} has a single class, {own.names[0]!r}; it takes two", exit_code=RUN_FAILED
-            )
+        refuse_single(own, f"{option}: {place}")
         return label, own
     if own == classes:
         return label, classes

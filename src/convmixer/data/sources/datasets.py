@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from convmixer.data.classes import ClassMap, composed, numbered
-from convmixer.data.folders import shortened
+from convmixer.data.classes import ClassMap, composed, labelled, sorted_classes
 from convmixer.data.image_file import read_image_file
 from convmixer.data.limits import BadImage
 from convmixer.data.source import TRAIN_NAMES, VAL_NAMES, names_of_split
 from convmixer.errors import RUN_FAILED, UserError, first_line
+from convmixer.printable import shortened
 
 # Of several columns that may be the labels (CIFAR-100 has fine and coarse ones) the first of these is.
 _USUAL_LABELS = ("label", "labels", "fine_label", "class", "target")
@@ -42,19 +42,8 @@ def open_source(data_url: str | None, split_dir: str, *, train: bool, classes: C
         raise UserError("--data_url: the set datasets needs a folder of parquet files, or a data set's name on the hub")
     table, option = _load(data_url, split_dir, train), "--train_dir" if train else "--val_dir"
     image, label = _columns(table, data_url)
-    labels, found = _labels(table, label, f"{option}: {data_url}")
-    if classes is None and len(found) == 1:
-        raise UserError(
-            f"{option}: {data_url} has a single class, {found.names[0]!r}; it takes two", exit_code=RUN_FAILED
-        )
-    known = classes or found
-    unknown = [name for name in found.names if name not in known.labels]
-    if unknown:
-        raise UserError(
-            f"{option}: {data_url} has a class {unknown[0]!r} that the training classes do not have",
-            exit_code=RUN_FAILED,
-        )
-    order = np.array([known.labels[name] for name in found.names], dtype=np.int64)
+    labels, own = _labels(table, label, f"{option}: {data_url}")
+    known, order = labelled(own, classes, f"{option}: {data_url}")
     return TableSource(table, image, order[labels], known, f"{data_url}/{split_dir}")
 
 
@@ -172,6 +161,5 @@ def _labels(table: Any, column: str, where: str) -> tuple[np.ndarray, ClassMap]:
     if typed:
         return np.array(values, dtype=np.int64), ClassMap(tuple(composed(name) for name in feature.names))
     texts = [composed(str(value)) for value in values]
-    sorted_names = ClassMap(tuple(sorted(set(texts))))
-    classes = numbered(sorted_names) or sorted_names
+    classes = sorted_classes(texts)
     return np.array([classes.labels[text] for text in texts], dtype=np.int64), classes

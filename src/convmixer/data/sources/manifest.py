@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from convmixer.data.classes import ClassMap, composed, numbered
-from convmixer.data.folders import Files, shortened
+from convmixer.data.classes import ClassMap, composed, refuse_single, sorted_classes
+from convmixer.data.folders import Files
 from convmixer.data.paths import Paths
 from convmixer.data.source import names_of_split
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.printable import shortened
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -51,10 +52,11 @@ def open_source(data_url: str | None, split_dir: str, *, train: bool, classes: C
         rows = _of_split(rows, path, split_dir, train, option)
     if not rows:
         raise UserError(f"{option}: {path} names no images", exit_code=RUN_FAILED)
-    names = sorted({row.label for row in rows})
-    if classes is None and len(names) == 1:
-        raise UserError(f"{option}: {path} has a single class, {names[0]!r}; it takes two", exit_code=RUN_FAILED)
-    known = classes or _class_map(names)
+    if classes is None:
+        known = sorted_classes(row.label for row in rows)
+        refuse_single(known, f"{option}: {path}")
+    else:
+        known = classes
     for row in rows:
         if row.label not in known.labels:
             raise UserError(
@@ -65,11 +67,6 @@ def open_source(data_url: str | None, split_dir: str, *, train: bool, classes: C
     _check_first(path, rows[0])
     paths = Paths.of(os.path.join(path.parent, row.path) for row in rows)
     return Files(paths, np.array([known.labels[row.label] for row in rows]), known)
-
-
-def _class_map(names: list[str]) -> ClassMap:
-    classes = ClassMap(tuple(names))
-    return numbered(classes) or classes
 
 
 def _of_split(rows: list[Row], path: Path, split_dir: str, train: bool, option: str) -> list[Row]:
