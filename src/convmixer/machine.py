@@ -36,7 +36,12 @@ def workers(wanted: int | None) -> int:
 
 def cores_of_this_process() -> int:
     """Its share where several processes of a run are on this machine, at least one."""
-    return max(usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1), 1)
+    return max(usable_cores() // processes_here(), 1)
+
+
+def processes_here() -> int:
+    """Processes of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
 
 
 def memory(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> tuple[int, int] | None:

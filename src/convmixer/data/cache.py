@@ -17,6 +17,9 @@ import numpy as np
 
 from convmixer.data.source import Source
 
+# What is kept of what was read: its pixels, uint8 [H, W, C], or itself.
+Prepare = Callable[[bytes | np.ndarray], bytes | np.ndarray]
+
 _DTYPE = np.dtype([("offset", "i8"), ("height", "i4"), ("width", "i4"), ("channels", "i4"), ("bytes", "i4")])
 _ALIGNMENT = 64
 
@@ -110,13 +113,10 @@ class SharedArena:
 class CachedSource:
     """A source whose images come out of an arena once they have been read.
 
-    `prepare`: what is kept of what was read: its pixels, uint8 [H, W, C], or itself. It raises BadImage for images that
-    cannot be decoded, which are never kept.
+    `prepare` raises BadImage for images that cannot be decoded, which are never kept.
     """
 
-    def __init__(
-        self, source: Source, arena: SharedArena, prepare: Callable[[bytes | np.ndarray], bytes | np.ndarray]
-    ) -> None:
+    def __init__(self, source: Source, arena: SharedArena, prepare: Prepare) -> None:
         self.source, self.arena, self.prepare = source, arena, prepare
         self.classes, self.labels, self.ignored = source.classes, source.labels, source.ignored
         self.writer = 0  # a loader process sets its own number

@@ -100,6 +100,11 @@ def names_of_split(split_dir: str, *, train: bool) -> tuple[str, ...]:
     return (split_dir, *usual) if split_dir in usual else (split_dir,)
 
 
+def is_in_memory(source: Source) -> bool:
+    """Whether `in_memory_images` has pixels; it copies those of a subset."""
+    return is_in_memory(source.source) if isinstance(source, Subset) else isinstance(source, ArraySource)
+
+
 def in_memory_images(source: Source) -> np.ndarray | None:
     """All pixels uint8 [n, H, W, C] of a source that is held in memory; None for files."""
     if isinstance(source, ArraySource):

@@ -71,7 +71,7 @@ def test_a_cache_changes_no_batch(
     workers: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reader, encoded = reader_of(files, preprocessing, resampler), create._estimate(files, create._as_it_is)
+    reader, (encoded,) = reader_of(files, preprocessing, resampler), create._estimates(files, create._as_it_is)
     kept, budget = {
         "for all": ("decoded", 1 << 30),
         "for their files": ("encoded", encoded),
@@ -97,7 +97,7 @@ def test_a_cache_changes_no_batch(
 
 def test_memory_is_not_taken_unasked_where_it_is_scarce(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = reader_of(files, Preprocessing(size=16), "torch")
-    decoded = create._estimate(files, lambda read: create._decoded(read, reader))
+    (decoded,) = create._estimates(files, lambda read: create._decoded(read, reader))
     # By hand: 20 photos of 30 x (25 + number), one of them grey but read in colour, the large one as its file.
     with Image.open(files.name(3)) as large:
         assert min(large.size) >= 32

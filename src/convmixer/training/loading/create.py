@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from convmixer import machine
 from convmixer.augment.host import HostAugmentation
-from convmixer.data.cache import CachedSource, SharedArena
+from convmixer.data.cache import CachedSource, Prepare, SharedArena
 from convmixer.data.decode import decode_pixels, jpeg_size
 from convmixer.data.limits import BadImage
 from convmixer.data.reader import TrainReader, only_this_image
-from convmixer.data.source import Source, in_memory_images
+from convmixer.data.source import Source, is_in_memory
 from convmixer.errors import UserError
 from convmixer.training.datasets import train_reader
 from convmixer.training.loading.device_images import images_for_device
@@ -65,13 +65,13 @@ def create_loader(run: ResolvedRun, say: Callable[[str], None]) -> BatchLoader:
 def _cached(reader: TrainReader, writers: int, *, is_asked: bool, say: Callable[[str], None]) -> TrainReader:
     """The reader over its images kept in shared memory, or as it was."""
     source, known = reader.source, machine.memory()
-    if in_memory_images(source) is not None or len(source) == 0:
+    if is_in_memory(source) or len(source) == 0:
         return reader
     if known is None:
         return _without(reader, "it does not say how much is free", is_asked)
-    budget = int(known[1] * (_ASKED if is_asked else _UNASKED)) // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    budget = int(known[1] * (_ASKED if is_asked else _UNASKED)) // machine.processes_here()
     decode = partial(_decoded, reader=reader)
-    encoded, decoded = (_estimate(source, prepare) for prepare in (_as_it_is, decode))
+    encoded, decoded = _estimates(source, _as_it_is, decode)
     if decoded > budget and not is_asked:
         return reader
     prepare, size, form = (decode, decoded, "decoded") if decoded <= budget else (_as_it_is, encoded, "encoded")
@@ -114,14 +114,14 @@ def _decoded(read: bytes | np.ndarray, reader: TrainReader) -> bytes | np.ndarra
     return pixels
 
 
-def _estimate(source: Source, prepare: Callable[[bytes | np.ndarray], bytes | np.ndarray]) -> int:
-    """About how many bytes all images of a source have when they are kept."""
-    sizes = []
+def _estimates(source: Source, *forms: Prepare) -> list[int]:
+    """About how many bytes all images of a source have when they are kept in each of the forms."""
+    sizes: list[list[int]] = [[] for _ in forms]
     for index in np.linspace(0, len(source) - 1, min(_SAMPLED, len(source)), dtype=np.int64).tolist():
-        try:
-            with only_this_image():
-                kept = prepare(source.read(index))
-        except BadImage:
-            continue
-        sizes.append(len(kept) if isinstance(kept, bytes) else kept.nbytes)
-    return int(np.mean(sizes) * len(source)) if sizes else 0
+        # What cannot be read or decoded is not kept, in that form.
+        with suppress(BadImage), only_this_image():
+            read = source.read(index)
+            for form, prepare in zip(sizes, forms, strict=True):
+                kept = prepare(read)
+                form.append(len(kept) if isinstance(kept, bytes) else kept.nbytes)
+    return [int(np.mean(form) * len(source)) if form else 0 for form in sizes]

@@ -88,9 +88,8 @@ def reading_bound(images: int, seconds: float, waited: float, workers: int, core
         return None
     loaded, trained = images / seconds, images / max(seconds - waited, 1e-9)
     needed = math.ceil(max(workers, 1) * trained / loaded)
-    readers = "reading in the main process gives" if workers == 0 else f"{workers} loader processes give"
-    if workers == 1:
-        readers = "1 loader process gives"
+    few = ("reading in the main process gives", "1 loader process gives")
+    readers = few[workers] if workers < 2 else f"{workers} loader processes give"
     if workers < cores:
         remedy = f"-j {min(needed, cores)} would do" if needed <= cores else f"-j {cores} would help"
     else:

@@ -8,19 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from convmixer.data.cache import Prepare
 from convmixer.data.limits import BadImage
 from convmixer.data.reader import TrainReader, only_this_image
-from convmixer.data.source import in_memory_images
+from convmixer.data.source import in_memory_images, is_in_memory
 from convmixer.errors import UserError
 from convmixer.machine import cores_of_this_process
 from convmixer.training.loading.device_crops import DeviceCrops, why_not_cropped
 from convmixer.training.loading.device_loader import MAX_BYTES, whole_images
 
-Decode = Callable[[bytes | np.ndarray], bytes | np.ndarray]
-
 
 def images_for_device(
-    reader: TrainReader, decode: Decode, device: torch.device, *, is_asked: bool, say: Callable[[str], None]
+    reader: TrainReader, decode: Prepare, device: torch.device, *, is_asked: bool, say: Callable[[str], None]
 ) -> tuple[np.ndarray, DeviceCrops | None] | None:
     """Pixels uint8 [n, H, W, C] to keep on `device`, and what makes crops of them, None where they are the crops.
 
@@ -30,9 +29,9 @@ def images_for_device(
     pixels = whole_images(reader)
     if pixels is not None:
         return pixels, None
-    pixels = in_memory_images(reader.source)
-    if not is_asked and (pixels is None or device.type != "cuda"):
+    if not is_asked and not (device.type == "cuda" and is_in_memory(reader.source)):
         return None
+    pixels = in_memory_images(reader.source)
     try:
         if device.type not in ("cpu", "cuda"):
             raise BadImage(f"crops are made on CPUs and CUDA GPUs, not on {device.type}")
@@ -58,7 +57,7 @@ def _check(reader: TrainReader, count: int, shape: tuple[int, ...]) -> None:
         raise BadImage(f"the images take {size / 1e9:.3g} GB, more than {MAX_BYTES / 1e9:.3g} GB")
 
 
-def _decode_all(reader: TrainReader, decode: Decode, say: Callable[[str], None]) -> np.ndarray:
+def _decode_all(reader: TrainReader, decode: Prepare, say: Callable[[str], None]) -> np.ndarray:
     """All images of a source of files, which must have one size."""
     source = reader.source
 
