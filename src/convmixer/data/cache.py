@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from convmixer.data.source import Source
+from convmixer.data.source import Source, Wrapped
 
 # What is kept of what was read: its pixels, uint8 [H, W, C], or itself.
 Prepare = Callable[[bytes | np.ndarray], bytes | np.ndarray]
@@ -110,22 +110,16 @@ class SharedArena:
             os.close(self._fd)
 
 
-class CachedSource:
+class CachedSource(Wrapped):
     """A source whose images come out of an arena once they have been read.
 
     `prepare` raises BadImage for images that cannot be decoded, which are never kept.
     """
 
     def __init__(self, source: Source, arena: SharedArena, prepare: Prepare) -> None:
-        self.source, self.arena, self.prepare = source, arena, prepare
-        self.classes, self.labels, self.ignored = source.classes, source.labels, source.ignored
+        super().__init__(source)
+        self.arena, self.prepare = arena, prepare
         self.writer = 0  # a loader process sets its own number
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
 
     def read(self, index: int) -> bytes | np.ndarray:
         found = self.arena.get(index)

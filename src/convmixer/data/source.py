@@ -41,16 +41,11 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ArraySource:
-    """A small set that is held in memory: `pixels` uint8 [n, H, W, C], `labels` int64 [n].
+class Unnamed:
+    """Images that have no names, and nothing beside them; they are called by their place behind `origin`, as
+    `digits/train/17`."""
 
-    `origin`: what names begin with, as `digits/train`.
-    """
-
-    pixels: np.ndarray
     labels: np.ndarray
-    classes: ClassMap
     origin: str
 
     @property
@@ -63,9 +58,33 @@ class ArraySource:
     def name(self, index: int) -> str:
         return f"{self.origin}/{index}"
 
+
+@dataclass(frozen=True)
+class ArraySource(Unnamed):
+    """A small set that is held in memory: `pixels` uint8 [n, H, W, C], `labels` int64 [n]."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: ClassMap
+    origin: str
+
     def read(self, index: int) -> np.ndarray:
         pixels: np.ndarray = self.pixels[index]
         return pixels
+
+
+class Wrapped:
+    """The images of a source, with a `read` of its own in a class that derives from this."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.classes, self.labels, self.ignored = source.classes, source.labels, source.ignored
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
 
 
 class Subset:

@@ -14,7 +14,7 @@ from convmixer.data.limits import MAX_BYTES, BadImage
 from convmixer.data.shards.index import ShardIndex
 from convmixer.data.shards.order import SequentialOrder
 from convmixer.data.shards.storage import read_range
-from convmixer.data.source import Source
+from convmixer.data.source import Source, Wrapped
 
 REQUEST = 8 << 20  # bytes that are asked for at once
 _GAP = 256 << 10  # bytes between two images that are read for nothing, rather than to ask twice
@@ -22,18 +22,12 @@ _THREADS = 4
 _AHEAD = 2 * _THREADS  # requests that are under way or wait to be used
 
 
-class WithEncoded:
+class WithEncoded(Wrapped):
     """A source some of whose images, by index, are in memory as the bytes of their files."""
 
     def __init__(self, source: Source, encoded: Mapping[int, bytes | None]) -> None:
-        self.source, self._encoded = source, encoded
-        self.labels, self.classes, self.ignored = source.labels, source.classes, source.ignored
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
+        super().__init__(source)
+        self._encoded = encoded
 
     def read(self, index: int) -> bytes | np.ndarray:
         encoded = self._encoded.get(index)

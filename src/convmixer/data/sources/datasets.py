@@ -7,7 +7,7 @@ data set is executed: `datasets` 4 runs no scripts.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from convmixer.data.classes import ClassMap, composed, labelled, sorted_classes
 from convmixer.data.image_file import read_image_file
 from convmixer.data.limits import BadImage
-from convmixer.data.source import TRAIN_NAMES, VAL_NAMES, names_of_split
+from convmixer.data.source import TRAIN_NAMES, VAL_NAMES, Unnamed, names_of_split
 from convmixer.errors import RUN_FAILED, UserError, first_line
 from convmixer.printable import shortened
 
@@ -47,24 +47,14 @@ def open_source(data_url: str | None, split_dir: str, *, train: bool, classes: C
     return TableSource(table, image, order[labels], known, f"{data_url}/{split_dir}")
 
 
-class TableSource:
-    """The rows of a table of `datasets`; `image`: its column of encoded images, `origin`: what names begin with."""
+class TableSource(Unnamed):
+    """The rows of a table of `datasets`; `image`: its column of encoded images."""
 
     def __init__(self, table: Any, image: str, labels: np.ndarray, classes: ClassMap, origin: str) -> None:
         self.labels, self.classes, self.origin = labels, classes, origin
         # As it is stored: decoding is for our own readers, which refuse what they must.
         encoded = table.select_columns([image]).cast_column(image, _encoded_type())
         self._images, self._column = encoded, image
-
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        return {}
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, index: int) -> str:
-        return f"{self.origin}/{index}"
 
     def read(self, index: int) -> bytes:
         image = self._images[index][self._column]
