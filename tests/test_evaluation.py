@@ -9,7 +9,7 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import ArraySource
 from convmixer.evaluation import evaluate
-from convmixer.metrics import Score
+from convmixer.metrics.score import Score
 
 PREPROCESSING = Preprocessing(size=2, crop_pct=1.0, mean=(0.5,), std=(0.5,))
 CLASSES = ClassMap(tuple("abcdefg"))

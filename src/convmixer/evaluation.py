@@ -13,7 +13,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.metrics import Score
+from convmixer.metrics.score import Score
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def evaluate(
     ):
         score.bad.extend(batch.bad)
         if len(batch.indices):
-            score.add(runtime.logits(batch.images), source.labels[batch.indices])
+            score.add(runtime.logits(batch.images), source.labels[batch.indices], batch.indices)
         if on_batch is not None:
             on_batch(len(batch.indices) + len(batch.bad))
     return score

@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convmixer.arch import ArchitectureHints
+from convmixer.config.evaluation import TestTimeAugmentation
 from convmixer.config.resolved import Resolved
-from convmixer.config.schema import Config
+from convmixer.config.schema import EvalConfig
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line
 from convmixer.data.imagenet import imagenet_classes
@@ -21,9 +22,10 @@ from convmixer.errors import UserError
 from convmixer.evaluation import check_any_readable, evaluate
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.machine import workers
-from convmixer.metrics import Score
+from convmixer.metrics.score import Score
 from convmixer.prediction import Prediction, predict
 from convmixer.terminal.progress import Progress
+from convmixer.test_time_augmentation import augmented
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +38,7 @@ logger = logging.getLogger(__name__)
 _HINTS = ("arch", "kernel_size", "patch_size", "activation")
 
 
-def evaluate_model(resolved: Resolved[Config]) -> tuple[Score, Source]:
+def evaluate_model(resolved: Resolved[EvalConfig]) -> tuple[Score, Source]:
     """The score of `pretrained` on the evaluation images that the options name, and these.
 
     Raises UserError where data and model do not fit, and (exit 1) where no image can be read.
@@ -51,23 +53,32 @@ def evaluate_model(resolved: Resolved[Config]) -> tuple[Score, Source]:
     source = _evaluation_split(resolved, model.classes, model.num_classes)
     _tune(resolved, model, len(source))
     threads = workers(config.num_parallel_workers)
-    return score_of(model, source, config.batch_size, threads, max_pixels=config.max_pixels), source
+    score = score_of(model, source, config.batch_size, threads, max_pixels=config.max_pixels, tta=config.tta)
+    return score, source
 
 
 def score_of(
-    model: ModelFile, source: Source, batch_size: int, threads: int, *, ahead: int = 2, max_pixels: int = MAX_PIXELS
+    model: ModelFile,
+    source: Source,
+    batch_size: int,
+    threads: int,
+    *,
+    ahead: int = 2,
+    max_pixels: int = MAX_PIXELS,
+    tta: TestTimeAugmentation = "none",
 ) -> Score:
-    """Evaluate, and log how fast, and what of the folder is ignored.
+    """Evaluate, and log how fast, and what of the folder is ignored; `tta`: test-time augmentation.
 
     Raises UserError (exit 1) where no image can be read.
     """
     if ignored := getattr(source, "ignored", None):
         logger.info(ignored_line(ignored, "the images"))
+    runtime, preprocessing = augmented(model.runtime, model.preprocessing, tta)
     with Progress(len(source), "evaluate") as progress:
         score = evaluate(
-            model.runtime,
+            runtime,
             source,
-            model.preprocessing,
+            preprocessing,
             batch_size=batch_size,
             threads=threads,
             ahead=ahead,
@@ -151,7 +162,7 @@ def _autocast(options: PrecisionOptions, device: torch.device) -> Callable[[], A
     return Precision.of(options, device).autocast
 
 
-def _evaluation_split(resolved: Resolved[Config], classes: ClassMap | None, num_classes: int) -> Source:
+def _evaluation_split(resolved: Resolved[EvalConfig], classes: ClassMap | None, num_classes: int) -> Source:
     """The evaluation images, labelled in the model's classes. Raises UserError where data and model do not fit."""
     config = resolved.options
 

@@ -14,7 +14,7 @@ from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.source import Source
-from convmixer.metrics import softmax
+from convmixer.metrics.score import softmax
 
 
 @dataclass(frozen=True)

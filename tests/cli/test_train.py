@@ -22,12 +22,12 @@ from convmixer.config.loading import parse
 
 
 def test_a_run_has_a_folder_of_its_name_under_each_root(toy_run: Run) -> None:
-    assert re.fullmatch(r"\d\d-\d\d-\d\d_\d{6}_convmixer_8_2", toy_run.name)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d_\d{6}_convmixer_8_2", toy_run.name)
     roots = sorted(path.name for path in toy_run.summary.parents[1].iterdir())
     assert roots == ["best", "checkpoints", "summary"]
     assert [path.name for path in toy_run.best.iterdir()] == ["best.safetensors"]
     names = sorted(path.name for path in toy_run.summary.iterdir() if not path.name.startswith("events."))
-    assert names == ["classes.json", "config.yaml", "metrics.jsonl", "run.json"]
+    assert names == ["classes.json", "config.yaml", "metrics.jsonl", "predictions.csv", "run.json"]
     assert len(list(toy_run.summary.glob("events.out.tfevents.*"))) == 1
 
 
@@ -39,7 +39,8 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(toy_run: Run) -> None:
     assert f"run {toy_run.name}: runs/summary/{toy_run.name}" in toy_run.done.err
     assert "24 training and 13 evaluation images of 3 classes" in toy_run.done.err
     assert "global batch 8, 3 steps per epoch, peak learning rate 0.02" in toy_run.done.err
-    assert len(re.findall(r"^epoch .* loss .* img/s", toy_run.done.err, re.MULTILINE)) == 6
+    assert len(re.findall(r"^epoch .*  loss .* img/s", toy_run.done.err, re.MULTILINE)) == 6
+    assert len(re.findall(r"^epoch [12]/2: mean loss .* img/s$", toy_run.done.err, re.MULTILINE)) == 2
     assert len(re.findall(r"^epoch [12]: eval results: \{'Loss': ", toy_run.done.err, re.MULTILINE)) == 2
 
 
@@ -63,7 +64,9 @@ def test_metrics_have_a_line_a_step_and_an_evaluation_an_epoch(toy_run: Run) -> 
     }
     assert all(0 <= entry["data_wait"] <= 1 for entry in steps)
     assert all(
-        entry.keys() == {"kind", "step", "epoch", "Loss", "Top1-Acc", "Top5-Acc", "unreadable"}
+        entry.keys()
+        == {"kind", "step", "epoch", "Loss", "Top1-Acc", "Top5-Acc", "unreadable"}
+        | {"balanced_accuracy", "macro_f1", "calibration_error"}
         for entry in toy_run.metrics("eval")
     )
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from convmixer.cli.unreadable import name_unreadable_images
+from convmixer.cli.evaluation_output import check_outputs, tell
 from convmixer.config.commands import EVAL as COMMAND
 from convmixer.config.resolved import Resolved
-from convmixer.config.schema import Config
+from convmixer.config.schema import EvalConfig
 from convmixer.inference import evaluate_model
 
 __all__ = ["COMMAND", "run"]
 
 
-def run(resolved: Resolved[Config]) -> int:
+def run(resolved: Resolved[EvalConfig]) -> int:
+    check_outputs(resolved.options)
     score, source = evaluate_model(resolved)
     print(f"eval results: {score.results()}")
-    return name_unreadable_images(score, source)
+    return tell(score, source, resolved.options)

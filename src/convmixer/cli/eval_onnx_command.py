@@ -6,8 +6,8 @@ import logging
 from functools import partial
 from pathlib import Path
 
+from convmixer.cli.evaluation_output import check_outputs, tell
 from convmixer.cli.onnx_file import open_named_model
-from convmixer.cli.unreadable import name_unreadable_images
 from convmixer.config.loading import Command
 from convmixer.config.onnx import EvalOnnxOptions
 from convmixer.config.resolved import Resolved
@@ -28,6 +28,7 @@ def run(resolved: Resolved[EvalOnnxOptions]) -> int:
     options = resolved.options
     if options.dataset is None:
         raise UserError("DATASET: a folder of images with one folder per class is needed")
+    check_outputs(options)
     model = open_named_model(resolved)
     opener = partial(_open, options.dataset)
     source = opener(model.classes) if model.classes else open_unnamed(model.num_classes, opener, logger.info)
@@ -44,9 +45,10 @@ def run(resolved: Resolved[EvalOnnxOptions]) -> int:
         workers(options.num_parallel_workers),
         ahead=options.prefetch,
         max_pixels=options.max_pixels,
+        tta=options.tta,
     )
     print(f"eval results: { {name: value for name, value in score.results().items() if name != 'Loss'} }")
-    return name_unreadable_images(score, source)
+    return tell(score, source, options)
 
 
 def _open(dataset: str, classes: ClassMap | None) -> Source:

@@ -7,7 +7,7 @@ from typing import Any
 
 from convmixer.config.inference import InferOptions
 from convmixer.config.loading import Command
-from convmixer.config.schema import Config, ExportConfig
+from convmixer.config.schema import Config, EvalConfig, ExportConfig
 
 _FOLDER_RECIPE = "small_folder"
 
@@ -33,7 +33,7 @@ TRAIN = Command(
 EVAL = Command(
     "eval",
     "Evaluate the weights of --pretrained on the evaluation images.",
-    Config,
+    EvalConfig,
     takes_config=True,
     default_recipe=_recipe_of_evaluation,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from convmixer.config.data import DecodingOptions
+from convmixer.config.evaluation import ScoreOptions
 from convmixer.config.execution import DeviceOptions
 from convmixer.config.inference import AnswerOptions, ImageOptions, InputOptions, ReadingOptions
 from convmixer.config.log import LogOptions
@@ -44,7 +45,7 @@ class LabelledOptions(ReadingOptions):
     batch_size: int = option(16, "images at once", other_names="bs batch b", ge=1)
 
 
-class EvalOnnxOptions(LogOptions, DecodingOptions, InputOptions, OnnxOptions, LabelledOptions):
+class EvalOnnxOptions(LogOptions, ScoreOptions, DecodingOptions, InputOptions, OnnxOptions, LabelledOptions):
     """Options of `eval-onnx`."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from convmixer.config.augment import AugmentOptions
 from convmixer.config.data import DataOptions, DecodingOptions, ShardOptions
+from convmixer.config.evaluation import ScoreOptions
 from convmixer.config.execution import DeviceOptions, ExecutionOptions, LossScaleOptions, PrecisionOptions
 from convmixer.config.export import ExportOptions, FormatOptions
 from convmixer.config.log import LogOptions
@@ -46,6 +47,10 @@ def refuse_contradictions(config: Config) -> None:
     refuse_missing(config.optimizer)
     if config.with_ema and config.optimizer_averages:
         raise UserError(f"--with_ema: {config.optimizer} keeps an average of the weights itself; leave one out")
+
+
+class EvalConfig(ScoreOptions, Config):
+    """Options of `eval`."""
 
 
 class ExportConfig(ExportOptions, Config):

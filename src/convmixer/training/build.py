@@ -84,6 +84,8 @@ def _build(
         first_step=state.step,
         step_images=run.sampler.global_batch,
         wait=DataWait(run.device),
+        val=run.data.val,
+        data_folder=config.data_url,
         bound=ReadingBound(loader.workers, cores_of_this_process()) if isinstance(loader, WorkerLoader) else None,
         folders=folders,
     )

@@ -12,7 +12,7 @@ from convmixer.backends.registry import AS_TRAINED
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.evaluation import check_any_readable, evaluate, name_unreadable
 from convmixer.machine import workers
-from convmixer.metrics import Score
+from convmixer.metrics.score import Score
 from convmixer.terminal.progress import Progress
 from convmixer.training.backend_choice import evaluation_workload
 from convmixer.training.checkpointing.state import TrainState

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
-from convmixer.metrics import Score
+from convmixer.metrics.score import Score
 from convmixer.training.bad_images import BadImages
 from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.state import TrainState

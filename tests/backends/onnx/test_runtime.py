@@ -15,7 +15,7 @@ from convmixer.backends.model_file import DeviceRequest, ModelFile
 from convmixer.backends.onnx.opening import open_onnx
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
-from convmixer.metrics import Score, softmax
+from convmixer.metrics.score import Score, softmax
 
 CPU = DeviceRequest("CPU")
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from convmixer.data.source import Source
 from convmixer.distributed.processes import Processes
-from convmixer.metrics import Score
+from convmixer.metrics.score import Score
+from convmixer.metrics.tables import PREDICTIONS, answers_as_csv, summary
 from convmixer.runs.folders import RunFolders, keep_record
 from convmixer.terminal.progress import Progress, duration
 from convmixer.training.intervals import Intervals
@@ -36,15 +38,20 @@ class ProgressReporter:
         first_step: int,
         step_images: int,
         wait: DataWait,
+        val: Source,
+        data_folder: str | None = None,
         bound: ReadingBound | None = None,
         folders: RunFolders | None = None,
     ) -> None:
         self._wait, self._bound = wait, bound
+        self._val, self._data_folder = val, data_folder
         self.metrics, self.folders = metrics, folders
         self.intervals, self.processes, self.step_images = intervals, processes, step_images
         self._first_step, self._start = first_step, time.monotonic()
         self._clock, self._clock_step = self._start, first_step
         images = (intervals.last_step - first_step) * step_images
+        self._losses: list[float] = []
+        self._epoch_start = self._start, first_step
         self._bar = Progress(images, "train", enabled=processes.is_first, plain_lines=False)
 
     def timed(self, batches: Iterator[list[TrainBatch]]) -> Iterator[list[TrainBatch]]:
@@ -52,8 +59,8 @@ class ProgressReporter:
         return self._wait.measured(batches)
 
     def tells(self, step: int) -> bool:
-        """Whether the numbers of that step are shown or written."""
-        return self.intervals.prints(step) or self.intervals.summarises(step)
+        """Whether the numbers of that step are shown or written; they are waited for."""
+        return self.intervals.prints(step) or self.intervals.summarises(step) or self.intervals.ends_epoch(step)
 
     def step(self, step: int, result: StepResult) -> None:
         """After the step that brought the count to `step`."""
@@ -67,6 +74,9 @@ class ProgressReporter:
         rate, share = images / seconds, min(all_waited / seconds, 1.0)
         self._clock, self._clock_step = now, step
         epoch = step / self.intervals.steps_per_epoch
+        self._losses.append(loss)
+        if self.intervals.ends_epoch(step):
+            self._epoch_line(step, result.lr)
         if self.intervals.summarises(step) and self.metrics is not None:
             values = {
                 "epoch": round(epoch, 4),
@@ -90,6 +100,15 @@ class ProgressReporter:
             if line is not None:
                 logger.info(line)
 
+    def _epoch_line(self, step: int, lr: float) -> None:
+        """One line per epoch, which stays where a bar goes."""
+        now, (start, first) = time.monotonic(), self._epoch_start
+        rate = (step - first) * self.step_images / max(now - start, 1e-9)
+        epoch, loss = step // self.intervals.steps_per_epoch, sum(self._losses) / len(self._losses)
+        self._losses, self._epoch_start = [], (now, step)
+        if self.processes.is_first:
+            logger.info(f"epoch {epoch}/{self.intervals.epochs}: mean loss {loss:.4f}, lr {lr:.3g}, {rate:.1f} img/s")
+
     def non_finite(self, error: NonFinite, names: list[str], where: str | None) -> None:
         """A step with a loss that is not finite: its images, and the layer where that is known, go to the summary."""
         if where is not None:
@@ -105,13 +124,16 @@ class ProgressReporter:
 
     def evaluation(self, step: int, score: Score, seconds: float, *, best: bool) -> None:
         """The result of an evaluation, which is not training time."""
-        self._clock, self._clock_step = time.monotonic(), step
+        self._clock, self._clock_step = self._epoch_start = time.monotonic(), step
         self._wait.take()
         if not self.processes.is_first:
             return
         results, epoch = score.results(), step / self.intervals.steps_per_epoch
         if self.metrics is not None:
-            self.metrics.write("eval", step, {"epoch": epoch, **results, "unreadable": len(score.bad)})
+            values = {"epoch": epoch, **results, **summary(score, len(self._val.classes)), "unreadable": len(score.bad)}
+            self.metrics.write("eval", step, values)
+        if best and self.folders is not None:
+            keep_record(self.folders.summary / PREDICTIONS, answers_as_csv(score, self._val, self._data_folder))
         mark = "  (best so far)" if best else ""
         logger.info(f"epoch {epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
 

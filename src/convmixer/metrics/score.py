@@ -1,4 +1,4 @@
-"""Cross-entropy and top-k counts of a whole split, as sums that add up over batches and processes; NumPy."""
+"""Cross-entropy, top-k counts and the answer to each image of a split, which add up over batches and processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+
+# The answer to an image: its place in the split, its label, the most likely class (-1 where there is a NaN among the
+# logits), and the probabilities of that class and of the label.
+ANSWER = np.dtype(
+    [("index", "i8"), ("label", "i4"), ("predicted", "i4"), ("probability", "f4"), ("label_probability", "f4")]
+)
 
 
 @dataclass
@@ -18,17 +24,23 @@ class Score:
     count: int = 0
     not_finite: int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
+    _answers: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Add a batch: logits [N, classes] and labels int [N]."""
-        logits = logits.astype(np.float64)
+    def add(self, logits: np.ndarray, labels: np.ndarray, indices: np.ndarray | None = None) -> None:
+        """Add a batch: logits [N, classes] and labels int [N]; `indices`: places in the split, None: the next ones."""
+        labels = np.asarray(labels)
+        if indices is None:
+            indices = np.arange(self.count, self.count + len(labels))
+        logits, rows = logits.astype(np.float64), np.arange(len(labels))
         with np.errstate(invalid="ignore", over="ignore"):  # infinities make the loss NaN, which is not news
             shifted = logits - logits.max(axis=1, keepdims=True)
-            of_label = shifted[np.arange(len(labels)), labels]
-            self.loss_sum += float((np.log(np.exp(shifted).sum(axis=1)) - of_label).sum())
+            of_label = shifted[rows, labels]
+            log_sum = np.log(np.exp(shifted).sum(axis=1))
+            self.loss_sum += float((log_sum - of_label).sum())
+            probabilities = np.exp(-log_sum), np.exp(of_label - log_sum)  # the largest logit is shifted to 0
         # The rank of the label counts the greater logits, and the equal ones before it, as a stable sort would.
-        own = logits[np.arange(len(labels)), labels][:, None]
-        before = np.arange(logits.shape[1])[None, :] < np.asarray(labels)[:, None]
+        own = logits[rows, labels][:, None]
+        before = np.arange(logits.shape[1])[None, :] < labels[:, None]
         rank = ((logits > own) | ((logits == own) & before)).sum(axis=1)
         finite = np.isfinite(logits).all(axis=1)
         self.top1 += int(((rank < 1) & finite).sum())
@@ -36,6 +48,11 @@ class Score:
         self.top5 += int(((rank < 5) & finite).sum())
         self.count += len(labels)
         self.not_finite += int((~finite).sum())
+        answers = np.empty(len(labels), ANSWER)
+        answers["index"], answers["label"] = indices, labels
+        answers["predicted"] = np.where(finite, logits.argmax(axis=1), -1)
+        answers["probability"], answers["label_probability"] = probabilities
+        self._answers.append(answers)
 
     @classmethod
     def merged(cls, parts: Iterable[Score]) -> Score:
@@ -48,7 +65,13 @@ class Score:
             total.count += part.count
             total.not_finite += part.not_finite
             total.bad.extend(part.bad)
+            total._answers.extend(part._answers)
         return total
+
+    def answers(self) -> np.ndarray:
+        """The answers to all images that could be read, `ANSWER` [count], in the order of the split."""
+        together = np.concatenate([np.empty(0, ANSWER), *self._answers])
+        return together[np.argsort(together["index"], kind="stable")]
 
     def results(self) -> dict[str, float]:
         """`Loss`, `Top1-Acc` and `Top5-Acc` as means over the images; zeros where there was none."""
