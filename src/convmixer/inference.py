@@ -12,12 +12,12 @@ from convmixer.arch import ArchitectureHints
 from convmixer.config.evaluation import TestTimeAugmentation
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import EvalConfig
-from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line
+from convmixer.data.holdout import held_out_part
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.data.limits import MAX_PIXELS
-from convmixer.data.source import Source
-from convmixer.data.splits import open_split, open_unnamed
+from convmixer.data.source import Source, seeded_subset
+from convmixer.data.splits import find_splits, open_unnamed
 from convmixer.errors import UserError
 from convmixer.evaluation import check_any_readable, evaluate
 from convmixer.inputs import overruled, preprocessing_for
@@ -50,7 +50,7 @@ def evaluate_model(resolved: Resolved[EvalConfig]) -> tuple[Score, Source]:
     model = _open(resolved, config.pretrained, hints)
     for line in overruled(resolved, model.preprocessing):
         logger.info(line)
-    source = _evaluation_split(resolved, model.classes, model.num_classes)
+    source = _evaluation_split(resolved, model)
     _tune(resolved, model, len(source))
     threads = workers(config.num_parallel_workers)
     score = score_of(model, source, config.batch_size, threads, max_pixels=config.max_pixels, tta=config.tta)
@@ -162,19 +162,22 @@ def _autocast(options: PrecisionOptions, device: torch.device) -> Callable[[], A
     return Precision.of(options, device).autocast
 
 
-def _evaluation_split(resolved: Resolved[EvalConfig], classes: ClassMap | None, num_classes: int) -> Source:
+def _evaluation_split(resolved: Resolved[EvalConfig], model: ModelFile) -> Source:
     """The evaluation images, labelled in the model's classes. Raises UserError where data and model do not fit."""
     config = resolved.options
-
-    def opener(classes: ClassMap | None) -> Source:
-        limit, seed = config.val_num_samples, config.seed
-        return open_split(
-            config.set, config.data_url, config.val_dir, train=False, classes=classes, limit=limit, seed=seed
-        )
-
-    source = opener(classes) if classes is not None else open_unnamed(num_classes, opener, logger.info)
+    splits = find_splits(config)
+    if splits.remark is not None:
+        logger.info(splits.remark)
+    if model.classes is None:
+        source = open_unnamed(model.num_classes, splits.open_val, logger.info)
+    else:
+        source = splits.open_val(model.classes)
     wanted = config.num_classes if resolved.is_explicit("num_classes") else None
     for number, where in ((wanted, "--num_classes says"), (len(source.classes), "the data has")):
-        if number is not None and number != num_classes:
-            raise UserError(f"{config.pretrained}: answers in {num_classes} classes, {where} {number}")
-    return source
+        if number is not None and number != model.num_classes:
+            raise UserError(f"{config.pretrained}: answers in {model.num_classes} classes, {where} {number}")
+    if config.val_fraction is not None:
+        source = splits.hold_out(source).val
+    elif splits.val_dir is None:
+        source = held_out_part(source, config.data_url, model.path, model.facts, logger.info)
+    return source if config.val_num_samples is None else seeded_subset(source, config.val_num_samples, config.seed)

@@ -100,6 +100,7 @@ def test_a_path_that_cannot_be_is_one_line(convmixer: Command, here: Path, toy: 
 
 def test_an_empty_value_is_not_the_current_folder(convmixer: Command, here: Path) -> None:
     assert convmixer("train", "--data_url=").error == "--data_url: is empty"
+    assert convmixer("train", "").error == "--data_url: is empty"
     assert convmixer("infer", "", "--checkpoint=x").error == "DATA: is empty"
     assert convmixer("infer", "x", "--checkpoint", "").error == "--checkpoint: is empty"
 

@@ -155,8 +155,12 @@ def test_switches(words: list[str], expected: object) -> None:
 
 
 def test_a_switch_swallows_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unexpected argument 'pictures'"):
-        options("--with_ema", "pictures")
+    assert (options("--with_ema", "pictures").with_ema, options("--with_ema", "pictures").data_url) == (
+        True,
+        "pictures",
+    )
+    with pytest.raises(UserError, match="unexpected argument 'more'"):
+        options("--with_ema", "pictures", "more")
 
 
 @pytest.mark.parametrize("words", [["--base_lr", "0.01"], ["--base-lr", "0.01"], ["--base_lr=1e-2"], ["--base-lr=.01"]])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 from convmixer.arch import Architecture
 from convmixer.backends.runtime import Runtime
@@ -36,10 +38,15 @@ class DeviceRequest:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An opened model. `classes` is None where the file has no names; `num_classes` is always known."""
+    """An opened model. `classes` is None where the file has no names; `num_classes` is always known.
+
+    Of weights `path` is their file, and `facts` is what it says of the run that they are from.
+    """
 
     runtime: Runtime
     preprocessing: Preprocessing
     classes: ClassMap | None
     num_classes: int
     architecture: Architecture | None = None
+    path: Path | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)

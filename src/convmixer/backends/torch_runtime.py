@@ -90,4 +90,12 @@ def open_weights(
         logger.info(line)
     model.to(device).to(memory_format=memory_format(architecture.kernel_size, device))
     runtime = TorchRuntime(model, chosen, device, nullcontext if autocast is None else autocast(device))
-    return ModelFile(runtime, chosen, weights.classes, architecture.num_classes, architecture)
+    return ModelFile(
+        runtime,
+        chosen,
+        weights.classes,
+        architecture.num_classes,
+        architecture,
+        weights.path,
+        weights.metadata,
+    )

@@ -25,8 +25,10 @@ def _recipe_of_evaluation(given: Mapping[str, Any]) -> str | None:
 
 TRAIN = Command(
     "train",
-    "Train a ConvMixer. Without --config: on the built-in digits, or with --data_url by the recipe small_folder.",
+    "Train a ConvMixer. FOLDER has a folder of images per class, or train and val that do; left out: the digits.",
     Config,
+    positional="data_url",
+    also_flag=True,
     takes_config=True,
     default_recipe=_recipe_of_data,
 )
@@ -34,8 +36,17 @@ EVAL = Command(
     "eval",
     "Evaluate the weights of --pretrained on the evaluation images.",
     EvalConfig,
+    positional="data_url",
+    also_flag=True,
     takes_config=True,
     default_recipe=_recipe_of_evaluation,
 )
-EXPORT = Command("export", "Export the weights of --pretrained, and compare.", ExportConfig, takes_config=True)
+EXPORT = Command(
+    "export",
+    "Export the weights of --pretrained, and compare.",
+    ExportConfig,
+    positional="data_url",
+    also_flag=True,
+    takes_config=True,
+)
 INFER = Command("infer", "Classify an image or a folder of images.", InferOptions, positional="data")

@@ -27,7 +27,7 @@ class DataOptions(Options):
     )
     data_url: str | None = option(
         None,
-        "folder of the data set",
+        "folder of the data set; it may stand without the flag",
         path=True,
         other_names="data data_dir data_path root folder path",
         commands="train eval export",
@@ -37,7 +37,7 @@ class DataOptions(Options):
         "train",
         "folder of the training images, below data_url",
         path=True,
-        commands="train export",
+        commands="train eval export",
         affects_training=False,
     )
     val_dir: str = option(
@@ -46,6 +46,14 @@ class DataOptions(Options):
         path=True,
         commands="train eval export",
         affects_training=False,
+    )
+    val_fraction: float | None = option(
+        None,
+        "hold this fraction of each training class out for evaluation; left out: .2 where there is no val",
+        other_names="val_split validation_split test_size val_size split",
+        commands="train eval",
+        gt=0,
+        lt=1,
     )
     train_num_samples: int | None = option(None, "use this many training images, chosen by seed", ge=1)
     val_num_samples: int | None = option(

@@ -30,6 +30,8 @@ class Command:
     """A command line: its name, its sentence, its options, and what stands on it without a flag (`positional`: names,
     as `data out`).
 
+    `also_flag`: it may be given by its flag as well.
+
     One that takes a configuration accepts all options of training, so that its recipes and command lines can be given;
     those that it does not use are left out of its help.
     """
@@ -38,6 +40,7 @@ class Command:
     help: str
     model: type[Options]
     positional: str | None = None
+    also_flag: bool = False
     takes_config: bool = False
     # Names the recipe that is used where `--config` is left out, by what else was given.
     default_recipe: Callable[[Mapping[str, Any]], str | None] = lambda given: None
@@ -46,9 +49,21 @@ class Command:
     def positionals(self) -> tuple[str, ...]:
         return tuple((self.positional or "").split())
 
+    def named(self, name: str) -> str:
+        """An option as messages name it."""
+        return name.upper() if name in self.positionals and not self.also_flag else f"--{name}"
+
+    def metavar(self, name: str) -> str:
+        """What the help calls a word that stands without a flag."""
+        return "FOLDER" if name == "data_url" else name.upper()
+
     def shows(self, option: Option) -> bool:
         """Whether the help lists the option."""
         return not self.takes_config or self.name in option.commands
+
+
+def _positional(name: str) -> str:
+    return f"{name} without its flag"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,8 +91,11 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
     groups: dict[str, Any] = {}
     for option in options_of(command.model):
         if option.name in command.positionals:
-            parser.add_argument(option.name, metavar=option.name.upper(), nargs="?", help=option.help)
-            continue
+            dest = _positional(option.name) if command.also_flag else option.name
+            metavar = command.metavar(option.name)
+            parser.add_argument(dest, metavar=metavar, nargs="?", help=option.help)
+            if not command.also_flag:
+                continue
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
         _add(groups[option.group], option, command.shows(option))
@@ -86,7 +104,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
 
 def _usage(command: Command) -> str:
     words = ["convmixer", command.name]
-    words += [name.upper() for name in command.positionals]
+    words += [command.metavar(name) for name in command.positionals]
     if command.takes_config:
         words.append("[--config FILE]")
     return " ".join([*words, "[--option value ...]"])
@@ -118,6 +136,11 @@ def parse(command: Command, argv: Sequence[str]) -> Resolved[Any]:
         meant.refuse(rest[0])
     given = vars(namespace)
     recipe = given.pop("config", None)
+    for name in command.positionals if command.also_flag else ():
+        if _positional(name) in given:
+            if name in given:
+                raise UserError(f"{given[_positional(name)]!r} and --{name} are the same option; leave one out")
+            given[name] = given.pop(_positional(name))
     given = {name: _from_text(options[name], value, command) for name, value in given.items()}
     return resolve(command, given, recipe, COMMAND_LINE, argv)
 
@@ -185,9 +208,7 @@ def _spelled_out(argv: Sequence[str], options: Mapping[str, Option], meant: Mean
 def _from_text(option: Option, value: Any, command: Command) -> Any:
     if value == "" and option.default != "":
         # An unset variable of a shell: as a path it would mean the current folder.
-        raise UserError(
-            f"{option.name.upper() if option.name in command.positionals else f'--{option.name}'}: is empty"
-        )
+        raise UserError(f"{command.named(option.name)}: is empty")
     if option.is_list:
         return [part for text in value for part in text.split(",") if part]
     return None if option.is_optional and str(value).lower() in ("none", "null") else value

@@ -21,6 +21,8 @@ class Command(Protocol):
     def positionals(self) -> tuple[str, ...]: ...
     @property
     def takes_config(self) -> bool: ...
+    @property
+    def also_flag(self) -> bool: ...
     def shows(self, option: Option) -> bool: ...
 
 
@@ -28,7 +30,7 @@ class Meant:
     """The names of a command's options, and what may be taken for them."""
 
     def __init__(self, command: Command) -> None:
-        self._positionals = command.positionals
+        self._positionals = () if command.also_flag else command.positionals
         options = options_of(command.model)
         self._names = {name: option.name for option in options for name in option.names}
         self._other: dict[str, str] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,15 +18,14 @@ from convmixer.data.image_file import read_image_file
 from convmixer.data.paths import Paths
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.printable import printable
+from convmixer.run_names import is_run
 
-# Why an entry is ignored, if not for its extension.
+# Why an entry is ignored, if not for its extension. The folders that a run makes must not become a class where the data
+# are in the current folder.
 BESIDE = "beside the class folders"
 DOTTED = "name begins with a dot"
 OUTPUT = "folder of a run"
 
-# Folders that a run makes are called so (`runs.folders`): they must not become a class where --data_url is the current
-# folder.
-_RUN = re.compile(r"\d\d-\d\d-\d\d_\d{6}(-\d+)?_convmixer_\d+_\d+.*")
 _LISTERS = 8  # threads that list folders
 _NAMES_SHOWN = 6  # of a list in a message
 
@@ -124,7 +122,7 @@ def is_image(path: str) -> bool:
 def why_ignored(path: str) -> str:
     """What `Files.ignored` counts an entry under."""
     name = os.path.basename(path)
-    if _RUN.fullmatch(name):
+    if is_run(name):
         return OUTPUT
     return DOTTED if name.startswith(".") else os.path.splitext(name)[1].lower() or "no extension"
 
@@ -156,7 +154,7 @@ def class_folders(folder: Path, option: str) -> tuple[list[ClassFolder], Counter
     ignored: Counter[str] = Counter()
     classes: dict[str, ClassFolder] = {}
     names = sorted(name for name, is_class in are_classes.items() if is_class)
-    if outputs := [name for name in names if _RUN.fullmatch(name)]:
+    if outputs := [name for name in names if is_run(name)]:
         ignored[OUTPUT] = len(outputs)
         names = [name for name in names if name not in outputs]
     # A folder on another machine is waited for; on this one the threads cost nothing.
@@ -217,7 +215,7 @@ def files_below(folder: str | Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        hidden = [name for name in folders if name.startswith(".") or _RUN.fullmatch(name)]
+        hidden = [name for name in folders if name.startswith(".") or is_run(name)]
         folders[:] = sorted(set(folders) - set(hidden))
         yield from (os.path.join(root, name) for name in sorted(files + hidden))
 

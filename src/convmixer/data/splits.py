@@ -1,17 +1,74 @@
-"""The splits of a data set, opened by the name of its source (`data.sources`) and labelled for a model."""
+"""The splits of a data set: where they lie, opened by the name of its source (`data.sources`), labelled for a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from convmixer.data.classes import ClassMap, numbered
+from convmixer.data.holdout import FRACTION, HeldOut, hold_out
+from convmixer.data.layout import find_layout
 from convmixer.data.source import Source, seeded_subset
+from convmixer.data.sources import imagenet
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.plugins import module_of, names_in
+
+if TYPE_CHECKING:
+    from convmixer.config.schema import Config
 
 SOURCES = "data.sources"
 # The set whose name stands for images by class, in folders or any other container.
 FOLDERS = "imagenet"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Where the two splits of a data set lie, found and not opened yet.
+
+    `val_dir` None: there are no evaluation images, and `fraction` of the training images is held out by `seed`.
+    `remark`: a line on what was found, where that is not what the options say.
+    """
+
+    set_name: str
+    data_url: str | None
+    train_dir: str
+    val_dir: str | None
+    fraction: float
+    seed: int
+    remark: str | None = None
+
+    def open_train(self, classes: ClassMap | None = None) -> Source:
+        """The images for training, with those that are to be held out."""
+        return open_split(self.set_name, self.data_url, self.train_dir, train=True, classes=classes)
+
+    def open_val(self, classes: ClassMap | None = None) -> Source:
+        """The evaluation images; where there are none, all of them."""
+        if self.val_dir is None:
+            return self.open_train(classes)
+        return open_split(self.set_name, self.data_url, self.val_dir, train=False, classes=classes)
+
+    def hold_out(self, source: Source, record: Mapping[str, bool] | None = None) -> HeldOut:
+        """The images for training in two parts; `record`: how an earlier run has split them."""
+        return hold_out(source, self.data_url, self.fraction, self.seed, record)
+
+
+def find_splits(config: Config) -> Splits:
+    """The splits that the options of the data name, or that an image folder has in their place.
+
+    Raises UserError for a folder that is laid out in no way that is known, and where the two would not be two.
+    """
+    fraction = FRACTION if config.val_fraction is None else config.val_fraction
+    found = Splits(config.set, config.data_url, config.train_dir, config.val_dir, fraction, config.seed)
+    if config.data_url is not None and source_of(config.set, config.data_url, config.train_dir) == FOLDERS:
+        imagenet.checked_folder(config.data_url)
+        layout = find_layout(config.data_url, config.train_dir, config.val_dir)
+        found = replace(found, train_dir=layout.train_dir, val_dir=layout.val_dir, remark=layout.remark)
+    if config.val_fraction is not None:
+        found = replace(found, val_dir=None)
+    if found.val_dir is not None:
+        check_splits(found.set_name, found.data_url, found.train_dir, found.val_dir)
+    return found
 
 
 def open_split(

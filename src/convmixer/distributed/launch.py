@@ -18,7 +18,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from convmixer.distributed.processes import RUN_TIME
 from convmixer.errors import RUN_FAILED, WRONG_USE, UserError
 from convmixer.machine import usable_cores
-from convmixer.runs.folders import COMMAND, TIME_FORMAT, typed_command
+from convmixer.run_names import TIME_FORMAT
+from convmixer.runs.folders import COMMAND, typed_command
 from convmixer.signals import LAUNCHER, STOP_SIGNALS, heeded
 
 logger = logging.getLogger(__name__)

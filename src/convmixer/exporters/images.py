@@ -11,6 +11,7 @@ import numpy as np
 
 from convmixer.config.resolved import Resolved
 from convmixer.data.folders import ignored_line, open_files
+from convmixer.data.holdout import record_beside, recorded_part
 from convmixer.data.limits import MAX_PIXELS
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
@@ -24,15 +25,16 @@ logger = logging.getLogger(__name__)
 BATCH = 8
 
 
-def open_images(resolved: Resolved[Any], count: int, *, train: bool) -> Source:
+def open_images(resolved: Resolved[Any], count: int, weights: Path, *, train: bool) -> Source:
     """`count` images, drawn by the seed, of the split for training or the one for evaluation.
 
-    `--data_url` may also be a plain folder of images. A recipe's folder that is not on this machine is passed over.
+    `--data_url` may also be a plain folder of images; of one that the run of the `weights` has split, the split counts.
+    A recipe's folder that is not on this machine is passed over.
     """
-    return seeded_subset(_open(resolved, train), count, resolved.options.seed)
+    return seeded_subset(_open(resolved, weights, train), count, resolved.options.seed)
 
 
-def _open(resolved: Resolved[Any], train: bool) -> Source:
+def _open(resolved: Resolved[Any], weights: Path, train: bool) -> Source:
     config = resolved.options
     split = config.train_dir if train else config.val_dir
     folder = None if config.data_url is None else Path(config.data_url)
@@ -51,7 +53,8 @@ def _open(resolved: Resolved[Any], train: bool) -> Source:
     files = open_files(inner if inner.is_dir() else folder, recursive=True)
     if files.ignored:
         logger.info(ignored_line(files.ignored, "the images"))
-    return files
+    record = record_beside(weights)
+    return files if inner.is_dir() or record is None else recorded_part(files, config.data_url, record, train=train)
 
 
 def crops(

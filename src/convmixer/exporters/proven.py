@@ -58,19 +58,19 @@ def export_weights(resolved: Resolved[ExportConfig]) -> ExportResult:
         if config.file_format != "ONNX" and getattr(config, name) != ExportConfig.model_fields[name].default:
             raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
     form = format_of(config.file_format)
-    model, metadata = _open(resolved)
+    model, metadata, source = _open(resolved)
     target = _target(config.output, metadata.architecture.name, form.suffix)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            parity = _write(resolved, form, model, metadata, Path(folder, target.name))
+            parity = _write(resolved, form, model, metadata, source, Path(folder, target.name))
             _publish(Path(folder), target)
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
     return ExportResult(target, parity)
 
 
-def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata]:
-    """The network on the CPU, and what the exported file will say of itself."""
+def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata, Path]:
+    """The network on the CPU, what the exported file will say of itself, and the file of the weights."""
     config = resolved.options
     weights = read_weights(str(config.pretrained), config.entry)
     hints = ArchitectureHints(**{name: resolved.explicit(name) for name in _HINTS})
@@ -90,7 +90,7 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata]:
         precision=config.precision,
         embed_preprocess=config.embed_preprocess,
     )
-    return model, metadata
+    return model, metadata, weights.path
 
 
 def _target(output: str | None, name: str, suffix: str) -> Path:
@@ -106,7 +106,7 @@ def _target(output: str | None, name: str, suffix: str) -> Path:
 
 
 def _write(
-    resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, metadata: ModelMetadata, path: Path
+    resolved: Resolved[ExportConfig], form: Format, model: ConvMixer, metadata: ModelMetadata, weights: Path, path: Path
 ) -> Parity | None:
     """Write the file and the comparison beside it, which is None where nothing here runs such files.
 
@@ -114,12 +114,14 @@ def _write(
     """
     config = resolved.options
     threads, inputs = workers(config.num_parallel_workers), metadata.known_preprocessing
-    shown = open_images(resolved, config.parity_images, train=False) if form.runs else None
+    shown = open_images(resolved, config.parity_images, weights, train=False) if form.runs else None
     form.write(
         model,
         metadata,
         path,
-        lambda: crops(open_images(resolved, config.calibration_images, train=True), inputs, threads, config.max_pixels),
+        lambda: crops(
+            open_images(resolved, config.calibration_images, weights, train=True), inputs, threads, config.max_pixels
+        ),
         config.opset,
     )
     if shown is None:

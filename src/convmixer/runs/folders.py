@@ -27,7 +27,6 @@ from convmixer.runs.durable import remove_leftovers, write_file
 
 logger = logging.getLogger(__name__)
 
-TIME_FORMAT = "%y-%m-%d_%H%M%S"
 PACKAGES = ("convmixer", "torch", "numpy", "pillow", "pydantic", "safetensors", "triton")
 
 
@@ -53,7 +52,7 @@ def run_suffix(config: Config) -> str:
 
 
 def create_run(config: Config, stamp: str) -> RunFolders:
-    """New folders named `<stamp>_<arch>[_<postfix>]`, with `-2` after a time that is taken; stamp: `yy-mm-dd_HHMMSS`.
+    """New folders named `<stamp>_<arch>[_<postfix>]`, with `-2` after a time that is taken; stamp: `yyyy-mm-dd_HHMMSS`.
 
     Raises UserError where they cannot be made.
     """

@@ -91,7 +91,9 @@ def _build(
     )
     latest = None if resumed is None else resumed.checkpoint
     lock = locks[-1] if locks else None
-    manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metrics, latest, lock)
+    held = run.data.held_out
+    facts = {} if held is None else {"held_out": held.facts()}
+    manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metrics, latest, lock, facts)
     return Trainer(
         state,
         _step(run, network, state, reporter),

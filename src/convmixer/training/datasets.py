@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
+from convmixer.data.holdout import HeldOut, read_record, record_beside
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
-from convmixer.data.source import Source
-from convmixer.data.splits import check_splits, open_split, open_unnamed
+from convmixer.data.source import Source, seeded_subset
+from convmixer.data.splits import Splits, find_splits, open_unnamed
 from convmixer.errors import UserError
 from convmixer.inputs import overruled, preprocessing_for, preprocessing_of
 from convmixer.training.loading.torch_resize import torch_resize
@@ -28,11 +29,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Both splits, with the labels of both counting in the training split's classes."""
+    """Both splits, with the labels of both counting in the training split's classes.
+
+    `held_out`: how the evaluation images were held out of the training images, where there were none.
+    """
 
     train: Source
     val: Source
     preprocessing: Preprocessing
+    held_out: HeldOut | None = None
 
     @property
     def classes(self) -> ClassMap:
@@ -57,33 +62,41 @@ def open_training_data(
     Raises UserError where a split is missing or something does not fit.
     """
     config = resolved.options
-    check_splits(config.set, config.data_url, config.train_dir, config.val_dir)
+    splits = find_splits(config)
+    if splits.remark is not None:
+        say(splits.remark)
     if weights is None:
-        train = _open(config, True)
-        return TrainingData(train, _open(config, False, train.classes), preprocessing_of(config, config.in_chans))
+        return _both(config, splits, splits.open_train(), preprocessing_of(config, config.in_chans), say)
     channels, wanted = weights.shape.in_chans, resolved.explicit("in_chans")
     if wanted not in (None, channels):
         raise UserError(f"in_chans: the weights take {channels} channels, the options say {wanted}")
     preprocessing = preprocessing_for(resolved, weights.preprocessing, channels)
     if weights.classes is None:
-        train = open_unnamed(weights.shape.num_classes, partial(_open, config, True), say)
+        train = open_unnamed(weights.shape.num_classes, splits.open_train, say)
     else:
-        train = _open(config, True)
+        train = splits.open_train()
     for line in overruled(resolved, preprocessing):
         say(line)
-    return TrainingData(train, _open(config, False, train.classes), preprocessing)
+    return _both(config, splits, train, preprocessing, say)
 
 
-def _open(config: Config, train: bool, classes: ClassMap | None = None) -> Source:
-    return open_split(
-        config.set,
-        config.data_url,
-        config.train_dir if train else config.val_dir,
-        train=train,
-        classes=classes,
-        limit=config.train_num_samples if train else config.val_num_samples,
-        seed=config.seed,
-    )
+def _both(
+    config: Config, splits: Splits, whole: Source, preprocessing: Preprocessing, say: Callable[[str], None]
+) -> TrainingData:
+    """Both splits of the images for training, or these and the evaluation images."""
+    held: HeldOut | None = None
+    if splits.val_dir is None:
+        record = None if config.resume is None else record_beside(Path(config.resume))
+        held = splits.hold_out(whole, None if record is None else read_record(record))
+        how = f"as in {record}" if record is not None else f"{held.fraction:g} of each class, by seed {held.seed}"
+        say(f"{len(held.val)} of {len(whole)} images are held out for evaluation ({how})")
+    train: Source = whole if held is None else held.train
+    val: Source = splits.open_val(whole.classes) if held is None else held.val
+    if config.train_num_samples is not None:
+        train = seeded_subset(train, config.train_num_samples, config.seed)
+    if config.val_num_samples is not None:
+        val = seeded_subset(val, config.val_num_samples, config.seed)
+    return TrainingData(train, val, preprocessing, held)
 
 
 def check_class_count(resolved: Resolved[Config], classes: ClassMap) -> None:

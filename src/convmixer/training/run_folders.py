@@ -11,9 +11,11 @@ from pathlib import Path
 from torch import nn
 
 from convmixer.config.schema import Config
+from convmixer.data.holdout import RECORD
 from convmixer.distributed.processes import run_time
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.runs.folders import TIME_FORMAT, RunFolders, create_run, keep_record, reopen_run, write_provenance
+from convmixer.run_names import TIME_FORMAT
+from convmixer.runs.folders import RunFolders, create_run, keep_record, reopen_run, write_provenance
 from convmixer.training.checkpointing.resume import Resumed
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.logging.image_grid import graph_text
@@ -46,6 +48,9 @@ def open_run(
         resumed_at, keep_bytes = state.step, state.log_bytes
     facts = {"processes": run.processes.count, "images": [len(data.train), len(data.val)]}
     write_provenance(folders.summary, run.resolved, run.command, data.classes.names, facts)
+    if data.held_out is not None:
+        for folder in (folders.summary, folders.checkpoints, folders.best):
+            keep_record(folder / RECORD, data.held_out.csv())
     if config.dump_graph:
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
     logger.info(f"run {folders.name}: {folders.summary}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convmixer.errors import UserError
+from convmixer.run_names import by_start
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,9 @@ def file_of_folder(folder: Path, accepted: str) -> Path:
     for name in (*FOLDER_FILES, *_HUB_FILES):
         if (folder / name).is_file():
             return folder / name
-    runs = sorted(child for child in folder.glob("*/best.safetensors"))
+    runs = sorted(folder.glob("*/best.safetensors"), key=lambda best: by_start(best.parent.name))
     if runs:
-        logger.info(f"{folder}: the newest of {len(runs)} run(s), {runs[-1]}")
+        logger.info(f"{folder}: the best weights of its newest run, {runs[-1]}")
         return runs[-1]
     steps = sorted(child.name for child in folder.glob("step_*") if child.is_dir())
     hint = f"; did you mean {folder / steps[-1]}?" if steps else f"; {accepted}."

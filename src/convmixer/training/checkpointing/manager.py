@@ -33,7 +33,8 @@ class CheckpointManager:
     """Writes on the first process (`folders` given), does nothing on the others.
 
     `metadata`: architecture, classes and preprocessing, which go into every weight file; `fingerprint`: what a resumed
-    run is compared with; `keep`: checkpoints kept; `latest`: the newest checkpoint; `lock`: released by `close`.
+    run is compared with; `keep`: checkpoints kept; `latest`: the newest checkpoint; `lock`: released by `close`;
+    `facts`: what else the best weights say of the run.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class CheckpointManager:
         metrics: RunMetrics | None = None,
         latest: Path | None = None,
         lock: RunLock | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.folders, self.metadata, self.fingerprint, self.keep = folders, metadata, fingerprint, keep
-        self.metrics, self.latest, self.lock = metrics, latest, lock
+        self.metrics, self.latest, self.lock, self.facts = metrics, latest, lock, facts or {}
         self._best: _Best | None = None  # what the disk has not taken yet
         self._warned = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -103,7 +105,7 @@ class CheckpointManager:
         self.finish()
         if self._best is not None:
             top1_before = self._best.top1_before
-        extra = {"step": state.step, "top1": state.best_top1}
+        extra = {"step": state.step, "top1": state.best_top1, **self.facts}
         log_bytes = 0 if self.metrics is None else self.metrics.bytes
         self._best = _Best(_copied(dict(state.weights())), extra, top1_before, log_bytes)
         self._write(self._write_best)
