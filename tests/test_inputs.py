@@ -15,7 +15,7 @@ from tests.project import PHOTOS, needs_photos
 
 from convmixer.arch import architecture
 from convmixer.cli import eval_command, eval_onnx_command, infer_command, infer_onnx_command, train_command
-from convmixer.config.loading import Command as CommandLine
+from convmixer.config.command import Command as CommandLine
 from convmixer.config.loading import parse
 from convmixer.config.options import options_of
 from convmixer.config.resolved import Resolved

@@ -72,13 +72,24 @@ def test_a_stopped_run_has_saved_and_goes_on(
     said = rest.splitlines()[-1]
     assert said.startswith(f"stopped by {number.name}, saved at step ")
     assert said.endswith(" goes on")
-    # The command that goes on is whole, and the one that was typed.
+    # The command that goes on is the program that was typed, and the run, which has its options.
     hint = shlex.split(said.partition("; ")[2].removesuffix(" goes on"))
-    assert hint[:-1] == [sys.executable, str(ROOT / "train.py"), *options, "--resume"]
-    checkpoint = Path(hint[-1])
+    assert hint[:-1] == [sys.executable, str(ROOT / "train.py"), "--resume"]
+    checkpoint = max(Path(hint[-1]).iterdir())
     step = int(checkpoint.name.removeprefix("step_"))
     assert checkpoint.is_dir()
     assert 2 <= step < 3 * EPOCHS
+
+    # As it stands it is no wrong use: every option is as it was, to the number of processes that load.
+    again = subprocess.Popen(hint, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert again.stderr is not None
+    for line in again.stderr:
+        if line.startswith(f"resumed {checkpoint}: step {step}, "):
+            break
+    else:
+        pytest.fail("it did not go on")
+    os.killpg(again.pid, signal.SIGKILL)
+    again.communicate()
 
     last = step // 3 + 1
     changes = {"epochs": last, "eval_every": last, "num_parallel_workers": 0}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from convmixer.cli import check_data_command, eval_onnx_command, export_command, infer_command, train_command
-from convmixer.config.loading import Command, parse
+from convmixer.config.command import Command
+from convmixer.config.loading import parse
 from convmixer.errors import UserError
 
 TRAIN, INFER, EXPORT = train_command.COMMAND, infer_command.COMMAND, export_command.COMMAND

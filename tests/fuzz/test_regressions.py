@@ -15,7 +15,8 @@ from PIL import Image
 from tests.project import SRC_AND_TESTS, project_environment
 
 from convmixer.arch import Architecture
-from convmixer.config.loading import Command, parse
+from convmixer.config.command import Command
+from convmixer.config.loading import parse
 from convmixer.config.schema import Config
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.sources.cifar10 import open_cifar10

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from convmixer.config.loading import Command, resolve
+from convmixer.config.command import Command
+from convmixer.config.loading import resolve
 from convmixer.config.resolved import ARGUMENT, Resolved
 
 if TYPE_CHECKING:

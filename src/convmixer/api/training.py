@@ -25,8 +25,8 @@ def train(
     Raises UserError for what does not fit or fails, and `convmixer.training.signals.Stopped` after a clean save where
     a signal came.
     """
-    from convmixer.config.commands import TRAIN
     from convmixer.distributed.processes import Processes
+    from convmixer.runs.saved import TRAIN
     from convmixer.training.run import run_training
 
     given = {**given_to(config), **({} if data is None else {"data_url": data}), **options}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convmixer.config.checks import CheckDataOptions
-from convmixer.config.loading import Command
+from convmixer.config.command import Command
 from convmixer.config.resolved import Resolved
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import DatasetReport, inspect, to_record, to_text

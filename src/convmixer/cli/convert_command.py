@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from convmixer.arch import Architecture
 from convmixer.cli.weight_source import open_checked
+from convmixer.config.command import Command
 from convmixer.config.convert import ConvertOptions
-from convmixer.config.loading import Command
 from convmixer.config.resolved import Resolved
 from convmixer.errors import UserError
 

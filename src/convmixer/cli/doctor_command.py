@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from convmixer.config.checks import DoctorOptions
-from convmixer.config.loading import Command
+from convmixer.config.command import Command
 from convmixer.config.resolved import Resolved
 from convmixer.doctor.check_result import CheckResult, healthy, to_record, to_text
 from convmixer.doctor.engine import engine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convmixer.cli.evaluation_output import check_outputs, tell
 from convmixer.cli.onnx_file import open_named_model
-from convmixer.config.loading import Command
+from convmixer.config.command import Command
 from convmixer.config.onnx import EvalOnnxOptions
 from convmixer.config.resolved import Resolved
 from convmixer.data.classes import ClassMap

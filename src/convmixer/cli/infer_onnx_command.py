@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convmixer.cli.answers import answer, check_output, find_images
 from convmixer.cli.onnx_file import open_named_model
-from convmixer.config.loading import Command
+from convmixer.config.command import Command
 from convmixer.config.onnx import InferOnnxOptions
 from convmixer.config.resolved import Resolved
 

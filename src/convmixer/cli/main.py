@@ -28,6 +28,7 @@ COMMANDS = {
     "infer-onnx": "classify images with an ONNX model",
     "check-data": "find what is wrong with a data set of images",
     "pack": "write a data set as tar shards, as it is or smaller",
+    "runs": "list the runs with their scores",
     "doctor": "find what is wrong with this machine",
     "convert": "write weights in another program's layout",
     "push": "publish weights on the Hugging Face hub",
@@ -45,6 +46,8 @@ OTHER_NAMES = {
     "inference": "infer",
     "onnx": "export",
     "upload": "push",
+    "ls": "runs",
+    "list": "runs",
 }
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from convmixer.config.loading import Command
+from convmixer.config.command import Command
 from convmixer.config.pack import PackOptions
 from convmixer.config.resolved import Resolved
 from convmixer.data.classes import ClassMap

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from convmixer.cli.weight_source import open_checked
+from convmixer.config.command import Command
 from convmixer.config.convert import PushOptions
-from convmixer.config.loading import Command
 from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.config.resolved import Resolved
 from convmixer.data.preprocessing import Preprocessing

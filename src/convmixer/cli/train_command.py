@@ -7,14 +7,14 @@ import logging
 import signal
 import sys
 import time
-from shlex import quote
+from shlex import join, quote
 from typing import TYPE_CHECKING, NoReturn
 
 from convmixer.cli.user_errors import user_error_for
-from convmixer.config.commands import TRAIN as COMMAND
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config, refuse_contradictions
 from convmixer.errors import RUN_FAILED, UserError
+from convmixer.runs.saved import TRAIN as COMMAND
 from convmixer.terminal import logs
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def _train(resolved: Resolved[Config], processes: Processes) -> int:
         result = run_training(resolved, processes, command)
     except Stopped as stop:
         if processes.is_first:
-            again = f"{command} --resume {quote(str(stop.checkpoint))}"
+            # A run has saved its options: what started it is enough, without them.
+            started = command.removesuffix(join(resolved.argv)).rstrip()
+            again = f"{started} --resume {quote(str(stop.checkpoint.parent if stop.checkpoint else 'auto'))}"
             logger.warning(f"{stop}, saved at step {stop.step}; {again} goes on")
         return stop.exit_code
     if result is not None:

@@ -42,6 +42,12 @@ class CheckDataOptions(LogOptions, ReportOptions, LimitOptions, DecodingOptions,
     """Options of `check-data`."""
 
 
+class RunsOptions(LogOptions, FolderOptions):
+    """Runs"""
+
+    json_file: str | None = option(None, "the runs as JSON", also="json", path=True)
+
+
 class DoctorOptions(LogOptions, FolderOptions):
     """Machine"""
 

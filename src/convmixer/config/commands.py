@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from convmixer.config.command import Command
 from convmixer.config.inference import InferOptions
-from convmixer.config.loading import Command
 from convmixer.config.schema import Config, EvalConfig, ExportConfig
 
 _FOLDER_RECIPE = "small_folder"

@@ -5,122 +5,24 @@ The defaults are ours, or with `--defaults model_zoo` the model zoo's where it h
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from convmixer.config.command import Command, positional_dest
 from convmixer.config.meant import Meant
 from convmixer.config.model_zoo import defaults_for
-from convmixer.config.options import Option, Options, as_text, expanded_path, options_of
+from convmixer.config.options import Option, Options, expanded_path, options_of
+from convmixer.config.parser import build_parser
 from convmixer.config.recipes import find_recipe, read_recipe
-from convmixer.config.resolved import ARGUMENT, COMMAND_LINE, DEFAULT, MODEL_ZOO_DEFAULT, Resolved
+from convmixer.config.resolved import ARGUMENT, COMMAND_LINE, DEFAULT, MODEL_ZOO_DEFAULT, Resolved, Saved
 from convmixer.errors import UserError
 
 T = TypeVar("T", bound=Options)
 
 _BOOLEANS = {"true", "false", "yes", "no", "on", "off", "1", "0"}
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command line: its name, its sentence, its options, and what stands on it without a flag (`positional`: names,
-    as `data out`).
-
-    `also_flag`: it may be given by its flag as well.
-
-    One that takes a configuration accepts all options of training, so that its recipes and command lines can be given;
-    those that it does not use are left out of its help.
-    """
-
-    name: str
-    help: str
-    model: type[Options]
-    positional: str | None = None
-    also_flag: bool = False
-    takes_config: bool = False
-    # Names the recipe that is used where `--config` is left out, by what else was given.
-    default_recipe: Callable[[Mapping[str, Any]], str | None] = lambda given: None
-
-    @property
-    def positionals(self) -> tuple[str, ...]:
-        return tuple((self.positional or "").split())
-
-    def named(self, name: str) -> str:
-        """An option as messages name it."""
-        return name.upper() if name in self.positionals and not self.also_flag else f"--{name}"
-
-    def metavar(self, name: str) -> str:
-        """What the help calls a word that stands without a flag."""
-        return "FOLDER" if name == "data_url" else name.upper()
-
-    def shows(self, option: Option) -> bool:
-        """Whether the help lists the option."""
-        return not self.takes_config or self.name in option.commands
-
-
-def _positional(name: str) -> str:
-    return f"{name} without its flag"
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse that raises UserError where it would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
-def build_parser(command: Command) -> argparse.ArgumentParser:
-    """The parser of a command, its options in their groups, all values left as text."""
-    parser = _Parser(
-        prog=f"convmixer {command.name}",
-        usage=_usage(command),
-        description=command.help,
-        epilog="Training's other options are accepted, so that its recipes can be given."
-        if command.takes_config and command.name != "train"
-        else None,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
-    )
-    if command.takes_config:
-        parser.add_argument("--config", metavar="FILE", help="YAML file of options, or the name of a shipped recipe")
-    groups: dict[str, Any] = {}
-    for option in options_of(command.model):
-        if option.name in command.positionals:
-            dest = _positional(option.name) if command.also_flag else option.name
-            metavar = command.metavar(option.name)
-            parser.add_argument(dest, metavar=metavar, nargs="?", help=option.help)
-            if not command.also_flag:
-                continue
-        if option.group not in groups:
-            groups[option.group] = parser.add_argument_group(option.group)
-        _add(groups[option.group], option, command.shows(option))
-    return parser
-
-
-def _usage(command: Command) -> str:
-    words = ["convmixer", command.name]
-    words += [command.metavar(name) for name in command.positionals]
-    if command.takes_config:
-        words.append("[--config FILE]")
-    return " ".join([*words, "[--option value ...]"])
-
-
-def _add(group: Any, option: Option, is_shown: bool) -> None:
-    default = "" if option.default is None or option.default == "" else f", default {as_text(option.default)}"
-    text = f"{option.help} [{option.domain}{default}]".replace("%", "%%")
-    group.add_argument(
-        *option.flags,
-        *(f"--{name}" for name in option.names),
-        dest=option.name,
-        metavar="X",
-        nargs="+" if option.is_list else None,
-        help=text if is_shown else argparse.SUPPRESS,
-    )
 
 
 def parse(command: Command, argv: Sequence[str]) -> Resolved[Any]:
@@ -137,10 +39,10 @@ def parse(command: Command, argv: Sequence[str]) -> Resolved[Any]:
     given = vars(namespace)
     recipe = given.pop("config", None)
     for name in command.positionals if command.also_flag else ():
-        if _positional(name) in given:
+        if positional_dest(name) in given:
             if name in given:
-                raise UserError(f"{given[_positional(name)]!r} and --{name} are the same option; leave one out")
-            given[name] = given.pop(_positional(name))
+                raise UserError(f"{given[positional_dest(name)]!r} and --{name} are the same option; leave one out")
+            given[name] = given.pop(positional_dest(name))
     given = {name: _from_text(options[name], value, command) for name, value in given.items()}
     return resolve(command, given, recipe, COMMAND_LINE, argv)
 
@@ -158,6 +60,9 @@ def resolve(
         if name not in options:
             raise UserError(f"unknown option {name}; {meant.hint(name)}")
     explicit = {options[name].name: value for name, value in given.items()}
+    saved = command.saved(explicit) if recipe is None else None
+    if saved is not None:
+        return _resume(command, explicit, saved, options, origin, argv)
     named = recipe is not None
     if recipe is None:
         recipe = command.default_recipe(explicit)
@@ -174,6 +79,23 @@ def resolve(
         tuple(argv),
         recipe_named=named,
     )
+
+
+def _resume(
+    command: Command,
+    explicit: Mapping[str, Any],
+    saved: Saved,
+    options: Mapping[str, Option],
+    origin: str,
+    argv: Sequence[str],
+) -> Resolved[Any]:
+    """The options of an earlier run as it had them, with what is given now over them."""
+    before = _from_yaml(saved.values, options, "the options of the run", Meant(command))
+    origins = {option.name: saved.origins.get(option.name, DEFAULT) for option in options.values()}
+    origins |= dict.fromkeys(explicit, origin)
+    together = before | {**explicit, "resume": before["resume"]}
+    checked = _checked(command.model, together, origins)
+    return Resolved(checked, origins, saved.recipe, tuple(argv), recipe_named=saved.recipe_named)
 
 
 def _recipe_path(recipe: str) -> Path:

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
-from convmixer.config.options import Option, Options, options_of
+from convmixer.config.command import Command
+from convmixer.config.options import options_of
 from convmixer.errors import UserError
 
 _OTHER_NAMES_OF_CONFIG = "c cfg yaml recipe config_file config_path"
-
-
-class Command(Protocol):
-    """What is needed of a `loading.Command`."""
-
-    @property
-    def model(self) -> type[Options]: ...
-    @property
-    def positionals(self) -> tuple[str, ...]: ...
-    @property
-    def takes_config(self) -> bool: ...
-    @property
-    def also_flag(self) -> bool: ...
-    def shows(self, option: Option) -> bool: ...
 
 
 class Meant:

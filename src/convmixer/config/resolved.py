@@ -18,6 +18,16 @@ T = TypeVar("T", bound=Options)
 
 
 @dataclass(frozen=True)
+class Saved:
+    """Options that an earlier run has saved: their values and where they came from then, and its recipe."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    recipe: str | None
+    recipe_named: bool
+
+
+@dataclass(frozen=True)
 class Resolved(Generic[T]):
     """Checked options, the source of each, and the YAML file's path.
 

@@ -27,6 +27,7 @@ from convmixer.runs.durable import remove_leftovers, write_file
 
 logger = logging.getLogger(__name__)
 
+CONFIG, RECORD = "config.yaml", "run.json"
 PACKAGES = ("convmixer", "torch", "numpy", "pillow", "pydantic", "safetensors", "triton")
 
 
@@ -150,10 +151,21 @@ def typed_command(words: Sequence[str]) -> str:
     return shlex.join([*program, *own])
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """`run.json` of a summary; empty where there is none that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def write_provenance(
     folder: Path, resolved: Resolved[Config], command: str, class_names: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
     """`config.yaml` (options and their origins), `run.json` (command, versions, hardware, facts), `classes.json`.
+
+    Of a run that goes on the command stays the first one; that of now is `resumed_with`.
 
     A run goes on where they cannot be written, see `keep_record`.
     """
@@ -162,10 +174,14 @@ def write_provenance(
         # One option per line, with room for a comment: the flow style's braces are left out.
         text = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf).strip()[1:-1]
         lines.append(f"{text}  # {resolved.origins[name]}\n")
-    record = {"command": command, "versions": versions(), "hardware": hardware(), **facts}
+    recipe = {"recipe": resolved.recipe, "recipe_named": resolved.recipe_named}
+    before = read_record(folder)
+    if "command" in before:  # of a run that goes on
+        command, facts = before["command"], {"resumed_with": command, **facts}
+    record = {"command": command, **recipe, "versions": versions(), "hardware": hardware(), **facts}
     files = {
-        "config.yaml": "".join(lines),
-        "run.json": json.dumps(record, indent=1),
+        CONFIG: "".join(lines),
+        RECORD: json.dumps(record, indent=1),
         "classes.json": json.dumps(list(class_names), indent=0),
     }
     # What is wrong with the disk is logged once.

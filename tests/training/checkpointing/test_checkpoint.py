@@ -19,15 +19,8 @@ from tests.conftest import file_size_limit
 from convmixer.arch import architecture
 from convmixer.errors import UserError
 from convmixer.model import ConvMixer
-from convmixer.training.checkpointing.checkpoint import (
-    checkpoints,
-    find_damage,
-    keep_newest,
-    load_checkpoint,
-    save_checkpoint,
-    step_of,
-    written_at,
-)
+from convmixer.runs.checkpoints import checkpoints, step_of, written_at
+from convmixer.training.checkpointing.checkpoint import find_damage, keep_newest, load_checkpoint, save_checkpoint
 
 NETWORK = architecture("convmixer_4_1", kernel_size=3, patch_size=2, num_classes=3)
 FILES = ["ema.safetensors", "manifest.json", "model.safetensors", "state.pt"]

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,34 +15,15 @@ from typing import Any
 import torch
 
 from convmixer.errors import RUN_FAILED, UserError, first_line
+from convmixer.runs.checkpoints import MALFORMED, MANIFEST, checkpoints, read_manifest, step_of
 from convmixer.runs.durable import sync
 from convmixer.weights.read import read_weights
 from convmixer.weights.torch_file import load_plain
 from convmixer.weights.write import write_weights
 
-MODEL, EMA, STATE, MANIFEST = "model.safetensors", "ema.safetensors", "state.pt", "manifest.json"
+MODEL, EMA, STATE = "model.safetensors", "ema.safetensors", "state.pt"
 FORMAT = 2  # of the manifest; 1 lacks `written` and its own `sha256`
 Weights = Mapping[str, torch.Tensor]
-
-_NAME = re.compile(r"step_(\d{8,})|\.step_(\d{8,})\.aside")
-
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-
-
-def step_of(folder: Path) -> int | None:
-    """The step that a checkpoint folder's name has, or None for another name."""
-    match = _NAME.fullmatch(folder.name)
-    return int(match[1] or match[2]) if match else None
-
-
-def checkpoints(root: Path) -> list[Path]:
-    """Checkpoint folders below the folder of a run, by their steps.
-
-    One that was moved aside is among them where a crash kept its successor from taking its name.
-    """
-    found = [path for path in root.iterdir() if path.is_dir() and step_of(path) is not None] if root.is_dir() else []
-    by_step = {step_of(path) or 0: path for path in sorted(found)}  # ".step_" sorts before "step_", which wins
-    return [by_step[step] for step in sorted(by_step)]
 
 
 def save_checkpoint(
@@ -129,32 +109,13 @@ def _is_replaced(aside: Path) -> bool:
     return step_of(aside) is not None and aside.with_name(aside.stem.removeprefix(".")).exists()
 
 
-def run_of(folder: Path) -> dict[str, str]:
-    """Where the other folders of a checkpoint's run lay when it was written; empty where it does not say."""
-    return dict(_manifest(folder).get("run", {}))
-
-
-def written_at(folder: Path) -> float:
-    """When a checkpoint was written, in seconds since 1970.
-
-    Its manifest has it, which a copy keeps; an older one's time is its file's, a broken one's the folder's.
-    """
-    with contextlib.suppress(OSError, *_MALFORMED):
-        return float(_manifest(folder)["written"])
-    with contextlib.suppress(OSError):
-        return (folder / MANIFEST).stat().st_mtime
-    with contextlib.suppress(OSError):
-        return folder.stat().st_mtime
-    return 0.0
-
-
 def find_damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, in a few words, or None: every file is read and its hash compared."""
     try:
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         files = [(name, record["bytes"], record["sha256"]) for name, record in manifest["files"].items()]
         texts = [*manifest.get("run", {}), *manifest.get("run", {}).values()]
-    except (OSError, *_MALFORMED):
+    except (OSError, *MALFORMED):
         return f"{MANIFEST} is missing or broken"
     if not all(isinstance(text, str) for text in texts):
         return f"{MANIFEST} is missing or broken"
@@ -180,16 +141,8 @@ def find_damage(folder: Path) -> str | None:
 
 def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, Any]]:
     """Weights, averaged weights or None, and the rest of the state, of a folder that `find_damage` finds whole."""
-    ema = read_weights(folder / EMA).state if EMA in _manifest(folder)["files"] else None
+    ema = read_weights(folder / EMA).state if EMA in read_manifest(folder)["files"] else None
     return read_weights(folder / MODEL).state, ema, load_plain(folder / STATE)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """Raises OSError or one of _MALFORMED."""
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict):
-        raise TypeError
-    return manifest
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

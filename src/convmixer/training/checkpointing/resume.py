@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,17 +18,11 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.distributed.processes import restarted_run
 from convmixer.errors import UserError
 from convmixer.inputs import as_options, preprocessing_of
+from convmixer.runs.checkpoints import MANIFEST, checkpoints, newest_run, run_of, written_at
 from convmixer.runs.folders import RunFolders, run_suffix
+from convmixer.runs.saved import run_folder
 from convmixer.training.backend_choice import Backends
-from convmixer.training.checkpointing.checkpoint import (
-    MANIFEST,
-    STATE,
-    checkpoints,
-    find_damage,
-    load_checkpoint,
-    run_of,
-    written_at,
-)
+from convmixer.training.checkpointing.checkpoint import STATE, find_damage, load_checkpoint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.datasets import TrainingData
 
@@ -158,34 +151,13 @@ def find_resumable(config: Config, claim: Callable[[Path], None]) -> Resumed | N
     if config.resume is None:
         return None
     if config.resume != "auto":
-        return _newest_whole(config, Path(config.resume), claim)
+        path = Path(config.resume)
+        return _newest_whole(config, path if (path / MANIFEST).is_file() else run_folder(path, root) or path, claim)
     runs = [path for path in root.glob(f"*{run_suffix(config)}") if checkpoints(path)] if root.is_dir() else []
     if not runs:
         logger.info(f"--resume auto: no run *{run_suffix(config)} with a checkpoint in {root}, starting a new one")
         return None
-    return _newest_whole(config, _newest_run(runs), claim)
-
-
-def _newest_run(runs: list[Path]) -> Path:
-    """The run whose checkpoints were written last. Says so where the names, which have the start's date, differ."""
-    written = {run: max(map(written_at, checkpoints(run))) for run in runs}
-    newest = max(runs, key=lambda run: (written[run], run.name))
-    named = max(runs, key=lambda run: run.name)
-    if newest != named:
-        logger.info(f"--resume auto: {newest} was written last and is taken, though {named.name} has the later date")
-    _warn_of_clock(newest, written[newest])
-    return newest
-
-
-def _warn_of_clock(path: Path, written: float) -> None:
-    ahead = written - time.time()
-    if ahead > _CLOCK_SLACK:
-        logger.warning(
-            f"{path}: was written {ahead / 60:.0f} minutes from now: this machine's clock was set back, or is wrong"
-        )
-
-
-_CLOCK_SLACK = 120.0  # seconds by which the clocks of two machines may differ without a word
+    return _newest_whole(config, newest_run(runs), claim)
 
 
 def _newest_whole(config: Config, path: Path, claim: Callable[[Path], None]) -> Resumed:
