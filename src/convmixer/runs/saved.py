@@ -41,6 +41,8 @@ def saved_options(given: Mapping[str, Any]) -> Saved | None:
         logger.warning(f"{folder}: its {CONFIG} is in no summary beside it; only the options given here hold")
         return None
     values = {name: value for name, value in read_recipe(summary / CONFIG).items() if name not in _OF_A_COMMAND_LINE}
+    if "/" in str(values.get("pretrained")) and not Path(_expanded(str(values["pretrained"]))).exists():
+        del values["pretrained"]  # all that it decided is among the options
     record = read_record(summary)
     recipe, named = record.get("recipe"), record.get("recipe_named", "--config" in str(record.get("command")))
     # A checkpoint that was named stays the one; else it is the run that is gone on with, whatever is newest then.

@@ -109,7 +109,7 @@ def _build(
 
 
 def _run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.Module, Backends]:
-    config, size = run.config, run.preprocessing.size
+    config, size = run.config, run.data.train_size
     try:
         return run_with(model, run, before)
     except RuntimeError as error:
@@ -141,7 +141,7 @@ def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState
 
 
 def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: ProgressReporter) -> TrainStep:
-    config, preprocessing, rank = run.config, run.preprocessing, run.processes.rank
+    config, preprocessing, rank = run.config, run.data.train_preprocessing, run.processes.rank
     classes, on_host = len(run.data.classes), run.augments_on_host
     augmentation = Augmentation(config, preprocessing, classes, config.seed, rank, per_image=not on_host)
     wants_picture = config.collect_input_data and run.processes.is_first
