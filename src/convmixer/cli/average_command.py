@@ -53,7 +53,7 @@ def run(resolved: Resolved[AverageOptions]) -> int:
         extra={**_of_the_run(paths[-1]), **extra, "averaged": [str(path) for path in paths]},
     )
     logger.info(f"{output}: the mean of {len(paths)}, {paths[0]} to {paths[-1]}")
-    logger.info(f"convmixer eval DATA --pretrained {quote(str(output))} evaluates it")
+    logger.info(f"convmixer eval FOLDER --pretrained {quote(str(output))} evaluates it")
     print(output)
     return 0
 

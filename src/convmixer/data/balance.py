@@ -32,13 +32,17 @@ class BalancedOrder:
     the other, each drawn from (seed, its number): within a class no image is drawn twice more often than another, and
     all have been drawn before one comes again. The draws of an epoch are then shuffled. All of it is a pure function of
     (seed, epoch) and the number of draws per epoch, so nothing has to be kept to resume it.
+
+    A draw of an image is its index plus the number of images times how often its class was gone through before in the
+    epoch: what is drawn by that number, crop and augmentation, is another each time.
     """
 
     def __init__(self, labels: np.ndarray) -> None:
+        self._count = len(labels)
         self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
     def epoch(self, sampler: BatchSampler, epoch: int) -> np.ndarray:
-        """int64 [images that the steps of an epoch take]; in the same epoch an image may be there several times."""
+        """int64 [images that the steps of an epoch take], each number once, an image as often as it is drawn."""
         return _order(self, sampler.seed, epoch, sampler.steps_per_epoch * sampler.global_batch)
 
     def _draws(self, seed: int, epoch: int, count: int) -> np.ndarray:
@@ -51,7 +55,8 @@ class BalancedOrder:
             passes, within = np.divmod(turns[places] // classes, len(members))
             found = np.arange(passes[0], passes[-1] + 1)
             permuted = np.argsort(hashes(Stream.BALANCE, seed, found[:, None], members), axis=1, kind="stable")
-            order[places] = members[permuted[passes - passes[0], within]]
+            again = passes - passes[0]
+            order[places] = members[permuted[again, within]] + again * self._count
         shuffled = np.argsort(hashes(Stream.BALANCED_ORDER, seed, epoch, np.arange(count)), kind="stable")
         return order[shuffled]
 

@@ -33,7 +33,10 @@ class Order(Protocol):
     images come several times."""
 
     def epoch(self, sampler: BatchSampler, epoch: int) -> np.ndarray:
-        """Indices, int64, at least as many as the epoch's steps take; `sampler`: the one that cuts batches from it."""
+        """Indices, int64, at least as many as the epoch's steps take; `sampler`: the one that cuts batches from it.
+
+        One of n or more, where the set has n images, is a further draw of the image that it is modulo n.
+        """
         ...
 
 

@@ -96,6 +96,7 @@ def _build(
     held = run.data.held_out
     facts = {} if held is None else {"held_out": held.facts()}
     manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metrics, latest, lock, facts)
+    train = run.data.train
     return Trainer(
         state,
         _step(run, network, state, reporter),
@@ -105,7 +106,7 @@ def _build(
         manager,
         reporter,
         processes,
-        BadImages(run.data.train.name, int(config.max_bad_fraction * len(run.data.train)), processes),
+        BadImages(lambda index: train.name(index % len(train)), int(config.max_bad_fraction * len(train)), processes),
         debug_nan=config.debug_nan,
         patience=config.patience,
     )

@@ -146,8 +146,8 @@ class ProgressReporter:
             values = {"epoch": epoch, "reason": "patience", "evaluations_since_best": evaluations}
             self.metrics.write("end", step, values)
         logger.info(
-            f"epoch {epoch:g} of {self.intervals.epochs}: {evaluations} evaluations without a better top-1 end the run "
-            f"(--patience {patience}; --resume with a higher one, or 0, trains on)"
+            f"epoch {epoch:g} of {self.intervals.epochs}: the run ends early, evaluations without a better top-1: "
+            f"{evaluations} (--patience {patience}; --resume with a higher one, or 0, trains on)"
         )
 
     def picture(self, images: np.ndarray) -> None:
