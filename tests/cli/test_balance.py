@@ -75,6 +75,14 @@ def test_another_balance_is_another_run(train: Train, convmixer: Command, uneven
     assert "balance: weights then, sampler now" in done.error
 
 
+def test_an_image_that_cannot_be_read_counts_once_however_often_it_is_drawn(train: Train, uneven: Path) -> None:
+    (uneven / "train/red/0.png").write_bytes(b"no image")
+    # 30 / 3 draws of each class per epoch: this one of 2 images comes 5 times in each.
+    run = train("--balance=sampler", "--max_bad_fraction=0.04", folder=uneven, batch_size=6)
+    assert run.done.err.count("red/0.png") == 1
+    assert run.done.err.count("skipped ") == 1
+
+
 @pytest.mark.parametrize("words", [["--loss=mse"], ["--focal_gamma=-1"], ["--patience=-1"], ["--balance=both"]])
 def test_wrong_values_are_refused(words: list[str], convmixer: Command, toy: Path, toy_options: ToyOptions) -> None:
     done = convmixer("train", *toy_options(toy), *words)

@@ -166,16 +166,24 @@ def test_other_optimizers(optimizer: str, train: Train, toy: Path, toy_options: 
     assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_balanced_order_with_patience(workers: int, train: Train, toy_options: ToyOptions, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"num_parallel_workers": 0, "cache": "none"}, {"num_parallel_workers": 2, "cache": "ram"}),
+        ({"num_parallel_workers": 2, "cache": "none"}, {"num_parallel_workers": 0, "cache": "device"}),
+    ],
+)
+def test_a_balanced_order_with_patience(
+    before: dict[str, object], after: dict[str, object], train: Train, toy_options: ToyOptions, tmp_path: Path
+) -> None:
     # No step changes an answer: after the first evaluation none is better, and the run ends after the third of six.
     uneven = tmp_path / "uneven"
     draw_images(uneven, {"train": (12, 5, 1), "val": (4, 4, 5)})
     words = [*EVERYTHING, "--balance=sampler", "--loss=focal", "--patience=2"]
-    changes = SMALL | {"num_parallel_workers": workers, "epochs": 6, "base_lr": 1e-12, "warmup_lr": 0}
-    run = train(*words, folder=uneven, **changes)
+    changes = SMALL | {"epochs": 6, "base_lr": 1e-12, "warmup_lr": 0}
+    run = train(*words, folder=uneven, **changes | before)
     steps = sorted(int(path.name.removeprefix("step_")) for path in run.checkpoints.iterdir())
     assert steps == list(range(1, 13))  # 4 per epoch
-    options = [*toy_options(uneven, **changes | {"num_parallel_workers": 2 - workers}), *words]
+    options = [*toy_options(uneven, **changes | after), *words]
     for step in (3, 4, 6, 8, 11):
         assert_same_run(run, resumed_at(run, step, tmp_path / str(step), options))

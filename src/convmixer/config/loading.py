@@ -128,10 +128,11 @@ def _spelled_out(argv: Sequence[str], options: Mapping[str, Option], meant: Mean
 
 
 def _from_text(option: Option, value: Any, command: Command) -> Any:
-    if option.default != "" and (value == "" or (isinstance(value, list) and "" in value)):
+    is_positional_list = option.is_list and option.name in command.positionals
+    if (value == "" and option.default != "") or (is_positional_list and "" in value):
         # An unset variable of a shell: as a path it would mean the current folder.
         raise UserError(f"{command.named(option.name)}: is empty")
-    if option.is_list and option.name in command.positionals:
+    if is_positional_list:
         return value  # paths, which may have commas
     if option.is_list:
         return [part for text in value for part in text.split(",") if part]
