@@ -27,6 +27,8 @@ class Stream(IntEnum):
     REPLACEMENT = 8
     SHARDS = 11
     WINDOW = 12
+    BALANCE = 13
+    BALANCED_ORDER = 14
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

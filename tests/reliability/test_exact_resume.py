@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.conftest import Command, Run, ToyOptions, Train, run_command
+from tests.conftest import Command, Run, ToyOptions, Train, draw_images, run_command
 from tests.reliability.conftest import assert_same_checkpoint, metrics, newest, roots
 
 EVERYTHING = [
@@ -164,3 +164,26 @@ def test_other_optimizers(optimizer: str, train: Train, toy: Path, toy_options: 
     run = train(*words, **SMALL)
     options = [*toy_options(toy, **SMALL), *words]
     assert_same_run(run, resumed_at(run, 5, tmp_path / "resumed", options))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"num_parallel_workers": 0, "cache": "none"}, {"num_parallel_workers": 2, "cache": "ram"}),
+        ({"num_parallel_workers": 2, "cache": "none"}, {"num_parallel_workers": 0, "cache": "device"}),
+    ],
+)
+def test_a_balanced_order_with_patience(
+    before: dict[str, object], after: dict[str, object], train: Train, toy_options: ToyOptions, tmp_path: Path
+) -> None:
+    # No step changes an answer: after the first evaluation none is better, and the run ends after the third of six.
+    uneven = tmp_path / "uneven"
+    draw_images(uneven, {"train": (12, 5, 1), "val": (4, 4, 5)})
+    words = [*EVERYTHING, "--balance=sampler", "--loss=focal", "--patience=2"]
+    changes = SMALL | {"epochs": 6, "base_lr": 1e-12, "warmup_lr": 0}
+    run = train(*words, folder=uneven, **changes | before)
+    steps = sorted(int(path.name.removeprefix("step_")) for path in run.checkpoints.iterdir())
+    assert steps == list(range(1, 13))  # 4 per epoch
+    options = [*toy_options(uneven, **changes | after), *words]
+    for step in (3, 4, 6, 8, 11):
+        assert_same_run(run, resumed_at(run, step, tmp_path / str(step), options))

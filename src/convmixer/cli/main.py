@@ -30,6 +30,7 @@ COMMANDS = {
     "pack": "write a data set as tar shards, as it is or smaller",
     "runs": "list the runs with their scores",
     "doctor": "find what is wrong with this machine",
+    "average": "average the last checkpoints of a run, or weight files",
     "convert": "write weights in another program's layout",
     "push": "publish weights on the Hugging Face hub",
 }

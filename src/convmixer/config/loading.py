@@ -128,9 +128,12 @@ def _spelled_out(argv: Sequence[str], options: Mapping[str, Option], meant: Mean
 
 
 def _from_text(option: Option, value: Any, command: Command) -> Any:
-    if value == "" and option.default != "":
+    is_positional_list = option.is_list and option.name in command.positionals
+    if (value == "" and option.default != "") or (is_positional_list and "" in value):
         # An unset variable of a shell: as a path it would mean the current folder.
         raise UserError(f"{command.named(option.name)}: is empty")
+    if is_positional_list:
+        return value  # paths, which may have commas
     if option.is_list:
         return [part for text in value for part in text.split(",") if part]
     return None if option.is_optional and str(value).lower() in ("none", "null") else value

@@ -70,12 +70,12 @@ class Options(BaseModel):
         choices = choices_of(field.annotation)
         if choices and is_list(field.annotation):
             return _chosen(value, choices)
-        if not isinstance(value, str):
-            return value
         extra = field.json_schema_extra
         if isinstance(extra, dict) and extra.get("path"):
-            return expanded_path(value)
-        return in_declared_case(value, choices)
+            parts = value if isinstance(value, list) else [value]
+            paths = [expanded_path(part) if isinstance(part, str) else part for part in parts]
+            return paths if isinstance(value, list) else paths[0]
+        return in_declared_case(value, choices) if isinstance(value, str) else value
 
     @field_validator("*")
     @classmethod

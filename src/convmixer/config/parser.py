@@ -37,7 +37,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         if option.name in command.positionals:
             dest = positional_dest(option.name) if command.also_flag else option.name
             metavar = command.metavar(option.name)
-            parser.add_argument(dest, metavar=metavar, nargs="?", help=option.help)
+            parser.add_argument(dest, metavar=metavar, nargs="*" if option.is_list else "?", help=option.help)
             if not command.also_flag:
                 continue
         if option.group not in groups:
@@ -48,7 +48,8 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
 
 def _usage(command: Command) -> str:
     words = ["convmixer", command.name]
-    words += [command.metavar(name) for name in command.positionals]
+    lists = {option.name for option in options_of(command.model) if option.is_list}
+    words += [command.metavar(name) + (" ..." if name in lists else "") for name in command.positionals]
     if command.takes_config:
         words.append("[--config FILE]")
     return " ".join([*words, "[--option value ...]"])

@@ -43,6 +43,13 @@ class RunOptions(Options):
     eval_every: int = option(
         1, "epochs between evaluations; the last epoch is always evaluated", affects_training=False, ge=1
     )
+    patience: int = option(
+        0,
+        "end the run after so many evaluations without a better top-1; 0: never",
+        other_names="early_stopping early_stopping_patience early_stop",
+        affects_training=False,
+        ge=0,
+    )
     device_num: int = option(
         1,
         "number of processes, one for each device",

@@ -8,6 +8,7 @@ from convmixer.config.evaluation import ScoreOptions
 from convmixer.config.execution import DeviceOptions, ExecutionOptions, LossScaleOptions, PrecisionOptions
 from convmixer.config.export import ExportOptions, FormatOptions
 from convmixer.config.log import LogOptions
+from convmixer.config.loss import LossOptions
 from convmixer.config.model import ModelOptions
 from convmixer.config.optimizer import OptimizerOptions, ScheduleOptions
 from convmixer.config.preprocessing import InputOptions
@@ -28,6 +29,7 @@ class Config(
     RunOptions,
     ScheduleOptions,
     OptimizerOptions,
+    LossOptions,
     AugmentOptions,
     InputOptions,
     DecodingOptions,

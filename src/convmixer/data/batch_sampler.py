@@ -29,10 +29,14 @@ def steps_per_epoch(count: int, global_batch: int) -> int:
 
 
 class Order(Protocol):
-    """Another order of an epoch than `permutation`: for a set that is read from one end to the other."""
+    """Another order of an epoch than `permutation`: of a set that is read from one end to the other, or one in which
+    images come several times."""
 
     def epoch(self, sampler: BatchSampler, epoch: int) -> np.ndarray:
-        """Each index once, int64 [count]; `sampler`: the one whose batches are cut from it."""
+        """Indices, int64, at least as many as the epoch's steps take; `sampler`: the one that cuts batches from it.
+
+        One of n or more, where the set has n images, is a further draw of the image that it is modulo n.
+        """
         ...
 
 

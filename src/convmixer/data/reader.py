@@ -118,22 +118,24 @@ class TrainReader:
     def read(self, epoch: int, index: int) -> tuple[np.ndarray, int, int, tuple[int, str] | None]:
         """(crop uint8 [size, size, C], its label, the index that it comes from, the bad image that it stands for).
 
+        An `index` past the last is another draw of the image that it is modulo their number (`batch_sampler.Order`).
         A bad image is replaced by another, the same one every time, and reported as (index, reason). A replacement that
         is bad too is reported when its own turn comes. Raises UserError when no replacement can be decoded.
         """
         draws = uniforms(CROP_DRAWS, Stream.CROP, self.seed, epoch, index)
         actual, bad = index, None
+        count = len(self.source)
         for attempt in range(_REPLACEMENTS + 1):
             try:
                 with only_this_image():
-                    crop = self._crop(actual, draws)
+                    crop = self._crop(actual % count, draws)
             except BadImage as error:
-                bad = bad or (actual, str(error))
+                bad = bad or (actual % count, str(error))
                 draw = hashes(Stream.REPLACEMENT, self.seed, epoch, index, attempt)
-                actual = int(draw % np.uint64(len(self.source)))
+                actual = int(draw % np.uint64(count))
                 continue
-            return crop, int(self.source.labels[actual]), actual, bad
-        name = self.source.name(index)
+            return crop, int(self.source.labels[actual % count]), actual, bad
+        name = self.source.name(index % count)
         raise UserError(f"{name} and {_REPLACEMENTS} images in its place cannot be decoded", exit_code=RUN_FAILED)
 
     def _crop(self, index: int, draws: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from convmixer.runs.folders import CONFIG
 
 @dataclass(frozen=True)
 class ListedRun:
-    """A run by its record. `epoch`: how far it is; `top1`: the best accuracy so far, None before an evaluation."""
+    """A run by its record. `epoch`: how far it is; `top1`: the best accuracy so far, None before an evaluation;
+    `ended_early`: before its last epoch, as --patience asked."""
 
     name: str
     arch: str
@@ -24,10 +25,13 @@ class ListedRun:
     epoch: float
     epochs: int
     top1: float | None
+    ended_early: bool = False
 
     @property
     def state(self) -> str:
-        return "done" if self.epoch >= self.epochs else f"at {self.epoch:.3g} of {self.epochs} epochs"
+        if self.epoch >= self.epochs:
+            return "done"
+        return f"{'ended at' if self.ended_early else 'at'} {self.epoch:.3g} of {self.epochs} epochs"
 
 
 def list_runs(root: Path) -> list[ListedRun]:
@@ -51,6 +55,7 @@ def list_runs(root: Path) -> list[ListedRun]:
                 max(epochs, default=0.0),
                 int(options.get("epochs") or 0),
                 max(scores, default=None),
+                bool(lines) and lines[-1].get("kind") == "end",
             )
         )
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from convmixer.augment.pipeline import Augmentation
+from convmixer.data.balance import balance_remark, class_weights
 from convmixer.data.folders import ignored_line
 from convmixer.machine import cores_of_this_process
 from convmixer.model import ConvMixer
@@ -29,6 +30,7 @@ from convmixer.training.loading.worker_loader import WorkerLoader
 from convmixer.training.logging.image_grid import image_grid
 from convmixer.training.logging.metric_logger import create_loggers
 from convmixer.training.logging.progress_reporter import ProgressReporter
+from convmixer.training.loss import create_loss
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network
 from convmixer.training.optimizer import create_optimizer
@@ -94,6 +96,7 @@ def _build(
     held = run.data.held_out
     facts = {} if held is None else {"held_out": held.facts()}
     manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metrics, latest, lock, facts)
+    train = run.data.train
     return Trainer(
         state,
         _step(run, network, state, reporter),
@@ -103,8 +106,9 @@ def _build(
         manager,
         reporter,
         processes,
-        BadImages(run.data.train.name, int(config.max_bad_fraction * len(run.data.train)), processes),
+        BadImages(lambda index: train.name(index % len(train)), int(config.max_bad_fraction * len(train)), processes),
         debug_nan=config.debug_nan,
+        patience=config.patience,
     )
 
 
@@ -144,6 +148,7 @@ def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: Pro
     config, preprocessing, rank = run.config, run.data.train_preprocessing, run.processes.rank
     classes, on_host = len(run.data.classes), run.augments_on_host
     augmentation = Augmentation(config, preprocessing, classes, config.seed, rank, per_image=not on_host)
+    weights = class_weights(run.data.train.labels, classes) if config.balance == "weights" else None
     wants_picture = config.collect_input_data and run.processes.is_first
     return TrainStep(
         network,
@@ -152,6 +157,7 @@ def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: Pro
         run.precision,
         run.schedule,
         device=run.device,
+        loss=create_loss(config, weights, run.device),
         clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
         frozen=config.freeze,
         on_first_images=(lambda images: reporter.picture(image_grid(images, preprocessing))) if wants_picture else None,
@@ -167,6 +173,8 @@ def _announce(run: ResolvedRun, model: ConvMixer, loader: BatchLoader, resumed: 
         f"{arch.name}: {count:,} parameters, {arch.activation}, {run.device}, {run.precision.description}; {scaling}"
     )
     logger.info(f"{len(data.train)} training and {len(data.val)} evaluation images of {len(data.classes)} classes")
+    if remark := balance_remark(data.train, run.config.balance):
+        logger.info(remark)
     if isinstance(loader, DeviceLoader):
         logger.info(f"the training images, {loader.images.nbytes / 1e6:.3g} MB, are kept on {run.device}")
     for split, source in (("training", data.train), ("evaluation", data.val)):

@@ -11,7 +11,8 @@ import torch
 from convmixer.arch import Architecture, ArchitectureHints, architecture, check_image_size
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
-from convmixer.data.batch_sampler import BatchSampler
+from convmixer.data.balance import BalancedOrder
+from convmixer.data.batch_sampler import BatchSampler, Order
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.shards.order import order_of
 from convmixer.distributed.processes import Processes
@@ -104,7 +105,7 @@ def resolve_run(
         config.seed,
         processes.count,
         config.accumulate,
-        order_of(data.train, config),
+        _order(config, data),
     )
     return ResolvedRun(
         resolved,
@@ -119,6 +120,19 @@ def resolve_run(
         LRSchedule(config, sampler),
         Intervals(config, sampler.steps_per_epoch),
     )
+
+
+def _order(config: Config, data: TrainingData) -> Order | None:
+    """The order of the training images, None for a permutation of all. Raises UserError for two orders at once."""
+    sequential = order_of(data.train, config)
+    if config.balance != "sampler":
+        return sequential
+    if sequential is not None:
+        raise UserError(
+            "--balance sampler: draws any image next, and these shards are read from one end to the other; "
+            "--shard_order shuffled or --balance weights goes with it"
+        )
+    return BalancedOrder(data.train.labels)
 
 
 def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_classes: int, say: Say) -> Architecture:

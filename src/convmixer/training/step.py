@@ -15,7 +15,7 @@ from convmixer.augment.pipeline import Augmentation
 from convmixer.precision import Precision
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.loading.train_batch import TrainBatch
-from convmixer.training.loss import soft_cross_entropy
+from convmixer.training.loss import Loss, soft_cross_entropy
 from convmixer.training.network import training_mode
 from convmixer.training.non_finite import FiniteCheck, NonFinite, trace
 from convmixer.training.optimizer import honours_found_inf, set_lr
@@ -53,13 +53,14 @@ class TrainStep:
         schedule: Callable[[int], float],
         *,
         device: torch.device,
+        loss: Loss = soft_cross_entropy,
         clip_norm: float | None = None,
         frozen: bool = False,
         on_first_images: Callable[[torch.Tensor], None] | None = None,
     ) -> None:
         self.network, self.state, self.augment = network, state, augment
         self.precision, self.schedule, self.device = precision, schedule, device
-        self.clip_norm, self.frozen = clip_norm, frozen
+        self.loss, self.clip_norm, self.frozen = loss, clip_norm, frozen
         self._on_first_images = on_first_images
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
         # A bad step can be left out on the device only by an optimizer that asks whether to.
@@ -126,4 +127,4 @@ class TrainStep:
             self._on_first_images = None
         with self.precision.autocast():
             logits = network(images)
-        return soft_cross_entropy(logits, targets)
+        return self.loss(logits, targets)

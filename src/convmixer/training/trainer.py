@@ -39,6 +39,7 @@ class Trainer:
     processes: Processes
     bad_images: BadImages
     debug_nan: bool = False
+    patience: int = 0  # evaluations without a better top-1 after which the run ends; 0: never
 
     def run(self) -> None:
         """Train to the end.
@@ -74,6 +75,8 @@ class Trainer:
         if self._owes_evaluation():
             self._evaluate(signals)
             self.checkpoint_manager.save_checkpoint(self.state)
+        if self._has_lost_patience():
+            return
         for batches in self.report.timed(self.loader.batches(range(self.state.step, self.intervals.last_step))):
             with self._telling():
                 result = self.step(batches)
@@ -93,6 +96,16 @@ class Trainer:
                 self.intervals.saved()
             if stop:
                 self._stop(signals)
+            if self._has_lost_patience():
+                return
+
+    def _has_lost_patience(self) -> bool:
+        """Whether the run ends before its last step; says so. All processes have the same score, and find the same."""
+        since, step = self.state.evaluations_since_best, self.state.step
+        if not 0 < self.patience <= since or step >= self.intervals.last_step:
+            return False
+        self.report.early_end(step, since, self.patience)
+        return True
 
     def _check_pending(self) -> None:
         """Know of every step so far that its numbers are finite, before something of the state is saved or shown."""
@@ -139,6 +152,7 @@ class Trainer:
         top1 = score.results()["Top1-Acc"]
         best = self.state.best_top1 is None or top1 > self.state.best_top1
         self.state.evaluated_step = self.state.step
+        self.state.evaluations_since_best = 0 if best else self.state.evaluations_since_best + 1
         if best:
             before, self.state.best_top1 = self.state.best_top1, top1
             self.checkpoint_manager.save_best(self.state, before)

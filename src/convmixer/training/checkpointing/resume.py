@@ -15,6 +15,7 @@ from convmixer.config.options import options_of
 from convmixer.config.schema import Config
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.shards.order import SequentialOrder
 from convmixer.distributed.processes import restarted_run
 from convmixer.errors import UserError
 from convmixer.inputs import as_options, preprocessing_of
@@ -36,7 +37,8 @@ _FREE = frozenset(option.name for option in options_of(Config) if not option.aff
 def run_fingerprint(config: Config, data: TrainingData, sampler: BatchSampler) -> dict[str, Any]:
     """What makes a run this run: a resumed one must agree in every entry."""
     # A sequential order is cut into a range for each process.
-    cut = {} if sampler.order is None else {"processes and batch_size": [sampler.world, sampler.batch_size]}
+    is_cut = isinstance(sampler.order, SequentialOrder)
+    cut = {"processes and batch_size": [sampler.world, sampler.batch_size]} if is_cut else {}
     options = {name: value for name, value in config.model_dump(mode="json").items() if name not in _FREE}
     return {
         **options,

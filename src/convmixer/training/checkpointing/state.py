@@ -19,7 +19,7 @@ class TrainState:
     """The resumable state of training after `step` optimizer steps.
 
     `best_top1` is None before the first evaluation; `evaluated_step` is the step after which the last one was made,
-    before the first the step that the run starts at;
+    before the first the step that the run starts at; `evaluations_since_best` counts those without a better score;
     `log_bytes` is the length of metrics.jsonl, to which a resumed run cuts it back; `backend` and `evaluation_backend`
     are how the network is trained and evaluated (`way` and `evaluation_way` in the file), which changes the last bits
     of what is computed.
@@ -32,6 +32,7 @@ class TrainState:
     step: int = 0
     best_top1: float | None = None
     evaluated_step: int = 0
+    evaluations_since_best: int = 0
     log_bytes: int = 0
     backend: str | None = None
     evaluation_backend: str | None = None
@@ -46,6 +47,7 @@ class TrainState:
             "step": self.step,
             "best_top1": self.best_top1,
             "evaluated_step": self.evaluated_step,
+            "evaluations_since_best": self.evaluations_since_best,
             "log_bytes": self.log_bytes,
             "way": self.backend,
             "evaluation_way": self.evaluation_backend,
@@ -78,6 +80,7 @@ class TrainState:
         self.step = counters["step"]
         self.best_top1 = counters["best_top1"]
         self.evaluated_step = counters["evaluated_step"]
+        self.evaluations_since_best = counters.get("evaluations_since_best", 0)  # older checkpoints have none
         self.log_bytes = counters["log_bytes"]
 
 
@@ -89,6 +92,8 @@ def _check(counters: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, ave
     for name in ("step", "evaluated_step", "log_bytes", *(["ema_updates"] if averaged else [])):
         if type(counters[name]) is not int:
             raise ValueError(f"its {name} is no whole number")
+    if type(counters.get("evaluations_since_best", 0)) is not int:
+        raise ValueError("its evaluations_since_best is no whole number")
     if counters["step"] < 0 or counters["log_bytes"] < 0:
         raise ValueError("its step or log_bytes is below 0")
     named = all(isinstance(counters.get(name), str | None) for name in ("way", "evaluation_way"))

@@ -15,6 +15,7 @@ from convmixer.data.cache import CachedSource, Prepare, SharedArena
 from convmixer.data.decode import decode_pixels, jpeg_size
 from convmixer.data.limits import BadImage
 from convmixer.data.reader import TrainReader, only_this_image
+from convmixer.data.shards.order import SequentialOrder
 from convmixer.data.source import Source, is_in_memory
 from convmixer.errors import UserError
 from convmixer.training.datasets import train_reader
@@ -36,7 +37,7 @@ def create_loader(run: ResolvedRun, say: Callable[[str], None]) -> BatchLoader:
     """
     config, rank, reader = run.config, run.processes.rank, train_reader(run.config, run.data)
     augment = HostAugmentation(config, run.data.train_preprocessing, config.seed) if run.augments_on_host else None
-    is_sequential = run.sampler.order is not None
+    is_sequential = isinstance(run.sampler.order, SequentialOrder)
     if is_sequential and config.cache in ("ram", "device"):
         raise UserError(
             f"--cache {config.cache}: images in a sequential order are read ahead, not kept; --shard_order shuffled is"

@@ -57,7 +57,7 @@ class DeviceCrops:
         box = partial(random_crop_box, width, height, scale=(reader.min_crop, 1.0), ratio=reader.ratio)
         names = list(_MODES)
         wanted = [(*box(row), names.index(crop_interpolation(reader.interpolation, row))) for row in draws]
-        return self.cut(images, indices, np.array(wanted, dtype=np.int64).reshape(-1, 5))
+        return self.cut(images, indices % len(images), np.array(wanted, dtype=np.int64).reshape(-1, 5))
 
     def cut(self, images: Tensor, indices: np.ndarray, boxes: np.ndarray) -> Tensor:
         """Those boxes, int64 [b, 5]: left, top, width, height, and 0 for bilinear, 1 for bicubic."""

@@ -65,7 +65,7 @@ class DeviceLoader:
     def _gather(self, step: int, micro: int) -> TrainBatch:
         # A copy: the sampler's permutation is read-only, which torch warns of.
         indices = self.sampler.micro_batch(step, self.rank, micro).copy()
-        at, epoch = to_device(indices, self.images.device), self.sampler.epoch(step)
+        at, epoch = to_device(indices % len(self.images), self.images.device), self.sampler.epoch(step)
         images = self.images[at] if self.crops is None else self.crops(self.images, indices, epoch)
         if self.augment is not None:
             images = torch.from_numpy(self.augment(images.numpy(), indices, epoch))

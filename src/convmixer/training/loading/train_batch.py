@@ -15,7 +15,8 @@ from convmixer.errors import UserError
 
 @dataclass
 class TrainBatch:
-    """Images uint8 [N, size, size, channels], labels int64 [N], their indices [N] and epoch; `bad`: (index, reason).
+    """Images uint8 [N, size, size, channels], labels int64 [N], their indices [N], as the order has them, and epoch;
+    `bad`: (index, reason).
 
     In the host's memory, unless the whole set is kept on the device: then both tensors lie there already.
     """

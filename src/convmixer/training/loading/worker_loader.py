@@ -58,7 +58,7 @@ class _Batches(Dataset[TrainBatch | UserError]):
         try:
             for index in indices.tolist():
                 if worker is not None:
-                    self.pids[worker.id], self.reading[worker.id] = os.getpid(), index
+                    self.pids[worker.id], self.reading[worker.id] = os.getpid(), index % len(reader.source)
                 samples.append(reader.read(epoch, index))
         except UserError as error:
             # Raised here it would reach the main process wrapped in a traceback.

@@ -38,7 +38,7 @@ class MetricsFile:
         return self._file.size + sum(map(len, self._waiting))
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One line, `kind` train or eval."""
+        """One line, `kind` train, eval, or end where a run ends before its last epoch."""
         self._waiting.append(json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n")
         self._flush()
 

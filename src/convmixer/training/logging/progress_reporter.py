@@ -137,6 +137,19 @@ class ProgressReporter:
         mark = "  (best so far)" if best else ""
         logger.info(f"epoch {epoch:g}: eval results: {results} in {seconds:.1f} s{mark}")
 
+    def early_end(self, step: int, evaluations: int, patience: int) -> None:
+        """So many evaluations without a better one end the run at that step, before its last."""
+        if not self.processes.is_first:
+            return
+        epoch = step / self.intervals.steps_per_epoch
+        if self.metrics is not None:
+            values = {"epoch": epoch, "reason": "patience", "evaluations_since_best": evaluations}
+            self.metrics.write("end", step, values)
+        logger.info(
+            f"epoch {epoch:g} of {self.intervals.epochs}: the run ends early, evaluations without a better top-1: "
+            f"{evaluations} (--patience {patience}; --resume with a higher one, or 0, trains on)"
+        )
+
     def picture(self, images: np.ndarray) -> None:
         """A grid of images, uint8 [H, W, 3], into the summary as `input.png`, and among the metrics."""
         if self.metrics is not None and self.folders is not None:

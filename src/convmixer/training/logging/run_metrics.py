@@ -40,7 +40,7 @@ class RunMetrics:
         return self._file.size
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One line of metrics, `kind` train or eval; its numbers go to the loggers as `kind/name`."""
+        """One line of metrics, of a `kind` of `MetricsFile`; its numbers go to the loggers as `kind/name`."""
         self._file.write(kind, step, values)
         numbers = {f"{kind}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
         for name, one in list(self._loggers.items()):
