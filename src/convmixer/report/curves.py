@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from convmixer.printable import printable
+
 # matplotlib draws in these, and the page has its own in their place.
 _INK, _LINE = "#010203", "#040506"
 _PAGE = {_INK: "currentColor", _LINE: "var(--line)"}
@@ -177,7 +179,7 @@ def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray]:
 
 def _plain(text: str) -> str:
     """A name that matplotlib takes as it is: no mathematics between dollars, and not left out for a leading _."""
-    return text.replace("$", r"\$").lstrip("_") or "run"
+    return printable(text).replace("$", r"\$").lstrip("_") or "run"
 
 
 def _is_number(value: Any) -> bool:
