@@ -3,10 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-mindspore fuzz fuzz-short lint format docs docs-serve tutorial dist clean
+.PHONY: demo recipes test test-slow test-mindspore fuzz fuzz-short lint format docs docs-serve tutorial dist clean
 
 demo: $(VENV)/.core
 	$(BIN)/python scripts/demo.py
+
+# The recipes in full or in short form against what was recorded of them: a minute. RECIPES='--photos FOLDER --cifar10
+# FOLDER' runs those too that need images.
+recipes: $(VENV)/.core
+	$(BIN)/python scripts/check_recipes.py $(RECIPES)
 
 # One thread per process: two test processes share the cores.
 test: $(VENV)/.dev

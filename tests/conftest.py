@@ -143,6 +143,8 @@ def _options(folder: Path, **changes: object) -> list[str]:
         "batch_size": 8,
         "num_parallel_workers": 0,
         "base_lr": 0.02,
+        "amp_level": "O0",
+        "report": False,
         "lr_scheduler": "cosine_lr",
         "eval_every": 1,
         "ckpt_keep_num": 10,

@@ -65,13 +65,17 @@ class ConvMixer(nn.Module):
         self.blocks = nn.ModuleList(Block(arch) for _ in range(arch.depth))
         self.head = nn.Linear(arch.dim, arch.num_classes)
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Pooled features before the head, [N, D]."""
+    def feature_maps(self, images: torch.Tensor) -> torch.Tensor:
+        """What is pooled: [N, D, height / patch, width / patch]."""
         x = self.stem(images)
         recompute = self.recompute and self.training
         for block in self.blocks:
             x = recomputed(block, block, x) if recompute else block(x)
-        return x.mean(dim=(2, 3))
+        return x
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Pooled features before the head, [N, D]."""
+        return self.feature_maps(images).mean(dim=(2, 3))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.features(images))

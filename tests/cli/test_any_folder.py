@@ -81,3 +81,13 @@ def test_a_test_time_augmentation_is_another_result(convmixer: Command, toy: Pat
     assert flipped.out.startswith("eval results: {'Loss': ")
     assert "precision  recall     F1  images" in plain.err
     assert convmixer(*words, "--json=/nowhere/x").error.startswith("--json: /nowhere/x cannot be written")
+
+
+def test_check_data_and_pack_know_it(convmixer: Command, classes: Path, here: Path) -> None:
+    done = convmixer("check-data", str(classes), "-j0")
+    assert "37" in done.out
+    done = convmixer("pack", str(classes), "packed", "-j0")
+    assert done.code == 0, done.err
+    assert "30 training and 7 evaluation images" in done.out
+    # The same images as training holds out with this seed.
+    assert "7 of 37 images are held out" in done.err

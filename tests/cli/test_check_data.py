@@ -94,7 +94,7 @@ def test_a_split_outside_the_folder_is_data_too(convmixer: Command, here: Path, 
     [
         ([], "DATA: the folder of the data set is needed"),
         (["nowhere"], "DATA: there is no folder "),
-        (["."], "--train_dir: there is no folder "),
+        (["."], "DATA: "),
         (["{toy}", "--val_dir=test"], "--val_dir none checks the training images alone"),
         (["{toy}", "--json=no/such/r.json"], "cannot be written"),
         (["{toy}", "--image-size=0"], "--image_size: "),

@@ -210,7 +210,7 @@ def test_the_weights_preprocessing_holds(convmixer: Command, here: Path, toy: Pa
     assert f"image_size: 10  # {weights}\n" in saved
     assert f"std: [0.3, 0.3, 0.3]  # {weights}\n" in saved
     # What a run was trained with is what it goes on with.
-    done = convmixer("train", *words[:-2], "--resume", run.checkpoints, "--epochs=2")
+    done = convmixer("train", *words[:-2], "--resume", run.checkpoints, "--image_size=64")
     assert done.code == 2
     assert "image_size: 10 then, 64 now" in done.error
 

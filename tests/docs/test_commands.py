@@ -75,6 +75,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "flowers" / split / "green").rename(folder / "flowers" / split / "daisy")
         (folder / "flowers" / split / "red").rename(folder / "flowers" / split / "rose")
     shutil.copytree(folder / "flowers/val/rose", folder / "photos")
+    shutil.copytree(folder / "flowers/train", folder / "photos_by_class")
     describe(folder)
     return folder
 

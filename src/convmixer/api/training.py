@@ -35,4 +35,9 @@ def train(
     if processes.count == 1 and resolved.options.device_num > 1:
         raise UserError("device_num: in Python one process trains; `convmixer train` or torchrun start several")
     words = " ".join(f"{name}={value!r}" for name, value in {"recipe": recipe, **given}.items() if value is not None)
-    return run_training(resolved, processes, f"convmixer.train({words})")
+    result = run_training(resolved, processes, f"convmixer.train({words})")
+    if result is not None and resolved.options.report:
+        from convmixer.report.write import report_at_the_end
+
+        report_at_the_end(result.summary)
+    return result

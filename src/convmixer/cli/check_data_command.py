@@ -14,7 +14,9 @@ from convmixer.config.resolved import Resolved
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import DatasetReport, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
+from convmixer.data.layout import find_layout
 from convmixer.data.shards.storage import joined
+from convmixer.data.sources.imagenet import checked_folder
 from convmixer.data.splits import FOLDERS, check_splits, source_of
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
@@ -63,13 +65,20 @@ def _open(options: CheckDataOptions) -> tuple[str, tuple[Split, ...]]:
     data, is_folders = joined(None, options.data), source_of(FOLDERS, options.data, options.train_dir) == FOLDERS
     if not os.path.exists(data) and is_folders:
         raise UserError(f"DATA: there is no folder {data}")
-    splits = [list_split("train", options.data, options.train_dir, "--train_dir")]
-    if options.val_dir is not None:
-        if is_folders and not os.path.isdir(joined(data, options.val_dir)):
-            where = f"there is no folder {joined(data, options.val_dir)}"
+    train_dir, val_dir = options.train_dir, options.val_dir
+    if is_folders and val_dir is not None:
+        layout = find_layout(checked_folder(data), train_dir, val_dir, "DATA")
+        train_dir, val_dir = layout.train_dir, layout.val_dir
+        if layout.remark is not None:
+            logger.info(layout.remark)
+    # Where no images are apart for evaluation, training holds some of these out.
+    splits = [list_split("all" if train_dir == "." else "train", options.data, train_dir, "--train_dir")]
+    if val_dir is not None:
+        if is_folders and not os.path.isdir(joined(data, val_dir)):
+            where = f"there is no folder {joined(data, val_dir)}"
             raise UserError(f"--val_dir: {where}; --val_dir none checks the training images alone")
-        check_splits(FOLDERS, options.data, options.train_dir, options.val_dir)
-        splits.append(list_split("val", options.data, options.val_dir, "--val_dir"))
+        check_splits(FOLDERS, options.data, train_dir, val_dir)
+        splits.append(list_split("val", options.data, val_dir, "--val_dir"))
     return data, tuple(splits)
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "check-data": "find what is wrong with a data set of images",
     "pack": "write a data set as tar shards, as it is or smaller",
     "runs": "list the runs with their scores",
+    "report": "explain a run in a page, or compare several",
     "doctor": "find what is wrong with this machine",
     "average": "average the last checkpoints of a run, or weight files",
     "convert": "write weights in another program's layout",

@@ -11,9 +11,12 @@ from convmixer.config.pack import PackOptions
 from convmixer.config.resolved import Resolved
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line
+from convmixer.data.holdout import FRACTION, hold_out
+from convmixer.data.layout import find_layout
 from convmixer.data.shards.storage import is_remote
 from convmixer.data.source import Source
-from convmixer.data.splits import check_splits, open_split
+from convmixer.data.sources.imagenet import checked_folder
+from convmixer.data.splits import FOLDERS, check_splits, open_split, source_of
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
 from convmixer.packing.images import ImageSize
@@ -52,11 +55,19 @@ def run(resolved: Resolved[PackOptions]) -> int:
 
 
 def _open(options: PackOptions) -> dict[str, Source]:
-    if options.train_dir and options.val_dir:
-        check_splits(options.set, options.data, options.train_dir, options.val_dir)
+    train_dir, val_dir = options.train_dir, options.val_dir
+    if train_dir and val_dir:
+        if options.data is not None and source_of(options.set, options.data, train_dir) == FOLDERS:
+            layout = find_layout(checked_folder(options.data), train_dir, val_dir, "DATA")
+            if layout.remark is not None:
+                logger.info(layout.remark)
+            if layout.val_dir is None:
+                return _held_out(options, options.data, layout.train_dir)
+            train_dir, val_dir = layout.train_dir, layout.val_dir
+        check_splits(options.set, options.data, train_dir, val_dir)
     splits: dict[str, Source] = {}
     classes: ClassMap | None = None
-    for name, split_dir in (("train", options.train_dir), ("val", options.val_dir)):
+    for name, split_dir in (("train", train_dir), ("val", val_dir)):
         if split_dir is None:
             continue
         source = open_split(options.set, options.data, split_dir, train=name == "train", classes=classes)
@@ -66,6 +77,13 @@ def _open(options: PackOptions) -> dict[str, Source]:
     if not splits:
         raise UserError("--train_dir and --val_dir are both none: there is nothing to pack")
     return splits
+
+
+def _held_out(options: PackOptions, data: str, train_dir: str) -> dict[str, Source]:
+    whole = open_split(options.set, data, train_dir, train=True)
+    held = hold_out(whole, data, FRACTION, options.seed)
+    logger.info(f"{len(held.val)} of {len(whole)} images are held out for evaluation, as training does with this seed")
+    return {"train": held.train, "val": held.val}
 
 
 def _refuse_data(options: PackOptions, out: Path) -> None:

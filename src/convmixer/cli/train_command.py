@@ -95,6 +95,10 @@ def _train(resolved: Resolved[Config], processes: Processes) -> int:
             logger.warning(f"{stop}, saved at step {stop.step}; {again} goes on")
         return stop.exit_code
     if result is not None:
+        if resolved.options.report:
+            from convmixer.report.write import report_at_the_end
+
+            report_at_the_end(result.summary)
         # Where nobody reads them, the run is done and saved all the same.
         with contextlib.suppress(BrokenPipeError):
             print(f"best: {result.best_weights} (Top1-Acc {result.best_top1})")

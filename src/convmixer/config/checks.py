@@ -48,6 +48,19 @@ class RunsOptions(LogOptions, FolderOptions):
     json_file: str | None = option(None, "the runs as JSON", also="json", path=True)
 
 
+class RunReportOptions(LogOptions):
+    """Report"""
+
+    runs: tuple[str, ...] = option((), "runs, by their folders or names", path=True)
+    output: str | None = option(
+        None,
+        "page of several runs; left out: runs.html in the current folder",
+        flags=("-o",),
+        path=True,
+        other_names="out o html",
+    )
+
+
 class DoctorOptions(LogOptions, FolderOptions):
     """Machine"""
 

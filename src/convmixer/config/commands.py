@@ -9,18 +9,18 @@ from convmixer.config.command import Command
 from convmixer.config.inference import InferOptions
 from convmixer.config.schema import Config, EvalConfig, ExportConfig
 
-_FOLDER_RECIPE = "small_folder"
+FOLDER_RECIPE = "small_folder"
 
 
 def _recipe_of_data(given: Mapping[str, Any]) -> str:
     name = str(given.get("set", "imagenet" if "data_url" in given else "digits")).lower()
-    return {"digits": "digits", "cifar10": "cifar10_256_8"}.get(name, _FOLDER_RECIPE)
+    return {"digits": "digits", "cifar10": "cifar10_256_8"}.get(name, FOLDER_RECIPE)
 
 
 def _recipe_of_evaluation(given: Mapping[str, Any]) -> str | None:
     """As for training, but none for image folders: what the weights do not say of their input is then ImageNet's."""
     recipe = _recipe_of_data(given)
-    return None if recipe == _FOLDER_RECIPE else recipe
+    return None if recipe == FOLDER_RECIPE else recipe
 
 
 TRAIN = Command(

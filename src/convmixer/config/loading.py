@@ -95,7 +95,7 @@ def _resume(
     origins |= dict.fromkeys(explicit, origin)
     together = before | {**explicit, "resume": before["resume"]}
     checked = _checked(command.model, together, origins)
-    return Resolved(checked, origins, saved.recipe, tuple(argv), recipe_named=saved.recipe_named)
+    return Resolved(checked, origins, saved.recipe, tuple(argv), recipe_named=saved.recipe_named, goes_on=True)
 
 
 def _recipe_path(recipe: str) -> Path:

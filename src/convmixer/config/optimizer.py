@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator
 
@@ -21,10 +22,20 @@ else:
 _NEED_AN_EXTRA = ", ".join(name for name, entry in OPTIMIZERS.items() if entry.extra)
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
 class ScheduleOptions(Options):
     """Schedule"""
 
     epochs: int = option(300, "epochs of the whole run", other_names="e", ge=1)
+    time_budget: float | None = option(
+        None,
+        "as 10m or 1.5h: as many epochs as a short measurement says fit into it",
+        other_names="time max_time budget duration",
+        affects_training=False,
+        gt=0,
+    )
     start_epoch: int = option(0, "start the schedule and the order at this epoch", ge=0)
     base_lr: float = option(0.001, "peak learning rate", other_names="lr learning_rate max_lr blr peak_lr", gt=0)
     warmup_lr: float = option(0.000007, "learning rate at the start of the warm-up", ge=0)
@@ -36,6 +47,13 @@ class ScheduleOptions(Options):
     warmup_length: float = option(
         0.0, "epochs of linear warm-up", other_names="warmup warmup_steps warmup_epochs", ge=0
     )
+
+    @field_validator("time_budget", mode="before")
+    @classmethod
+    def _budget_in_seconds(cls, value: Any) -> Any:
+        """`90s`, `10m`, `1.5h` or `2d` as seconds; a bare number is seconds."""
+        match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smhd])(?:in|ec|ours?|ays?)?", str(value).strip().lower())
+        return float(match[1]) * _SECONDS[match[2]] if match else value
 
 
 class OptimizerOptions(Options):

@@ -62,6 +62,13 @@ class CropOptions(Options):
         "resampling of training crops, and of evaluation where weights do not say (random: bicubic)",
         commands=ALL,
     )
+    train_image_size: int | None = option(
+        None,
+        "side of training crops; left out: image_size; some smaller than that gains accuracy (FixRes)",
+        other_names="train_size train_resolution",
+        ge=1,
+        le=4096,
+    )
     resampler: Resampler = option(
         "torch",
         "resize of training crops; torch: faster, within 2 levels of Pillow's, reads large JPEG files smaller",

@@ -32,7 +32,7 @@ class Resolved(Generic[T]):
     """Checked options, the source of each, and the YAML file's path.
 
     A source is `default`, `model zoo's default`, a file's path, or `command line`. `recipe_named`: the user named that
-    file; else the command chose it.
+    file; else the command chose it. `goes_on`: they are those that an earlier run has saved.
     """
 
     options: T
@@ -40,6 +40,7 @@ class Resolved(Generic[T]):
     recipe: str | None = None
     argv: Sequence[str] = field(default=())
     recipe_named: bool = False
+    goes_on: bool = False
 
     def is_explicit(self, name: str) -> bool:
         """True where the user gave this option on the command line, or as an argument in Python."""

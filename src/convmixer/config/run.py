@@ -142,6 +142,7 @@ class OutputOptions(FolderOptions):
     model_postfix: str = option(
         "", "added to the name of the run", other_names="name run_name experiment", affects_training=False
     )
+    report: bool = option(True, "explain the run in report.html of its summary when it is done", affects_training=False)
     collect_input_data: bool = option(
         False, "put a picture of the first training batch into the summary", affects_training=False
     )

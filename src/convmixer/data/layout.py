@@ -28,8 +28,8 @@ class Layout:
     remark: str | None = None
 
 
-def find_layout(data_url: str, train_dir: str, val_dir: str) -> Layout:
-    """The layout of an image folder.
+def find_layout(data_url: str | Path, train_dir: str, val_dir: str, option: str = "--data_url") -> Layout:
+    """The layout of an image folder; `option`: what the user sets it with.
 
     A name that is not its option's default was asked for, and nothing is taken in its place. Raises UserError
     for a folder that is laid out in no way that is known.
@@ -51,7 +51,7 @@ def find_layout(data_url: str, train_dir: str, val_dir: str) -> Layout:
         inner = [name for name in classes if _holds_classes(folder / name)]
         if not inner:
             return Layout(".", None, f"{printable(str(folder))} has a folder per class: {shortened(classes)}")
-    raise UserError(f"--data_url: {printable(str(folder))} {_what_is_there(folder, below, classes)}\n{_TREE}")
+    raise UserError(f"{option}: {printable(str(folder))} {_what_is_there(folder, below, classes)}\n{_TREE}")
 
 
 def _found(folder: Path, below: list[str], asked: str, usual: tuple[str, ...]) -> str | None:

@@ -29,7 +29,18 @@ _TRIAL = 64 * 2**20  # bytes written to measure the disk
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 # Package -> what it is for.
-_NEEDED = ("numpy", "pillow", "pydantic", "PyYAML", "safetensors", "simplejpeg", "tensorboardX", "tqdm")
+_NEEDED = (
+    "numpy",
+    "pillow",
+    "pydantic",
+    "PyYAML",
+    "safetensors",
+    "simplejpeg",
+    "tensorboardX",
+    "tqdm",
+    "matplotlib",
+    "Jinja2",
+)
 _OPTIONAL = {
     "onnx": "export to ONNX",
     "onnxruntime": "eval-onnx and infer-onnx on the CPU",

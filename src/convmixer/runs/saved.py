@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ _LINE = re.compile(r"(\w+): .*?  # (.*)")
 _CHECKPOINTS = next(option.default for option in options_of(FolderOptions) if option.name == "ckpt_root_dir")
 
 
-def saved_options(given: Mapping[str, Any]) -> Saved | None:
-    """The options of the run that `resume` among the given options means, None where there is none or it has none."""
+def saved_options(given: Mapping[str, Any], say: Callable[[str], None] = logger.info) -> Saved | None:
+    """The options of the run that `resume` among the given options means, None where there is none or it has none.
+
+    `say` gets a line on where they are from.
+    """
     asked = given.get("resume")
     if not isinstance(asked, str):
         return None
@@ -41,13 +44,15 @@ def saved_options(given: Mapping[str, Any]) -> Saved | None:
         logger.warning(f"{folder}: its {CONFIG} is in no summary beside it; only the options given here hold")
         return None
     values = {name: value for name, value in read_recipe(summary / CONFIG).items() if name not in _OF_A_COMMAND_LINE}
+    if "/" in str(values.get("pretrained")) and not Path(_expanded(str(values["pretrained"]))).exists():
+        del values["pretrained"]  # all that it decided is among the options
     record = read_record(summary)
     recipe, named = record.get("recipe"), record.get("recipe_named", "--config" in str(record.get("command")))
     # A checkpoint that was named stays the one; else it is the run that is gone on with, whatever is newest then.
     is_checkpoint = asked != "auto" and (Path(_expanded(asked)) / MANIFEST).is_file()
     resume = _expanded(asked) if is_checkpoint else str(folder)
-    logger.info(f"--resume: the options of {summary / CONFIG}")
-    return Saved(values | {"resume": resume}, _origins(summary / CONFIG), recipe, bool(named))
+    say(f"--resume: the options of {summary / CONFIG}")
+    return Saved(values | {"resume": resume}, origins_in(summary / CONFIG), recipe, bool(named))
 
 
 def run_folder(path: Path, root: Path) -> Path | None:
@@ -104,7 +109,7 @@ def _summary(run: Path) -> Path | None:
     return next((place for place in places if (place / CONFIG).is_file()), None)
 
 
-def _origins(config: Path) -> dict[str, str]:
+def origins_in(config: Path) -> dict[str, str]:
     """Where each option came from, which stands behind it as a comment."""
     lines = config.read_text(encoding="utf-8").splitlines()
     found = {match[1]: match[2] for match in map(_LINE.fullmatch, lines) if match}

@@ -81,7 +81,7 @@ def training_workload(run: ResolvedRun) -> Workload:
     config = run.config
     return Workload(
         run.architecture,
-        run.preprocessing.size,
+        run.data.train_size,
         config.batch_size,
         run.precision.dtype,
         True,

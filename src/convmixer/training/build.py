@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from convmixer.augment.pipeline import Augmentation
@@ -113,7 +114,7 @@ def _build(
 
 
 def _run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.Module, Backends]:
-    config, size = run.config, run.preprocessing.size
+    config, size = run.config, run.data.train_size
     try:
         return run_with(model, run, before)
     except RuntimeError as error:
@@ -145,11 +146,18 @@ def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState
 
 
 def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: ProgressReporter) -> TrainStep:
-    config, preprocessing, rank = run.config, run.preprocessing, run.processes.rank
+    config, preprocessing, rank = run.config, run.data.train_preprocessing, run.processes.rank
     classes, on_host = len(run.data.classes), run.augments_on_host
     augmentation = Augmentation(config, preprocessing, classes, config.seed, rank, per_image=not on_host)
     weights = class_weights(run.data.train.labels, classes) if config.balance == "weights" else None
-    wants_picture = config.collect_input_data and run.processes.is_first
+
+    def show(images: torch.Tensor, targets: torch.Tensor) -> None:
+        if config.collect_input_data:
+            reporter.picture(image_grid(images, preprocessing))
+        if config.report and state.step == run.intervals.first_step:  # not again where a run goes on
+            reporter.first_batch(images, targets, preprocessing)
+
+    wants_picture = (config.collect_input_data or config.report) and run.processes.is_first
     return TrainStep(
         network,
         state,
@@ -160,7 +168,7 @@ def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: Pro
         loss=create_loss(config, weights, run.device),
         clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
         frozen=config.freeze,
-        on_first_images=(lambda images: reporter.picture(image_grid(images, preprocessing))) if wants_picture else None,
+        on_first_batch=show if wants_picture else None,
     )
 
 

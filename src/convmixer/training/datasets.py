@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from convmixer.data.holdout import HeldOut, read_record, record_beside
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader
 from convmixer.data.source import Source, seeded_subset
-from convmixer.data.splits import Splits, find_splits, open_unnamed
+from convmixer.data.splits import find_splits, open_unnamed
 from convmixer.errors import UserError
 from convmixer.inputs import overruled, preprocessing_for, preprocessing_of
 from convmixer.training.loading.torch_resize import torch_resize
@@ -31,13 +31,20 @@ logger = logging.getLogger(__name__)
 class TrainingData:
     """Both splits, with the labels of both counting in the training split's classes.
 
+    `train_size`: side of the training crops, which may be smaller than those of evaluation: an object then has about
+    the size in both, since training crops enlarge it (https://arxiv.org/abs/1906.06423).
     `held_out`: how the evaluation images were held out of the training images, where there were none.
     """
 
     train: Source
     val: Source
     preprocessing: Preprocessing
+    train_size: int
     held_out: HeldOut | None = None
+
+    @property
+    def train_preprocessing(self) -> Preprocessing:
+        return replace(self.preprocessing, size=self.train_size)
 
     @property
     def classes(self) -> ClassMap:
@@ -54,36 +61,27 @@ class TrainingData:
         return digest.hexdigest()
 
 
-def open_training_data(
-    resolved: Resolved[Config], weights: WeightFile | None = None, say: Callable[[str], None] = logger.info
-) -> TrainingData:
-    """Open both splits; `weights`: those that the run starts from. `say` gets lines on what these decide.
+@dataclass(frozen=True)
+class OpenedSplits:
+    """Both splits as they are opened, before it is known how their images are read."""
+
+    train: Source
+    val: Source
+    held_out: HeldOut | None = None
+
+
+def open_splits(config: Config, weights: WeightFile | None, say: Callable[[str], None] = logger.info) -> OpenedSplits:
+    """Open both splits; `weights`: those that the run starts from. `say` gets lines on what is found.
 
     Raises UserError where a split is missing or something does not fit.
     """
-    config = resolved.options
     splits = find_splits(config)
     if splits.remark is not None:
         say(splits.remark)
-    if weights is None:
-        return _both(config, splits, splits.open_train(), preprocessing_of(config, config.in_chans), say)
-    channels, wanted = weights.shape.in_chans, resolved.explicit("in_chans")
-    if wanted not in (None, channels):
-        raise UserError(f"in_chans: the weights take {channels} channels, the options say {wanted}")
-    preprocessing = preprocessing_for(resolved, weights.preprocessing, channels)
-    if weights.classes is None:
-        train = open_unnamed(weights.shape.num_classes, splits.open_train, say)
+    if weights is not None and weights.classes is None:
+        whole = open_unnamed(weights.shape.num_classes, splits.open_train, say)
     else:
-        train = splits.open_train()
-    for line in overruled(resolved, preprocessing):
-        say(line)
-    return _both(config, splits, train, preprocessing, say)
-
-
-def _both(
-    config: Config, splits: Splits, whole: Source, preprocessing: Preprocessing, say: Callable[[str], None]
-) -> TrainingData:
-    """Both splits of the images for training, or these and the evaluation images."""
+        whole = splits.open_train()
     held: HeldOut | None = None
     if splits.val_dir is None:
         record = None if config.resume is None else record_beside(Path(config.resume))
@@ -96,7 +94,33 @@ def _both(
         train = seeded_subset(train, config.train_num_samples, config.seed)
     if config.val_num_samples is not None:
         val = seeded_subset(val, config.val_num_samples, config.seed)
-    return TrainingData(train, val, preprocessing, held)
+    return OpenedSplits(train, val, held)
+
+
+def training_data(
+    resolved: Resolved[Config],
+    splits: OpenedSplits,
+    weights: WeightFile | None = None,
+    say: Callable[[str], None] = logger.info,
+) -> TrainingData:
+    """The splits with the preprocessing that options and weights ask for; `say` gets lines on what these decide.
+
+    Raises UserError where they do not fit.
+    """
+    config = resolved.options
+    if weights is None:
+        preprocessing = preprocessing_of(config, config.in_chans)
+    else:
+        channels, wanted = weights.shape.in_chans, resolved.explicit("in_chans")
+        if wanted not in (None, channels):
+            raise UserError(f"in_chans: the weights take {channels} channels, the options say {wanted}")
+        preprocessing = preprocessing_for(resolved, weights.preprocessing, channels)
+        for line in overruled(resolved, preprocessing):
+            say(line)
+    train_size = config.train_image_size
+    if weights is not None and weights.preprocessing is not None:
+        train_size = resolved.explicit("train_image_size")
+    return TrainingData(splits.train, splits.val, preprocessing, train_size or preprocessing.size, splits.held_out)
 
 
 def check_class_count(resolved: Resolved[Config], classes: ClassMap) -> None:
@@ -113,7 +137,7 @@ def train_reader(config: Config, data: TrainingData) -> TrainReader:
     """What makes the training crops."""
     return TrainReader(
         data.train,
-        data.preprocessing,
+        data.train_preprocessing,
         seed=config.seed,
         min_crop=config.min_crop,
         ratio=config.crop_ratio,

@@ -19,9 +19,11 @@ from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
 from convmixer.inputs import with_weights
 from convmixer.precision import Precision
-from convmixer.training.datasets import TrainingData, check_class_count, open_training_data
+from convmixer.training.datasets import TrainingData, check_class_count, open_splits, training_data
 from convmixer.training.intervals import Intervals
 from convmixer.training.lr_schedule import LRSchedule
+from convmixer.training.suiting import suited
+from convmixer.training.time_budget import within_budget
 from convmixer.weights.load import check, complete
 from convmixer.weights.read import WeightFile, read_weights
 
@@ -83,15 +85,20 @@ def resolve_run(
     """
     config = resolved.options
     weights = read_weights(config.pretrained, config.entry) if config.pretrained else None
-    data = open_training_data(resolved, weights, say)
+    splits = open_splits(config, weights, say)
+    resolved = suited(resolved, splits.train, device, say)
+    data = training_data(resolved, splits, weights, say)
     check_class_count(resolved, data.classes)
+    resolved = within_budget(resolved, data, device, processes, say)
+    config = resolved.options
     arch = _architecture(resolved, weights, len(data.classes), say)
     if weights is not None:
         check(weights, arch)
         inputs = None if weights.preprocessing is None else data.preprocessing
         resolved = with_weights(resolved, arch, inputs, str(weights.path))
         config = resolved.options
-    _check_shapes(config, arch, data.preprocessing.size, processes.count)
+    check_image_size(arch, data.preprocessing.size)
+    _check_shapes(config, arch, data.train_size, processes.count)
     sampler = BatchSampler(
         len(data.train),
         config.batch_size,

@@ -56,12 +56,12 @@ class TrainStep:
         loss: Loss = soft_cross_entropy,
         clip_norm: float | None = None,
         frozen: bool = False,
-        on_first_images: Callable[[torch.Tensor], None] | None = None,
+        on_first_batch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> None:
         self.network, self.state, self.augment = network, state, augment
         self.precision, self.schedule, self.device = precision, schedule, device
         self.loss, self.clip_norm, self.frozen = loss, clip_norm, frozen
-        self._on_first_images = on_first_images
+        self._on_first_batch = on_first_batch
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
         # A bad step can be left out on the device only by an optimizer that asks whether to.
         self._check = FiniteCheck(deferred=device.type in DEFERRED_DEVICES and honours_found_inf(state.optimizer))
@@ -122,9 +122,9 @@ class TrainStep:
         labels = batch.labels.to(self.device, non_blocking=True)
         # Each micro-batch is mixed by a number of its own.
         images, targets = self.augment(images, labels, batch.indices, batch.epoch, self.state.step * parts + part)
-        if self._on_first_images is not None:
-            self._on_first_images(images)
-            self._on_first_images = None
+        if self._on_first_batch is not None:
+            self._on_first_batch(images, targets)
+            self._on_first_batch = None
         with self.precision.autocast():
             logits = network(images)
         return self.loss(logits, targets)

@@ -36,7 +36,7 @@ def create_loader(run: ResolvedRun, say: Callable[[str], None]) -> BatchLoader:
     Raises UserError where `cache` asks for what these images do not allow.
     """
     config, rank, reader = run.config, run.processes.rank, train_reader(run.config, run.data)
-    augment = HostAugmentation(config, run.preprocessing, config.seed) if run.augments_on_host else None
+    augment = HostAugmentation(config, run.data.train_preprocessing, config.seed) if run.augments_on_host else None
     is_sequential = isinstance(run.sampler.order, SequentialOrder)
     if is_sequential and config.cache in ("ram", "device"):
         raise UserError(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
+from convmixer.runs.first_batch import BATCH_PICTURE, BATCH_RECORD
+from convmixer.runs.folders import keep_record
 
 MAX_IMAGES = 64
+_SHOWN = 25  # of the first batch, in a report
 
 
 def image_grid(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
@@ -25,6 +34,38 @@ def image_grid(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray
     grid = filled.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     picture = grid.reshape(rows * height, columns * width, channels)
     return np.repeat(picture, 3, axis=2) if channels == 1 else picture
+
+
+def keep_first_batch(
+    folder: Path,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+) -> None:
+    """Write the first images of a batch, normalised [N, C, H, W], side by side, and their targets [N, K] in words."""
+    count = min(len(images), _SHOWN)
+    grid = image_grid(images[:count], preprocessing)
+    encoded = io.BytesIO()
+    Image.fromarray(grid).save(encoded, "PNG")
+    columns = int(np.ceil(np.sqrt(count)))
+    record = {
+        "side": images.shape[-1],
+        "columns": columns,
+        "targets": [_in_words(row, classes) for row in targets[:count].float().cpu().numpy()],
+    }
+    if keep_record(folder / BATCH_PICTURE, encoded.getvalue()):
+        keep_record(folder / BATCH_RECORD, json.dumps(record))
+
+
+def _in_words(target: np.ndarray, classes: Sequence[str]) -> str:
+    """`rose`, or of a mixed image `rose 70 % daisy 30 %`; what label smoothing spreads over all classes is left out."""
+    share = target - target.min()
+    share = share / max(float(share.sum()), 1e-9)
+    best = [index for index in np.argsort(-share)[:2] if share[index] > 0.005]
+    if len(best) < 2:
+        return classes[int(target.argmax())]
+    return " ".join(f"{classes[index]} {share[index]:.0%}" for index in best)
 
 
 def graph_text(model: ConvMixer, size: int) -> str:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from PIL import Image
 
+from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source
 from convmixer.distributed.processes import Processes
 from convmixer.metrics.score import Score
@@ -19,6 +21,7 @@ from convmixer.terminal.progress import Progress, duration
 from convmixer.training.intervals import Intervals
 from convmixer.training.loading.data_wait import DataWait, ReadingBound
 from convmixer.training.loading.train_batch import TrainBatch
+from convmixer.training.logging.image_grid import keep_first_batch
 from convmixer.training.logging.run_metrics import RunMetrics
 from convmixer.training.non_finite import NonFinite, described
 from convmixer.training.step import StepResult
@@ -157,6 +160,11 @@ class ProgressReporter:
             Image.fromarray(images).save(encoded, "PNG")
             keep_record(self.folders.summary / "input.png", encoded.getvalue())
             self.metrics.picture("input", images)
+
+    def first_batch(self, images: torch.Tensor, targets: torch.Tensor, preprocessing: Preprocessing) -> None:
+        """Keep what the first batch looks like, for the report: normalised images [N, C, H, W], targets [N, K]."""
+        if self.folders is not None:
+            keep_first_batch(self.folders.summary, images, targets, preprocessing, self._val.classes.names)
 
     def close(self, *, failed: bool) -> None:
         """`failed`: an error ends the run, which is neither done nor stopped by a signal."""
