@@ -17,6 +17,7 @@ _INK, _LINE = "#010203", "#040506"
 _PAGE = {_INK: "currentColor", _LINE: "var(--line)"}
 _PNG = {_INK: "#1d2327", _LINE: "#d5dade"}
 COLOURS = ("#3b76af", "#e2a13d", "#4d9c6b", "#b3589a", "#c3514a", "#6a6ac4", "#5f9ea0", "#8c6d46")
+_SPAN = 0.05  # of an axis in percent, at least
 _POINTS = 400  # of a curve; more are averaged
 
 
@@ -155,6 +156,10 @@ def _drawn(chart: Chart, kind: str, colours: Mapping[str, str]) -> bytes:
             axes.set_yscale("log")
         if chart.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            low, high = axes.get_ylim()
+            if high - low < _SPAN:  # few points that hardly differ are no mountains
+                middle = (low + high) / 2
+                axes.set_ylim(middle - _SPAN / 2, middle + _SPAN / 2)
         axes.grid(True, color=grid, linewidth=0.6)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)

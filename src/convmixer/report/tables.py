@@ -16,7 +16,7 @@ from convmixer.printable import printable
 from convmixer.runs.record import Predictions, RunRecord
 
 _MATRIX = 30  # classes up to which the confusions are a table
-_PAIRS = 20
+_PAIRS = 10
 _PICTURE = 600  # pixels of the picture of more
 
 
