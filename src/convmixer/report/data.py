@@ -72,7 +72,8 @@ def findings(opened: Opened) -> dict[str, Any]:
     if opened.data_url is None:
         return {}
     if count > _INSPECTED:
-        return {"images": count, "is_checked": False, "command": printable(f"convmixer check-data {quote(opened.data_url)}")}
+        command = f"convmixer check-data {quote(opened.data_url)}"
+        return {"images": count, "is_checked": False, "command": printable(command)}
     names = opened.train.classes.names
     folder = os.path.abspath(opened.data_url)
     splits = tuple(

@@ -73,8 +73,8 @@ def _epochs(train: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[str,
         ]
     if _still_falls(train):
         return [
-            "The training loss still fell at the end while accuracy hardly rose: more epochs of the same would mostly be "
-            "learnt by heart; stronger augmentation or more images would help more."
+            "The training loss still fell at the end while accuracy hardly rose: more epochs of the same would mostly "
+            "be learnt by heart; stronger augmentation or more images would help more."
         ]
     return ["Accuracy hardly rose in the last third of the evaluations: more epochs of the same would change little."]
 
