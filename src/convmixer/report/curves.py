@@ -84,7 +84,8 @@ def compared(runs: Mapping[str, list[Chart]]) -> list[Chart]:
             for run, chart in of_runs.items()
             if chart is not None and len(chart.series[0].x)
         ]
-        found.append(Chart(name, f"{first.title} ({first.series[0].name})", tuple(lines), first.log, first.percent))
+        title = first.title if len(first.series) == 1 else f"{first.title} ({first.series[0].name})"
+        found.append(Chart(name, title, tuple(lines), first.log, first.percent))
     return [chart for chart in found if not chart.is_empty]
 
 

@@ -57,8 +57,10 @@ def _classes(found: Predictions, classes: Sequence[str]) -> list[str]:
 def _epochs(train: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]) -> list[str]:
     top1 = [line["Top1-Acc"] for line in evaluated if isinstance(line.get("Top1-Acc"), float | int)]
     loss = [line["Loss"] for line in evaluated if isinstance(line.get("Loss"), float | int)]
-    if len(top1) < 3:
+    if not top1:
         return []
+    if len(top1) < 3:
+        return ["There are too few evaluations to say whether more epochs would help; --eval_every 1 makes more."]
     tail = max(len(top1) // 3, 1)
     gained = max(top1[-tail:]) - max(top1[:-tail])
     if len(loss) >= 3 and loss[-1] > _OVERFIT * min(loss) and max(top1) > top1[-1]:
