@@ -180,4 +180,4 @@ def _evaluation_split(resolved: Resolved[EvalConfig], model: ModelFile) -> Sourc
         source = splits.hold_out(source).val
     elif splits.val_dir is None:
         source = held_out_part(source, config.data_url, model.path, model.facts, logger.info)
-    return source if config.val_num_samples is None else seeded_subset(source, config.val_num_samples, config.seed)
+    return seeded_subset(source, config.val_num_samples, config.seed)

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from tests.project import SHARED
 
 from convmixer.data.classes import ClassMap
-from convmixer.data.source import Source
+from convmixer.data.source import Source, seeded_subset
 from convmixer.data.splits import open_split
 from convmixer.errors import UserError
 
@@ -49,17 +49,17 @@ def test_digits_are_scikit_learns_with_a_stratified_fifth_held_out() -> None:
 
 def test_limit_is_the_same_random_subset_in_the_old_order() -> None:
     whole = open_set("digits")
-    part = open_set("digits", limit=100, seed=4)
-    again = open_set("digits", limit=100, seed=4)
+    part = seeded_subset(whole, 100, seed=4)
+    again = seeded_subset(whole, 100, seed=4)
     numbers = [int(part.name(i).rpartition("/")[2]) for i in range(100)]
     assert len(part) == len(part.labels) == 100
     assert numbers == sorted(set(numbers))
     assert numbers[-1] > 1000  # from all over the set
     assert numbers == [int(again.name(i).rpartition("/")[2]) for i in range(100)]
-    assert numbers != [int(open_set("digits", limit=100, seed=5).name(i).rpartition("/")[2]) for i in range(100)]
+    assert numbers != [int(seeded_subset(whole, 100, seed=5).name(i).rpartition("/")[2]) for i in range(100)]
     np.testing.assert_array_equal(part.labels, whole.labels[numbers])
     np.testing.assert_array_equal(all_pixels(part), all_pixels(whole)[numbers])
-    assert len(open_set("digits", limit=10**6)) == len(whole)
+    assert len(seeded_subset(whole, 10**6, seed=0)) == len(whole)
 
 
 def test_unknown_set_and_other_classes_are_refused() -> None:

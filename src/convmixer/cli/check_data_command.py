@@ -14,10 +14,8 @@ from convmixer.config.resolved import Resolved
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import DatasetReport, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
-from convmixer.data.layout import find_layout
 from convmixer.data.shards.storage import joined
-from convmixer.data.sources.imagenet import checked_folder
-from convmixer.data.splits import FOLDERS, check_splits, source_of
+from convmixer.data.splits import FOLDERS, Splits, check_splits, source_of
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
 from convmixer.terminal.progress import Progress
@@ -66,11 +64,11 @@ def _open(options: CheckDataOptions) -> tuple[str, tuple[Split, ...]]:
     if not os.path.exists(data) and is_folders:
         raise UserError(f"DATA: there is no folder {data}")
     train_dir, val_dir = options.train_dir, options.val_dir
-    if is_folders and val_dir is not None:
-        layout = find_layout(checked_folder(data), train_dir, val_dir, "DATA")
-        train_dir, val_dir = layout.train_dir, layout.val_dir
-        if layout.remark is not None:
-            logger.info(layout.remark)
+    if val_dir is not None:
+        found = Splits(FOLDERS, options.data, train_dir, val_dir).laid_out("DATA")
+        train_dir, val_dir = found.train_dir, found.val_dir
+        if found.remark is not None:
+            logger.info(found.remark)
     # Where no images are apart for evaluation, training holds some of these out.
     splits = [list_split("all" if train_dir == "." else "train", options.data, train_dir, "--train_dir")]
     if val_dir is not None:

@@ -11,12 +11,9 @@ from convmixer.config.pack import PackOptions
 from convmixer.config.resolved import Resolved
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line
-from convmixer.data.holdout import FRACTION, hold_out
-from convmixer.data.layout import find_layout
 from convmixer.data.shards.storage import is_remote
 from convmixer.data.source import Source
-from convmixer.data.sources.imagenet import checked_folder
-from convmixer.data.splits import FOLDERS, check_splits, open_split, source_of
+from convmixer.data.splits import Splits, check_splits, open_split
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
 from convmixer.packing.images import ImageSize
@@ -57,13 +54,12 @@ def run(resolved: Resolved[PackOptions]) -> int:
 def _open(options: PackOptions) -> dict[str, Source]:
     train_dir, val_dir = options.train_dir, options.val_dir
     if train_dir and val_dir:
-        if options.data is not None and source_of(options.set, options.data, train_dir) == FOLDERS:
-            layout = find_layout(checked_folder(options.data), train_dir, val_dir, "DATA")
-            if layout.remark is not None:
-                logger.info(layout.remark)
-            if layout.val_dir is None:
-                return _held_out(options, options.data, layout.train_dir)
-            train_dir, val_dir = layout.train_dir, layout.val_dir
+        found = Splits(options.set, options.data, train_dir, val_dir, seed=options.seed).laid_out("DATA")
+        if found.remark is not None:
+            logger.info(found.remark)
+        if found.val_dir is None:
+            return _held_out(found)
+        train_dir, val_dir = found.train_dir, found.val_dir
         check_splits(options.set, options.data, train_dir, val_dir)
     splits: dict[str, Source] = {}
     classes: ClassMap | None = None
@@ -79,9 +75,9 @@ def _open(options: PackOptions) -> dict[str, Source]:
     return splits
 
 
-def _held_out(options: PackOptions, data: str, train_dir: str) -> dict[str, Source]:
-    whole = open_split(options.set, data, train_dir, train=True)
-    held = hold_out(whole, data, FRACTION, options.seed)
+def _held_out(splits: Splits) -> dict[str, Source]:
+    whole = splits.open_train()
+    held = splits.hold_out(whole)
     logger.info(f"{len(held.val)} of {len(whole)} images are held out for evaluation, as training does with this seed")
     return {"train": held.train, "val": held.val}
 

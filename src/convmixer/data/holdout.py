@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,11 @@ class HeldOut:
     fraction: float
     seed: int
 
-    @property
+    @cached_property
     def train(self) -> Subset:
         return Subset(self.source, np.flatnonzero(~self.is_val))
 
-    @property
+    @cached_property
     def val(self) -> Subset:
         val = Subset(self.source, np.flatnonzero(self.is_val))
         val.ignored = {}  # said of the other part already

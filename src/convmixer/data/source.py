@@ -105,9 +105,9 @@ class Subset:
         return self.source.read(int(self.indices[index]))
 
 
-def seeded_subset(source: Source, count: int, seed: int) -> Source:
-    """So many images, drawn by `seed`, in their old order; the source itself where it has no more."""
-    if count >= len(source):
+def seeded_subset(source: Source, count: int | None, seed: int) -> Source:
+    """So many images, drawn by `seed`, in their old order; the source itself where it has no more, or for None."""
+    if count is None or count >= len(source):
         return source
     draws = hashes(Stream.SUBSET, seed, np.arange(len(source)))
     return Subset(source, np.sort(np.argsort(draws, kind="stable")[:count]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from convmixer.data.classes import ClassMap, numbered
 from convmixer.data.holdout import FRACTION, HeldOut, hold_out
 from convmixer.data.layout import find_layout
-from convmixer.data.source import Source, seeded_subset
+from convmixer.data.source import Source
 from convmixer.data.sources import imagenet
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.plugins import module_of, names_in
@@ -34,9 +34,20 @@ class Splits:
     data_url: str | None
     train_dir: str
     val_dir: str | None
-    fraction: float
-    seed: int
+    fraction: float = FRACTION
+    seed: int = 0
     remark: str | None = None
+
+    def laid_out(self, option: str = "--data_url") -> Splits:
+        """These, or what an image folder has in their place; `option`: what the user sets the data with.
+
+        Raises UserError for a folder that is laid out in no way that is known.
+        """
+        if self.data_url is None or source_of(self.set_name, self.data_url, self.train_dir) != FOLDERS:
+            return self
+        assert self.val_dir is not None
+        layout = find_layout(imagenet.checked_folder(self.data_url), self.train_dir, self.val_dir, option)
+        return replace(self, train_dir=layout.train_dir, val_dir=layout.val_dir, remark=layout.remark)
 
     def open_train(self, classes: ClassMap | None = None) -> Source:
         """The images for training, with those that are to be held out."""
@@ -59,11 +70,8 @@ def find_splits(config: Config) -> Splits:
     Raises UserError for a folder that is laid out in no way that is known, and where the two would not be two.
     """
     fraction = FRACTION if config.val_fraction is None else config.val_fraction
-    found = Splits(config.set, config.data_url, config.train_dir, config.val_dir, fraction, config.seed)
-    if config.data_url is not None and source_of(config.set, config.data_url, config.train_dir) == FOLDERS:
-        imagenet.checked_folder(config.data_url)
-        layout = find_layout(config.data_url, config.train_dir, config.val_dir)
-        found = replace(found, train_dir=layout.train_dir, val_dir=layout.val_dir, remark=layout.remark)
+    asked = Splits(config.set, config.data_url, config.train_dir, config.val_dir, fraction, config.seed)
+    found = asked.laid_out()
     if config.val_fraction is not None:
         found = replace(found, val_dir=None)
     if found.val_dir is not None:
@@ -78,20 +86,18 @@ def open_split(
     *,
     train: bool,
     classes: ClassMap | None = None,
-    limit: int | None = None,
-    seed: int = 0,
 ) -> Source:
     """A split of the data set `set_name`, in any case of its letters.
 
     `split_dir`: the folder below `data_url` of a set that has folders. `classes`: those that labels count in, where the
-    training set or the weights have fixed them. `limit`: so many images, drawn by `seed`, in their old order. Raises
-    UserError for a set or folder that is not there, or that is not as it should be.
+    training set or the weights have fixed them. Raises UserError for a set or folder that is not there, or that is not
+    as it should be.
     """
     name = source_of(set_name, data_url, split_dir)
     source: Source = module_of(SOURCES, name).open_source(data_url, split_dir, train=train, classes=classes)
     if classes is not None and classes != source.classes:
         raise UserError(f"--set: the classes of {name} are not those that were trained on", exit_code=RUN_FAILED)
-    return source if limit is None else seeded_subset(source, limit, seed)
+    return source
 
 
 def source_of(set_name: str, data_url: str | None, split_dir: str) -> str:

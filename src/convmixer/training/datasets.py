@@ -90,11 +90,11 @@ def open_splits(config: Config, weights: WeightFile | None, say: Callable[[str],
         say(f"{len(held.val)} of {len(whole)} images are held out for evaluation ({how})")
     train: Source = whole if held is None else held.train
     val: Source = splits.open_val(whole.classes) if held is None else held.val
-    if config.train_num_samples is not None:
-        train = seeded_subset(train, config.train_num_samples, config.seed)
-    if config.val_num_samples is not None:
-        val = seeded_subset(val, config.val_num_samples, config.seed)
-    return OpenedSplits(train, val, held)
+    return OpenedSplits(
+        seeded_subset(train, config.train_num_samples, config.seed),
+        seeded_subset(val, config.val_num_samples, config.seed),
+        held,
+    )
 
 
 def training_data(

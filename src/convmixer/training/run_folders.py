@@ -49,8 +49,9 @@ def open_run(
     facts = {"processes": run.processes.count, "images": [len(data.train), len(data.val)]}
     write_provenance(folders.summary, run.resolved, run.command, data.classes.names, facts)
     if data.held_out is not None:
+        split = data.held_out.csv()
         for folder in (folders.summary, folders.checkpoints, folders.best):
-            keep_record(folder / RECORD, data.held_out.csv())
+            keep_record(folder / RECORD, split)
     if config.dump_graph:
         keep_record(folders.summary / "graph.txt", graph_text(state.model, data.preprocessing.size))
     logger.info(f"run {folders.name}: {folders.summary}")
