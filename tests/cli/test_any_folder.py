@@ -91,3 +91,10 @@ def test_check_data_and_pack_know_it(convmixer: Command, classes: Path, here: Pa
     assert "30 training and 7 evaluation images" in done.out
     # The same images as training holds out with this seed.
     assert "7 of 37 images are held out" in done.err
+
+
+def test_a_device_is_written_to_and_not_replaced(convmixer: Command, toy: Path, toy_run: Run, here: Path) -> None:
+    (here / "null").symlink_to("/dev/null")
+    done = convmixer("eval", str(toy), f"--pretrained={toy_run.best}", "-j0", "--json=null")
+    assert done.code == 0, done.err
+    assert (here / "null").is_symlink()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from convmixer.cli.output_file import as_json, check_writable, write_output
 from convmixer.config.checks import CheckDataOptions
 from convmixer.config.command import Command
 from convmixer.config.resolved import Resolved
@@ -82,27 +82,17 @@ def _open(options: CheckDataOptions) -> tuple[str, tuple[Split, ...]]:
 
 def _output(name: str | None, option: str, data: Sequence[str]) -> Path | None:
     """Path of a report that may be written; checked before the hours of reading, not after."""
-    if name is None:
+    path = check_writable(name, option)
+    if path is None:
         return None
-    path = Path(name).absolute()
     for folder in data:
         if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
             raise UserError(f"{option}: {path} lies in the data folder {folder}, which is never written to")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"{option}: {path} cannot be written; is {path.parent} a folder that you may write to?")
     return path
 
 
 def _write(report: DatasetReport, json_file: Path | None, html_file: Path | None) -> None:
     if json_file is not None:
-        _write_text(json_file, json.dumps(to_record(report), indent=1) + "\n")
+        write_output(json_file, as_json(to_record(report)), "report")
     if html_file is not None:
-        _write_text(html_file, to_html(report))
-
-
-def _write_text(path: Path, content: str) -> None:
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
-    logger.info(f"report: {path}")
+        write_output(html_file, to_html(report), "report")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
+from convmixer.cli.output_file import as_json, check_writable, write_output
 from convmixer.config.checks import RunsOptions
 from convmixer.config.command import Command
 from convmixer.config.resolved import Resolved
@@ -21,12 +21,10 @@ def run(resolved: Resolved[RunsOptions]) -> int:
     root = Path(options.summary_root_dir)
     if not root.is_dir():
         raise UserError(f"--summary_root_dir: there is no folder {root}; a first run makes it")
+    output = check_writable(options.json_file, "--json")
     runs = list_runs(root)
-    if options.json_file is not None:
-        try:
-            Path(options.json_file).write_text(json.dumps([asdict(each) for each in runs], indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"--json: {options.json_file} cannot be written: {error.strerror}") from None
+    if output is not None:
+        write_output(output, as_json([asdict(each) for each in runs]), "written")
     for line in _table(runs):
         print(line)
     return 0
