@@ -91,8 +91,7 @@ def with_weights(
     values = {"in_chans": arch.in_chans} | ({} if chosen is None else as_options(chosen))
     if parse_arch(options.arch).name != arch.name:
         values["arch"] = arch.name
-    changed = {name: source for name, value in values.items() if getattr(options, name) != value}
-    return replace(resolved, options=options.model_copy(update=values), origins={**resolved.origins, **changed})
+    return resolved.changed({name: v for name, v in values.items() if getattr(options, name) != v}, source)
 
 
 def _check_channels(channels: int) -> None:

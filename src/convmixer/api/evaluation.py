@@ -37,7 +37,7 @@ class EvaluationResult:
 
     @classmethod
     def of(cls, score: Score, source: Source) -> EvaluationResult:
-        from convmixer.metrics.tables import answer_rows, record, summary
+        from convmixer.metrics.tables import answer_rows, record
 
         means, whole = score.results(), record(score, source)
         return cls(
@@ -46,7 +46,9 @@ class EvaluationResult:
             means["Top5-Acc"],
             score.count,
             tuple((bad["path"], bad["reason"]) for bad in whole["unreadable"]),
-            **summary(score, len(source.classes)),
+            balanced_accuracy=whole["balanced_accuracy"],
+            macro_f1=whole["macro_f1"],
+            calibration_error=whole["calibration_error"],
             by_class=tuple(whole["classes"]),
             answers=tuple(answer_rows(score, source)),
         )

@@ -13,6 +13,7 @@ from convmixer.config.command import Command
 from convmixer.config.resolved import Resolved
 from convmixer.errors import UserError
 from convmixer.runs.checkpoints import MALFORMED, MANIFEST, checkpoints, run_of
+from convmixer.runs.folders import sibling
 from convmixer.runs.saved import run_folder
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _of_the_run(source: Path) -> dict[str, Any]:
         best = Path(run_of(source)["best"]) / "best.safetensors"
     except (OSError, *MALFORMED):
         return {}
-    beside = source.absolute().parent.parent.parent / "best" / source.absolute().parent.name / best.name
+    beside = sibling(source.absolute().parent, "best_ckpt_root_dir") / best.name
     for path in (beside, best):
         if path.is_file():
             facts = read_weights(path).metadata

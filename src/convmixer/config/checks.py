@@ -24,11 +24,17 @@ class ImageFolderOptions(Options):
     )
 
 
+# Times the images of the smallest class that the largest may have before it is worth a word.
+MAX_IMBALANCE = 10.0
+
+
 class LimitOptions(Options):
     """Limits"""
 
     image_size: int = option(32, "images with a side of fewer pixels are very small", ge=1, le=4096)
-    max_imbalance: float = option(10.0, "times the images of the smallest class that the largest may have", ge=1)
+    max_imbalance: float = option(
+        MAX_IMBALANCE, "times the images of the smallest class that the largest may have", ge=1
+    )
 
 
 class ReportOptions(Options):

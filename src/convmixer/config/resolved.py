@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from convmixer.config.options import Options
@@ -41,6 +41,11 @@ class Resolved(Generic[T]):
     argv: Sequence[str] = field(default=())
     recipe_named: bool = False
     goes_on: bool = False
+
+    def changed(self, values: Mapping[str, Any], origin: str) -> Resolved[T]:
+        """The options with these values, which come from `origin`."""
+        options = self.options.model_copy(update=dict(values))
+        return replace(self, options=options, origins={**self.origins, **dict.fromkeys(values, origin)})
 
     def is_explicit(self, name: str) -> bool:
         """True where the user gave this option on the command line, or as an argument in Python."""

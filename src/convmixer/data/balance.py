@@ -6,13 +6,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from convmixer.config.checks import MAX_IMBALANCE
 from convmixer.config.loss import BalanceKind
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.source import Source
 from convmixer.randomness import Stream, hashes
-
-# Times the images of the rarest class that the most frequent one may have before a remark; check-data has the same.
-UNEVEN = 10.0
 
 
 def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -85,6 +83,6 @@ def balance_remark(source: Source, balance: BalanceKind) -> str | None:
         return f"{numbers}; they count {weights[rare]:.3g} and {weights[frequent]:.3g} times in the loss"
     if balance == "sampler":
         return f"{numbers}; each class is drawn equally often, the images of the rare ones again and again"
-    if counts[frequent] > UNEVEN * counts[rare]:
+    if counts[frequent] > MAX_IMBALANCE * counts[rare]:
         return f"{numbers}; --balance weights or --balance sampler helps the rare ones"
     return None

@@ -22,6 +22,7 @@ import numpy as np
 
 from convmixer.data.folders import Files
 from convmixer.data.limits import BadImage
+from convmixer.data.paths import start_of_names
 from convmixer.data.source import Source, Subset
 from convmixer.errors import RUN_FAILED, UserError
 
@@ -150,7 +151,7 @@ def recorded_part(source: Source, folder: str | None, path: Path, *, train: bool
 
 
 def _names_below(source: Source, folder: str | None) -> tuple[str, ...]:
-    start = "" if folder is None else os.path.join(os.path.abspath(folder), "")
+    start = start_of_names(folder)
     return tuple(source.name(index).removeprefix(start).replace(os.sep, "/") for index in range(len(source)))
 
 

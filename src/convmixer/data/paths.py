@@ -12,6 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 
+def start_of_names(folder: str | os.PathLike[str] | None) -> str:
+    """What the names of images below a folder begin with, to be left out where they are shown or kept."""
+    return "" if folder is None else os.path.join(os.path.abspath(folder), "")
+
+
 class Paths:
     """Paths in their order. `encoded`: each in the file system's encoding, with a zero byte behind it.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from convmixer.data.paths import start_of_names
 from convmixer.data.source import Source
 from convmixer.metrics.classification import Calibration, ClassScores, confused_pairs, confusion_matrix
 from convmixer.metrics.score import Score
@@ -17,6 +17,7 @@ from convmixer.printable import printable
 
 PREDICTIONS = "predictions.csv"
 COLUMNS = ("path", "label", "predicted", "probability", "label_probability")
+FEW_CLASSES = 5  # with which top-5 says nothing
 _MATRIX_CLASSES = 200  # up to which the record has the whole confusion matrix
 _PAIRS = 1000  # of the most frequent mistakes, which it always has
 _DIGITS = 6
@@ -43,7 +44,7 @@ def record(score: Score, source: Source) -> dict[str, Any]:
     precision, recall, f1 = (round(value, _DIGITS) for value in by_class.macro)
     means = score.results()
     found: dict[str, Any] = {"images": score.count, "loss": means["Loss"], "top1": means["Top1-Acc"]}
-    if len(names) > 5:
+    if len(names) > FEW_CLASSES:
         found["top5"] = means["Top5-Acc"]
     found |= summary(score, len(names)) | {"macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
     found["classes"] = [
@@ -77,7 +78,7 @@ def answers_as_csv(score: Score, source: Source, folder: str | None = None) -> b
     A prediction is empty where the model answered with what is no number. Names of files keep their bytes.
     """
     file = io.StringIO()
-    start = "" if folder is None else os.path.join(os.path.abspath(folder), "")
+    start = start_of_names(folder)
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in answer_rows(score, source):

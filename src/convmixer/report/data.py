@@ -10,10 +10,12 @@ from shlex import quote
 from typing import Any
 
 from convmixer.arch import ArchitectureHints
+from convmixer.config.checks import LimitOptions
 from convmixer.config.loading import resolve
 from convmixer.config.resolved import ARGUMENT
 from convmixer.data.inspection.report import inspect
 from convmixer.data.inspection.splits import Split
+from convmixer.data.paths import start_of_names
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source
 from convmixer.errors import UserError
@@ -60,7 +62,7 @@ def open_run(record: RunRecord) -> Opened | str:
         model = build(file, complete(file, ArchitectureHints())[0], ConvMixer).eval()
     except UserError as error:
         return str(error).splitlines()[0]
-    start = "" if config.data_url is None else os.path.join(os.path.abspath(config.data_url), "")
+    start = start_of_names(config.data_url)
     index = {splits.val.name(place).removeprefix(start): place for place in range(len(splits.val))}
     preprocessing = file.preprocessing or preprocessing_of(config, config.in_chans)
     return Opened(splits.train, splits.val, index, model, preprocessing, config.data_url)
@@ -79,12 +81,13 @@ def findings(opened: Opened) -> dict[str, Any]:
     splits = tuple(
         Split(name, folder, names, source) for name, source in (("train", opened.train), ("val", opened.val))
     )
+    limits = LimitOptions()
     try:
         report = inspect(
             folder,
             splits,
-            min_side=32,
-            max_imbalance=10.0,
+            min_side=limits.image_size,
+            max_imbalance=limits.max_imbalance,
             workers=usable_cores() if count > _FEW else 0,
             on_done=lambda images: None,
         )

@@ -11,13 +11,12 @@ from shlex import quote
 from typing import Any
 
 from convmixer.metrics.classification import Calibration, ClassScores
+from convmixer.metrics.tables import FEW_CLASSES
 from convmixer.printable import printable
 from convmixer.report.curves import Chart, reliability, svg
 from convmixer.report.tables import classes_of, confusions, differing_options, facts_of_run, options_of_run
 from convmixer.report.verdict import sentences
 from convmixer.runs.record import Predictions, RunRecord
-
-_FEW_CLASSES = 5  # with which top-5 says nothing
 
 
 def run_page(record: RunRecord, charts: Sequence[Chart], shown: Mapping[str, Any]) -> str:
@@ -77,7 +76,7 @@ def scores(
         return []
     best = max(lines, key=lambda line: line["Top1-Acc"])
     rows = [("top-1", f"{best['Top1-Acc']:.2%}")]
-    if len(classes) > _FEW_CLASSES:
+    if len(classes) > FEW_CLASSES:
         rows.append(("top-5", f"{best.get('Top5-Acc', 0.0):.2%}"))
     if found is not None and len(found):
         by_class = ClassScores.of(found.labels, found.predicted, len(classes))

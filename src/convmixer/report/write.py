@@ -18,8 +18,7 @@ from convmixer.report.data import findings, open_run
 from convmixer.report.gallery import as_data, hits, pictures, surest_mistakes
 from convmixer.report.page import reliability_of, run_page, runs_page
 from convmixer.runs.durable import write_file
-from convmixer.runs.first_batch import BATCH_PICTURE, BATCH_RECORD
-from convmixer.runs.record import RunRecord
+from convmixer.runs.record import BATCH_PICTURE, BATCH_RECORD, RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +78,9 @@ def _first_batch(folder: Path) -> list[dict[str, str]]:
         record = json.loads((folder / BATCH_RECORD).read_text(encoding="utf-8"))
         with Image.open(folder / BATCH_PICTURE) as image:
             pixels = np.asarray(image.convert("RGB"))
-        side, columns, targets = int(record["side"]), int(record["columns"]), list(record["targets"])
-    except (OSError, ValueError, KeyError, TypeError):
+        side, targets = int(record["side"]), list(record["targets"])
+        columns = max(pixels.shape[1] // side, 1)
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError):
         return []
     found = []
     for place, target in enumerate(targets):

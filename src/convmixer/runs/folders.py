@@ -19,7 +19,9 @@ from typing import Any
 
 import yaml
 
+from convmixer.config.options import options_of
 from convmixer.config.resolved import Resolved
+from convmixer.config.run import FolderOptions
 from convmixer.config.schema import Config
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
@@ -28,6 +30,8 @@ from convmixer.runs.durable import remove_leftovers, write_file
 logger = logging.getLogger(__name__)
 
 CONFIG, RECORD = "config.yaml", "run.json"
+# Where the three folders of runs lie if nobody says otherwise, by the options that say so.
+ROOTS = {option.name: str(option.default) for option in options_of(FolderOptions)}
 PACKAGES = ("convmixer", "torch", "numpy", "pillow", "pydantic", "safetensors", "triton")
 
 
@@ -44,6 +48,12 @@ class RunFolders:
     def of(cls, config: Config, name: str) -> RunFolders:
         roots = (config.summary_root_dir, config.ckpt_root_dir, config.best_ckpt_root_dir)
         return cls(name, *(Path(root) / name for root in roots))
+
+
+def sibling(folder: Path, root: str) -> Path:
+    """Where the folder of a run below another root lies, if that is beside this one's; `root`: a key of ROOTS."""
+    folder = folder.absolute()
+    return folder.parent.parent / Path(ROOTS[root]).name / folder.name
 
 
 def run_suffix(config: Config) -> str:

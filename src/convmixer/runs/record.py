@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from convmixer.config.options import options_of
 from convmixer.config.recipes import read_recipe
-from convmixer.config.run import FolderOptions
 from convmixer.errors import UserError
 from convmixer.metrics.tables import PREDICTIONS
-from convmixer.runs.folders import CONFIG, read_record
+from convmixer.runs.folders import CONFIG, ROOTS, read_record, sibling
 from convmixer.runs.listing import read_metrics
 from convmixer.runs.saved import origins_in
 
-_ROOTS = {option.name: str(option.default) for option in options_of(FolderOptions)}
+# What the first batch of a run looked like: its images side by side, and the side of one with their targets.
+BATCH_PICTURE, BATCH_RECORD = "first_batch.png", "first_batch.json"
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class RunRecord:
         """
         path = Path(path)
         for place in (path, path.parent):
-            summaries = [place, place.absolute().parent.parent / Path(_ROOTS["summary_root_dir"]).name / place.name]
-            for folder in (*summaries, Path(_ROOTS["summary_root_dir"]) / place.name):
+            usual = Path(ROOTS["summary_root_dir"]) / place.name
+            for folder in (place, sibling(place, "summary_root_dir"), usual):
                 if (folder / CONFIG).is_file():
                     return cls(folder)
         raise UserError(f"RUN: {path} is no run: a folder of runs/summary or its name is expected; see convmixer runs")
@@ -116,8 +115,7 @@ class RunRecord:
     @property
     def checkpoints(self) -> str:
         """What `--resume` takes for this run: its name below the usual folder, else its folder of checkpoints."""
-        usual = Path(_ROOTS["ckpt_root_dir"])
-        beside = self.folder.absolute().parent.parent / usual.name / self.name
+        usual, beside = Path(ROOTS["ckpt_root_dir"]), sibling(self.folder, "ckpt_root_dir")
         if beside.is_dir():
             return self.name if beside.parent == usual.absolute() else str(beside)
         return str(Path(str(self.options.get("ckpt_root_dir"))) / self.name)
@@ -125,6 +123,6 @@ class RunRecord:
     @property
     def best_weights(self) -> Path | None:
         """The file of the best weights, beside the summary or where the options say; None where it is not there."""
-        beside = self.folder.absolute().parent.parent / Path(_ROOTS["best_ckpt_root_dir"]).name
-        roots = (beside, Path(str(self.options.get("best_ckpt_root_dir"))))
-        return next((path for root in roots if (path := root / self.name / "best.safetensors").is_file()), None)
+        named = Path(str(self.options.get("best_ckpt_root_dir"))) / self.name
+        folders = (sibling(self.folder, "best_ckpt_root_dir"), named)
+        return next((path for folder in folders if (path := folder / "best.safetensors").is_file()), None)

@@ -13,18 +13,16 @@ from convmixer.config import commands
 from convmixer.config.log import LogOptions
 from convmixer.config.options import expanded_path, options_of
 from convmixer.config.recipes import read_recipe
-from convmixer.config.resolved import DEFAULT, Saved
-from convmixer.config.run import FolderOptions
+from convmixer.config.resolved import Saved
 from convmixer.errors import UserError
 from convmixer.runs.checkpoints import MALFORMED, MANIFEST, checkpoints, newest_run, run_of
-from convmixer.runs.folders import CONFIG, read_record
+from convmixer.runs.folders import CONFIG, ROOTS, read_record, sibling
 
 logger = logging.getLogger(__name__)
 
 # Not the run's own: what each command line says anew.
 _OF_A_COMMAND_LINE = {"resume", "force_resume", *(option.name for option in options_of(LogOptions))}
 _LINE = re.compile(r"(\w+): .*?  # (.*)")
-_CHECKPOINTS = next(option.default for option in options_of(FolderOptions) if option.name == "ckpt_root_dir")
 
 
 def saved_options(given: Mapping[str, Any], say: Callable[[str], None] = logger.info) -> Saved | None:
@@ -35,7 +33,7 @@ def saved_options(given: Mapping[str, Any], say: Callable[[str], None] = logger.
     asked = given.get("resume")
     if not isinstance(asked, str):
         return None
-    root = Path(str(given.get("ckpt_root_dir", _CHECKPOINTS)))
+    root = Path(str(given.get("ckpt_root_dir", ROOTS["ckpt_root_dir"])))
     folder = _newest(root, given) if asked == "auto" else run_folder(Path(_expanded(asked)), root)
     if folder is None:
         return None
@@ -60,8 +58,8 @@ def run_folder(path: Path, root: Path) -> Path | None:
     weights, or its name, below the folder of checkpoints `root`."""
     if (path / MANIFEST).is_file():
         return path.resolve().parent
-    beside = path.absolute().parent.parent / Path(_CHECKPOINTS).name / path.name
-    return next((place for place in (path, root / path.name, beside) if checkpoints(place)), None)
+    places = (path, root / path.name, sibling(path, "ckpt_root_dir"))
+    return next((place for place in places if checkpoints(place)), None)
 
 
 def _newest(root: Path, given: Mapping[str, Any]) -> Path | None:
@@ -101,7 +99,7 @@ def _expanded(path: str) -> str:
 
 def _summary(run: Path) -> Path | None:
     """The summary of a run: beside its checkpoints, or where the newest of them says that it lay."""
-    places = [run.absolute().parent.parent / "summary" / run.name]
+    places = [sibling(run, "summary_root_dir")]
     try:
         places.append(Path(run_of(checkpoints(run)[-1])["summary"]))
     except (OSError, IndexError, *MALFORMED):
@@ -113,7 +111,7 @@ def origins_in(config: Path) -> dict[str, str]:
     """Where each option came from, which stands behind it as a comment."""
     lines = config.read_text(encoding="utf-8").splitlines()
     found = {match[1]: match[2] for match in map(_LINE.fullmatch, lines) if match}
-    return {name: found.get(name, DEFAULT) for name in found if name not in _OF_A_COMMAND_LINE}
+    return {name: origin for name, origin in found.items() if name not in _OF_A_COMMAND_LINE}
 
 
 TRAIN = replace(commands.TRAIN, saved=saved_options)

@@ -7,8 +7,8 @@ others follow from them by the number of positions and of images.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +121,4 @@ def suited(
         values = {name: value for name, value in values.items() if name not in ("optimizer", "base_lr")}
     say(f"chosen for {facts}; an option of your own or --config goes before:")
     say("  " + ", ".join(f"{name} {as_text(value)}" for name, value in values.items()))
-    return changed(resolved, values, ORIGIN)
-
-
-def changed(resolved: Resolved[Config], values: Mapping[str, Any], origin: str) -> Resolved[Config]:
-    """The options with other values, which come from `origin`."""
-    options = resolved.options.model_copy(update=dict(values))
-    return replace(resolved, options=options, origins={**resolved.origins, **dict.fromkeys(values, origin)})
+    return resolved.changed(values, ORIGIN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -54,17 +53,15 @@ def within_budget(
     say(f"time_budget {duration(config.time_budget)}: {epochs} epochs of about {duration(epoch)} ({ORIGIN})")
     if epoch > config.time_budget:
         say("a single epoch takes longer than that; --train_num_samples uses a part of the images")
-    options = config.model_copy(update={"epochs": epochs})
-    return replace(resolved, options=options, origins={**resolved.origins, "epochs": ORIGIN})
+    return resolved.changed({"epochs": epochs}, ORIGIN)
 
 
 def seconds_per_image(config: Config, data: TrainingData, device: torch.device) -> float:
     """Of one training image, where reading and the network share the processor, or the slower of the two on a GPU."""
-    reading = _reading(config, data) / max(workers(config.num_parallel_workers), 1)
-    step = _step(config, data, device)
-    if device.type != "cpu":
-        return max(reading, step)
-    return step + reading * max(workers(config.num_parallel_workers), 1) / cores_of_this_process()
+    reading, step = _reading(config, data), _step(config, data, device)
+    if device.type == "cpu":
+        return step + reading / cores_of_this_process()
+    return max(step, reading / max(workers(config.num_parallel_workers), 1))
 
 
 def _reading(config: Config, data: TrainingData) -> float:

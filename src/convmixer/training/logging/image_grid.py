@@ -13,8 +13,8 @@ from PIL import Image
 
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import ConvMixer
-from convmixer.runs.first_batch import BATCH_PICTURE, BATCH_RECORD
 from convmixer.runs.folders import keep_record
+from convmixer.runs.record import BATCH_PICTURE, BATCH_RECORD
 
 MAX_IMAGES = 64
 _SHOWN = 25  # of the first batch, in a report
@@ -48,12 +48,8 @@ def keep_first_batch(
     grid = image_grid(images[:count], preprocessing)
     encoded = io.BytesIO()
     Image.fromarray(grid).save(encoded, "PNG")
-    columns = int(np.ceil(np.sqrt(count)))
-    record = {
-        "side": images.shape[-1],
-        "columns": columns,
-        "targets": [_in_words(row, classes) for row in targets[:count].float().cpu().numpy()],
-    }
+    words = [_in_words(row, classes) for row in targets[:count].float().cpu().numpy()]
+    record = {"side": images.shape[-1], "targets": words}
     if keep_record(folder / BATCH_PICTURE, encoded.getvalue()):
         keep_record(folder / BATCH_RECORD, json.dumps(record))
 
