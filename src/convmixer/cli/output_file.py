@@ -28,8 +28,8 @@ def write_output(path: Path, content: bytes | str, word: str) -> None:
     """Write a file, and log it behind a word. Raises UserError (exit 1) where the disk refuses."""
     encoded = content if isinstance(content, bytes) else content.encode()
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(encoded)  # a device or a pipe, which nothing may take the place of
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.write_bytes(encoded)  # nothing may take the place of a link, a device or a pipe
         else:
             write_file(path, encoded)
     except OSError as error:
