@@ -151,7 +151,7 @@ def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_cl
 def _check_shapes(config: Config, arch: Architecture, image_size: int, processes: int) -> None:
     check_image_size(arch, image_size)
     side, shared = image_size // arch.patch_size, processes if config.sync_bn else 1
-    if side * side * config.batch_size * shared == 1 and not config.freeze:
+    if side * side * config.batch_size * shared == 1 and not config.freeze and config.unfreeze_epoch < config.epochs:
         raise UserError(
             "batch_size: 1 image of 1 patch leaves BatchNorm one value, which has no variance; "
             f"batch_size must be at least 2, or image_size at least {2 * arch.patch_size}"
