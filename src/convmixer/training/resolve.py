@@ -24,6 +24,7 @@ from convmixer.training.intervals import Intervals
 from convmixer.training.lr_schedule import LRSchedule
 from convmixer.training.suiting import suited
 from convmixer.training.time_budget import within_budget
+from convmixer.weights.grey import for_grey
 from convmixer.weights.load import check, complete
 from convmixer.weights.read import WeightFile, read_weights
 
@@ -85,6 +86,9 @@ def resolve_run(
     """
     config = resolved.options
     weights = read_weights(config.pretrained, config.entry) if config.pretrained else None
+    if weights is not None and (weights.shape.in_chans, resolved.explicit("in_chans")) == (3, 1):
+        weights, line = for_grey(weights)
+        say(line)
     splits = open_splits(config, weights, say)
     resolved = suited(resolved, splits.train, device, say)
     data = training_data(resolved, splits, weights, say)
