@@ -32,7 +32,8 @@ def test_first_the_head_then_all(optimizer: str, train: Train, weights: Path) ->
     saved = torch.load(at[2] / "state.pt", weights_only=True)["optimizer"]
     of_head = [i for group in saved["param_groups"] for i in group["params"] if group["lr"] > 0 or i in saved["state"]]
     moved = {i for i, state in saved["state"].items() if any(torch.is_tensor(v) and v.any() for v in state.values())}
-    assert len(moved) == 2 and moved <= set(of_head)
+    assert len(moved) == 2
+    assert moved <= set(of_head)
     steps = [group["step"] for group in saved["param_groups"] if "step" in group]
     assert not steps or set(steps) == {3}
 
@@ -56,7 +57,9 @@ def test_resume_is_exact_before_at_and_after_the_border(
         assert_same_run(run, resumed_at(run, step, tmp_path / str(step), options))
 
 
-def test_it_belongs_to_the_run(train: Train, convmixer: Command, weights: Path, toy: Path, toy_options: ToyOptions) -> None:
+def test_it_belongs_to_the_run(
+    train: Train, convmixer: Command, weights: Path, toy: Path, toy_options: ToyOptions
+) -> None:
     run = train("--pretrained", weights, "--unfreeze_epoch=1")
     done = convmixer("train", *toy_options(toy), "--unfreeze_epoch=0", "--resume", run.checkpoints)
     assert done.code == 2
@@ -77,7 +80,7 @@ def test_two_processes_average_the_heads_gradients(
     one = train(*words)
     shutil.move(here / "runs", tmp_path / "one")
     process = start("train", *toy_options(toy, batch_size=4, device_num=2), *words)
-    out, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     two = Run.below(here, one.done)
     first = load_file(tmp_path / "one/checkpoints" / one.name / "step_00000006/model.safetensors")

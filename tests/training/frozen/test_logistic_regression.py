@@ -51,12 +51,20 @@ def test_a_fifth_of_each_class_is_held_out_by_the_seed() -> None:
     assert not np.array_equal(is_val, held_out(labels, 1))
 
 
-def test_noise_wants_a_strong_penalty_and_many_images_a_weak_one() -> None:
-    def best(count: int, features: int) -> float:
-        train, val = blobs(count, features), blobs(1000, features, seed=5)
-        return best_of(try_strengths(*map(torch.from_numpy, (*train, *val)), 3))
-
-    assert best(24, 40) > best(3000, 6)
+def test_what_is_tried_is_measured_on_the_other_images() -> None:
+    train, val = blobs(60), blobs(500, seed=5)
+    of_val = torch.from_numpy(val[0]), torch.from_numpy(val[1])
+    tried = try_strengths(torch.from_numpy(train[0]), torch.from_numpy(train[1]), *of_val, 3)
+    for one in tried:
+        head = fit(torch.from_numpy(train[0]), torch.from_numpy(train[1]), 3, one.strength)
+        answers = head.logits(torch.from_numpy(val[0])).argmax(dim=1).numpy()
+        assert one.accuracy == pytest.approx(np.mean(answers == val[1]), abs=0.005)
+    # Labels that are noise: the weaker the penalty, the worse are the probabilities of images that were not seen.
+    random = np.random.default_rng(3)
+    noise = [torch.from_numpy(random.integers(0, 3, count)) for count in (60, 500)]
+    tried = try_strengths(torch.from_numpy(train[0]), noise[0], torch.from_numpy(val[0]), noise[1], 3)
+    assert tried[0].loss < tried[3].loss
+    assert tried[0].loss < tried[-1].loss
 
 
 def test_of_equal_accuracies_the_lower_loss_is_taken() -> None:

@@ -41,7 +41,9 @@ def again(train: Train, *words: object, **options: object) -> Run:
     return train(*words, **options)
 
 
-def test_it_ends_as_any_run(train: Train, convmixer: Command, weights: Path, toy: Path, toy_options: ToyOptions) -> None:
+def test_it_ends_as_any_run(
+    train: Train, convmixer: Command, weights: Path, toy: Path, toy_options: ToyOptions
+) -> None:
     run = train("--pretrained", weights, "--freeze", epochs=30)
     before, best = load_file(weights), load_file(run.best / "best.safetensors")
     assert {name for name in before if not torch.equal(before[name], best[name])} == HEAD
