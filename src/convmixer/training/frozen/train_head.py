@@ -172,7 +172,7 @@ def _keep(run: ResolvedRun, model: ConvMixer, score: Score, loggers: dict[str, M
     check_any_readable(score, data.val)
     if processes.is_first:
         name_unreadable(score.bad, score, data.val, MAX_NAMED)
-        check_room(config, None, model)
+    processes.on_first(lambda: check_room(config, None, model))
     state = TrainState(
         model, create_optimizer(model, config), LossScaler.of(config, run.precision), step=run.intervals.last_step
     )
