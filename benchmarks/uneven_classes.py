@@ -33,7 +33,6 @@ WAYS = {
     "weights": ["--balance", "weights"],
     "sampler": ["--balance", "sampler"],
     "none, focal": ["--balance", "none", "--loss", "focal"],
-    "sampler, focal": ["--balance", "sampler", "--loss", "focal"],
 }
 
 
