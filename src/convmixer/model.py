@@ -7,6 +7,8 @@ H and W in patches.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -46,8 +48,12 @@ class Block(nn.Module):
         self.pointwise_norm = nn.BatchNorm2d(arch.dim)
         self.act = make_activation(arch.activation)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.depthwise_norm(self.act(self.depthwise(x)))
+    def forward(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """`keep` [N]: the factor of the residual branch of each image, 0 where drop path leaves it out."""
+        branch = self.depthwise_norm(self.act(self.depthwise(x)))
+        if keep is not None:
+            branch = (branch * keep[:, None, None, None]).to(branch.dtype)
+        x = x + branch
         out: torch.Tensor = self.pointwise_norm(self.act(self.pointwise(x)))
         return out
 
@@ -65,20 +71,22 @@ class ConvMixer(nn.Module):
         self.blocks = nn.ModuleList(Block(arch) for _ in range(arch.depth))
         self.head = nn.Linear(arch.dim, arch.num_classes)
 
-    def feature_maps(self, images: torch.Tensor) -> torch.Tensor:
-        """What is pooled: [N, D, height / patch, width / patch]."""
+    def feature_maps(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """What is pooled: [N, D, height / patch, width / patch]. `keep`: as `forward` has it."""
         x = self.stem(images)
         recompute = self.recompute and self.training
-        for block in self.blocks:
-            x = recomputed(block, block, x) if recompute else block(x)
+        for number, block in enumerate(self.blocks):
+            run = block if keep is None else partial(block, keep=keep[number])
+            x = recomputed(block, run, x) if recompute else run(x)
         return x
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
+    def features(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Pooled features before the head, [N, D]."""
-        return self.feature_maps(images).mean(dim=(2, 3))
+        return self.feature_maps(images, keep).mean(dim=(2, 3))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.features(images))
+    def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """`keep` [depth, N]: the factors of the blocks' residual branches in training with drop path."""
+        logits: torch.Tensor = self.head(self.features(images, keep))
         return logits
 
 

@@ -29,6 +29,8 @@ class Stream(IntEnum):
     WINDOW = 12
     BALANCE = 13
     BALANCED_ORDER = 14
+    DROP_PATH = 15
+    HOLD_OUT = 16
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -249,10 +249,12 @@ def test_images_smaller_than_a_patch(refuse: Refuse, toy: Path, toy_run: Run, co
     refuse(WRONG_USE, ["image_size", "1 x 1 pixels", "a patch of 2 x 2"], command, *words, "--image_size=1")
 
 
+@pytest.mark.parametrize("word", ["--freeze", "--unfreeze_epoch=1"])
 def test_one_patch_and_one_image_are_no_fault_where_batchnorm_does_not_learn(
-    convmixer: Command, toy: Path, toy_options: ToyOptions
+    word: str, convmixer: Command, toy: Path, toy_options: ToyOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = convmixer("train", *toy_options(toy, image_size=2, batch_size=1, epochs=1), "--freeze")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = convmixer("train", *toy_options(toy, image_size=2, batch_size=1, epochs=1), word)
     assert done.code == 0, done.err
 
 

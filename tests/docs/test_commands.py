@@ -32,6 +32,7 @@ ELSEWHERE = {
     "pip install": "the wheel's own test installs the package",
     "pip download": "needs the network",
     "convmixer push": "uploads",
+    "convmixer train flowers --pretrained convmixer_768_32.in1k": "fetches published weights",
     "sbatch": "needs a cluster",
     "srun": "needs a cluster",
     "torchrun": "two agents on loopback are tests/reliability/test_processes.py",

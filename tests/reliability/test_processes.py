@@ -34,7 +34,14 @@ def steps_saved(folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "word"),
-    [(2, "--with_ema"), (3, "--with_ema"), (2, "--optimizer=muon"), (2, "--optimizer=schedule_free")],
+    [
+        (2, "--with_ema"),
+        (3, "--with_ema"),
+        (2, "--optimizer=muon"),
+        (2, "--optimizer=schedule_free"),
+        (2, "--unfreeze_epoch=1"),
+        (2, "--drop_path=0.3"),
+    ],
 )
 def test_resume_is_exact(count: int, word: str, start: Start, here: Path, toy: Path, toy_options: ToyOptions) -> None:
     options = [

@@ -102,7 +102,7 @@ def test_too_little_memory_is_logged_as_in_a_step(
     assert not (here / "runs").exists()
 
 
-@pytest.mark.parametrize("words", [["--with_ema"], ["--freeze"], []])
+@pytest.mark.parametrize("words", [["--with_ema"], ["--unfreeze_epoch=2"], []])
 def test_an_evaluation_by_another_backend_scores_the_weights_of_now(
     words: list[str], train: Train, convmixer: Command, toy: Path, toy_options: ToyOptions
 ) -> None:

@@ -340,3 +340,43 @@ def test_a_first_step_that_is_skipped_on_the_device_leaves_nothing(name: str) ->
         optimizer.step()
         ends.append((model.weight.item(), model.bias.item()))
     assert ends[0] == ends[1]
+
+
+def test_layers_have_learning_rates_of_their_own() -> None:
+    """BEiT's rule, F ** (depth + 1 - layer), by hand for two blocks and F = 0.5."""
+    model = create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5)
+    optimizer = made(model, "adamw", layer_decay=0.5)
+    set_lr(optimizer, 0.8)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert found.keys() == set(names.values())
+    wanted = {"stem.": 0.1, "blocks.0.": 0.2, "blocks.1.": 0.4, "head.": 0.8}
+    for start, lr in wanted.items():
+        rates = {value for name, value in found.items() if name.startswith(start)}
+        assert sorted(rates) == pytest.approx([lr]), start
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"momentum"}))
+def test_each_optimizer_steps_by_the_layers_rates(name: str) -> None:
+    """The first step of equal gradients is proportional to the learning rate, with each of them."""
+    moved = []
+    for decay in (1.0, 0.5):
+        torch.manual_seed(0)
+        model = create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5)
+        before = {key: value.clone() for key, value in model.named_parameters()}
+        optimizer = made(model, name, layer_decay=decay, weight_decay=0.0)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        moved.append({key: (value - before[key]).detach() for key, value in model.named_parameters()})
+    for key, plain in moved[0].items():
+        layer = 0 if key.startswith("stem") else 3 if key.startswith("head") else int(key.split(".")[1]) + 1
+        torch.testing.assert_close(moved[1][key], plain * 0.5 ** (3 - layer), rtol=1e-3, atol=1e-6)
+
+
+def test_a_decay_of_one_changes_no_group() -> None:
+    model = create_model("convmixer_8_2", kernel_size=3, patch_size=2, num_classes=5)
+    plain, same = parameter_groups(model, 0.05), parameter_groups(model, 0.05, layer_decay=1.0)
+    assert [group.keys() for group in plain] == [group.keys() for group in same]
+    assert [[id(p) for p in group["params"]] for group in plain] == [[id(p) for p in group["params"]] for group in same]
+    assert len(plain) == 2

@@ -54,7 +54,7 @@ def test_steps_that_a_loss_scale_skips_are_not_made(name: str, train: Train) -> 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_head_of_a_frozen_network_moves(name: str, train: Train, toy_run: Run) -> None:
     best = toy_run.best / "best.safetensors"
-    run = train(f"--optimizer={name}", f"--pretrained={best}", "--freeze", "--weight_decay=0.1")
+    run = train(f"--optimizer={name}", f"--pretrained={best}", "--unfreeze_epoch=2", "--weight_decay=0.1")
     before, after = load_file(best), load_file(run.best / "best.safetensors")
     assert {key for key, tensor in before.items() if not torch.allclose(tensor, after[key], rtol=1e-5)} == {
         "head.weight",

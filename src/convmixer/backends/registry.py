@@ -68,7 +68,9 @@ class Backend:
 
 def backends_for(workload: Workload) -> list[Backend]:
     """Those that apply to a workload; the first is the one that runs where nothing is measured."""
-    usable = [backend.planned(workload, "") for backend in BACKENDS if backend.applies(workload)]
+    # Only the model itself takes the factors of drop path.
+    able = [backend for backend in BACKENDS if backend.kind == "eager" or not workload.drop_path]
+    usable = [backend.planned(workload, "") for backend in able if backend.applies(workload)]
     return sorted(usable, key=lambda backend: backend.name != default_name(workload))
 
 

@@ -20,6 +20,7 @@ class Workload:
 
     `dtype`: fp32, or the type of the autocast that the caller runs in. `recompute`: in training, keep only each block's
     input for the backward pass and compute the rest again (activation checkpointing, https://arxiv.org/abs/1604.06174).
+    `drop_path`: the network is also given the factors of its residual branches.
     """
 
     arch: Architecture
@@ -29,6 +30,7 @@ class Workload:
     training: bool
     device: torch.device
     recompute: bool = False
+    drop_path: bool = False
 
     @property
     def flops_per_image(self) -> float:

@@ -65,7 +65,21 @@ class ModelOptions(EntryOptions):
     exclude_epoch_state: bool = option(
         True, "with pretrained the epoch is never taken over; kept for old YAML files", affects_training=False
     )
-    freeze: bool = option(False, "train the head only; the rest keeps its weights and statistics")
+    freeze: bool = option(
+        False,
+        "train the head only, in seconds, on features that are computed once and kept",
+        other_names="linear_probe",
+    )
+    unfreeze_epoch: int = option(
+        0, "train the head alone up to this epoch, then all of the network", other_names="freeze_epochs", ge=0
+    )
+    drop_path: float = option(
+        0.0,
+        "rate at which the last block's residual branch is left out; it grows with depth",
+        other_names="drop_path_rate stochastic_depth",
+        ge=0,
+        lt=1,
+    )
 
     @field_validator("arch")
     @classmethod

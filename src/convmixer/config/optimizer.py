@@ -71,6 +71,9 @@ class OptimizerOptions(Options):
         0.0, "decay of convolution and head weights", flags=("--wd",), other_names="decay", ge=0
     )
     decay_all: bool = option(False, "decay biases and BatchNorm's parameters too")
+    layer_decay: float = option(
+        1.0, "factor of the learning rate from one layer to the one before it, the head's being 1", gt=0, le=1
+    )
     use_clip_grad_norm: bool = option(False, "clip the norm of the gradient")
     clip_grad_norm: float = option(1.0, "maximum norm of the gradient", other_names="grad_clip gradient_clip_val", gt=0)
     with_ema: bool = option(

@@ -46,6 +46,10 @@ def refuse_contradictions(config: Config) -> None:
         raise UserError(
             "--recompute: torch.compile decides by itself what it keeps and what it computes again; leave one out"
         )
+    if config.freeze and config.resume is not None:
+        raise UserError("--resume: --freeze is done in seconds, there is nothing to go on with; start it anew")
+    if config.freeze and config.unfreeze_epoch:
+        raise UserError("--freeze: trains the head alone to the end; leave it out, or --unfreeze_epoch")
     refuse_missing(config.optimizer)
     if config.with_ema and config.optimizer_averages:
         raise UserError(f"--with_ema: {config.optimizer} keeps an average of the weights itself; leave one out")

@@ -65,6 +65,12 @@ class Processes:
         summed: list[float] = tensor.tolist()
         return summed
 
+    def average(self, tensors: list[torch.Tensor]) -> None:
+        """Overwrite tensors, on the device of the run, with their means over all processes."""
+        for tensor in tensors if self.count > 1 else []:
+            dist.all_reduce(tensor)
+            tensor /= self.count
+
     def any(self, value: bool) -> bool:
         """True on all processes where it is true on one."""
         return value if self.count == 1 else self.sum([float(value)])[0] > 0

@@ -57,7 +57,7 @@ def run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.M
     names = from_first_in_time(processes, "backends", lambda: _choose(model, run, before), MAX_TUNING)
     say = logger.info if processes.is_first else lambda _: None
     tried = attempts(names[0], workload, execution, say)
-    set_mode = partial(training_mode, model=model, frozen=run.config.freeze)
+    set_mode = partial(training_mode, model=model, frozen=run.config.unfreeze_epoch >= run.config.epochs)
     network = build_tried(
         tried,
         model,
@@ -87,6 +87,7 @@ def training_workload(run: ResolvedRun) -> Workload:
         True,
         run.device,
         config.recompute,
+        config.drop_path > 0,
     )
 
 
@@ -104,6 +105,8 @@ def _choose(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[str, 
     """Full names of the backends of training and of evaluating in each process."""
     config, count, workload, execution = run.config, run.processes.count, training_workload(run), _execution(run)
     training, evaluation = before.training, before.evaluation
+    if workload.drop_path:
+        logger.info("drop_path: training runs eager, the other backends have no drop path")
     # Of the whole run, so that it and one that resumes it choose alike.
     images = config.epochs * run.sampler.steps_per_epoch * config.accumulate * config.batch_size
     if config.sync_bn and count > 1:

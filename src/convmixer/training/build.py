@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -33,7 +34,7 @@ from convmixer.training.logging.metric_logger import create_loggers
 from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.loss import create_loss
 from convmixer.training.loss_scaler import LossScaler
-from convmixer.training.network import create_network
+from convmixer.training.network import create_network, drop_path_factors
 from convmixer.training.optimizer import create_optimizer
 from convmixer.training.optimizer_average import OptimizerAverage
 from convmixer.training.resolve import ResolvedRun
@@ -127,7 +128,7 @@ def _run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.
 def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState:
     """A new state. Its moments and averages lie in memory as the backend has laid out the parameters."""
     config, first = run.config, run.intervals.first_step
-    optimizer = create_optimizer(model, config)
+    optimizer = create_optimizer(model, config, head_apart=config.unfreeze_epoch > 0)
     average: Average | None = None
     if config.optimizer_averages:
         average = OptimizerAverage(optimizer, model)
@@ -157,6 +158,9 @@ def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: Pro
         if config.report and state.step == run.intervals.first_step:  # not again where a run goes on
             reporter.first_batch(images, targets, preprocessing)
 
+    def factors(step: int, part: int, images: int) -> np.ndarray:
+        return drop_path_factors(config.drop_path, run.architecture.depth, images, config.seed, step, part, rank)
+
     wants_picture = (config.collect_input_data or config.report) and run.processes.is_first
     return TrainStep(
         network,
@@ -167,7 +171,9 @@ def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: Pro
         device=run.device,
         loss=create_loss(config, weights, run.device),
         clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
-        frozen=config.freeze,
+        processes=run.processes,
+        frozen_steps=config.unfreeze_epoch * run.sampler.steps_per_epoch,
+        drop_path=factors if config.drop_path > 0 else None,
         on_first_batch=show if wants_picture else None,
     )
 

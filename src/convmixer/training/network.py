@@ -1,15 +1,17 @@
-"""The network of a run: new or from weights, frozen or not."""
+"""The network of a run, new or from weights, and how it is called in training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
 from convmixer.devices import memory_format
 from convmixer.model import ConvMixer
+from convmixer.randomness import Stream, uniforms
 from convmixer.training.sync_batchnorm import synchronise
 from convmixer.weights.load import load_into
 
@@ -32,9 +34,6 @@ def create_network(run: ResolvedRun, say: Callable[[str], None]) -> ConvMixer:
         say(f"weights from {weights.path} ({weights.source})")
         for line in load_into(model, weights, replace_head=True, classes=run.data.classes):
             say(line)
-    if config.freeze:
-        model.requires_grad_(False)
-        model.head.requires_grad_(True)
     if config.sync_bn and run.processes.count > 1:
         synchronise(model, run.device)
     return model.to(run.device).to(memory_format=memory_format(run.architecture.kernel_size, run.device))
@@ -47,3 +46,23 @@ def training_mode(network: nn.Module, model: ConvMixer, frozen: bool) -> None:
         # Frozen BatchNorm keeps its statistics too: the features stay those that were trained.
         model.stem.eval()
         model.blocks.eval()
+
+
+def forward_head(model: ConvMixer, images: torch.Tensor) -> torch.Tensor:
+    """Logits of images, with gradients of the head alone: the rest is not part of the graph."""
+    with torch.no_grad():
+        features = model.features(images)
+    logits: torch.Tensor = model.head(features)
+    return logits
+
+
+def drop_path_factors(rate: float, depth: int, images: int, *counters: int) -> np.ndarray:
+    """Factors float32 [depth, images] of the residual branches: 0, or 1 / (1 - p) where the branch is kept.
+
+    Stochastic depth (Huang et al., 2016, https://arxiv.org/abs/1603.09382): block l of 1 to depth leaves the branch of
+    an image out with p = rate * l / depth. The factor keeps the mean, so that nothing is scaled in evaluation. A pure
+    function of `counters`, which are a seed, a step and whatever else tells draws apart.
+    """
+    rates = rate * np.arange(1, depth + 1)[:, None] / depth
+    draws = uniforms(images, Stream.DROP_PATH, *counters, np.arange(depth))
+    return np.where(draws < rates, 0.0, 1.0 / (1.0 - rates)).astype(np.float32)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from convmixer.errors import UserError, first_line
+from convmixer.model import ConvMixer
 from convmixer.optimizers import OPTIMIZERS, ParameterKind, refuse_missing
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 _DECAYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # torch has a fused step for other devices too; these are the two on which it is checked against the plain one.
 _FUSED_DEVICES = {"cpu", "cuda"}
+LR_SCALE = "lr_scale"  # of a group: the factor of the schedule's learning rate
 
 
 def parameter_groups(
@@ -26,28 +30,62 @@ def parameter_groups(
     *,
     decay_all: bool = False,
     arguments: Mapping[ParameterKind, Mapping[str, object]] | None = None,
+    layer_decay: float = 1.0,
+    head_apart: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups for a torch optimizer: weights of convolutions and linear layers decay, all other parameters do not.
 
     With `decay_all` all decay, as in the authors' CIFAR-10 script (locuslab/convmixer-cifar10). Only parameters with
     requires_grad; a group that would be empty is left out. A wrapper (DDP, a compiled module)
     gives the groups of what it wraps. `arguments`: what else the optimizer is told of the parameters of a kind.
+
+    `layer_decay` F below 1, of a ConvMixer: each layer has groups of its own with an `lr_scale` of
+    F ** (depth + 1 - layer), where the stem is layer 0, the blocks are 1 to depth and the head is depth + 1 (BEiT,
+    https://arxiv.org/abs/2106.08254). `head_apart`: the head has groups of its own.
     """
     given = arguments or {}
     settings = {kind: (decay_all or kind != "other", tuple(given.get(kind, {}).items())) for kind in _KINDS}
+    scales = _scales(model, layer_decay, head_apart=head_apart)
     # Kinds with the same settings share a group, in the order of the modules.
-    members: dict[tuple[bool, tuple[tuple[str, object], ...]], list[nn.Parameter]] = {
-        setting: [] for setting in settings.values()
+    members: dict[tuple[bool, tuple[tuple[str, object], ...], _Scale], list[nn.Parameter]] = {
+        (*setting, scale): [] for scale in dict.fromkeys([*scales.values(), _Scale()]) for setting in settings.values()
     }
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                members[settings[_kind(module, name, parameter)]].append(parameter)
+                key = (*settings[_kind(module, name, parameter)], scales.get(id(parameter), _Scale()))
+                members[key].append(parameter)
     return [
-        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, **dict(more)}
-        for (decays, more), parameters in members.items()
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, **dict(more), **scale.arguments}
+        for (decays, more, scale), parameters in members.items()
         if parameters
     ]
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What tells groups of the same settings apart: the factor of the learning rate, None for none, and the head."""
+
+    factor: float | None = None
+    head: bool = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {} if self.factor is None else {LR_SCALE: self.factor}
+
+
+def _scales(model: nn.Module, layer_decay: float, *, head_apart: bool) -> dict[int, _Scale]:
+    """The scale of each parameter of a ConvMixer, by its id; empty where all have the same."""
+    if layer_decay == 1.0 and not head_apart:
+        return {}
+    network = next(module for module in model.modules() if isinstance(module, ConvMixer))
+    layers = [network.stem, *network.blocks, network.head]
+    scales: dict[int, _Scale] = {}
+    for number, layer in enumerate(layers):
+        factor = None if layer_decay == 1.0 else layer_decay ** (len(layers) - 1 - number)
+        scale = _Scale(factor, head_apart and layer is network.head)
+        scales |= {id(parameter): scale for parameter in layer.parameters()}
+    return scales
 
 
 _KINDS: tuple[ParameterKind, ...] = ("square", "weight", "other")
@@ -60,8 +98,10 @@ def _kind(module: nn.Module, name: str, parameter: nn.Parameter) -> ParameterKin
     return "square" if rows == columns and window and set(window) == {1} else "weight"
 
 
-def create_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+def create_optimizer(model: nn.Module, options: OptimizerOptions, *, head_apart: bool = False) -> torch.optim.Optimizer:
     """The optimizer of `optimizers.OPTIMIZERS` over `parameter_groups`; move the model to its device first.
+
+    `head_apart`: some of its steps are of the head alone (`only_groups_of`).
 
     The step of torch's own is its fused kernel on a CPU or a CUDA GPU: one pass over the parameters, and a step that a
     loss scaler skips is skipped there without waiting for the device. It agrees with the plain one to the rounding of
@@ -69,7 +109,14 @@ def create_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim
     when the optimizer's package is not installed, and for a value of an option that the optimizer does not take.
     """
     entry = OPTIMIZERS[options.optimizer]
-    groups = parameter_groups(model, options.weight_decay, decay_all=options.decay_all, arguments=entry.group_arguments)
+    groups = parameter_groups(
+        model,
+        options.weight_decay,
+        decay_all=options.decay_all,
+        arguments=entry.group_arguments,
+        layer_decay=options.layer_decay,
+        head_apart=head_apart,
+    )
     if not groups:
         raise UserError("freeze: no parameter is left to train; freeze less.")
     refuse_missing(options.optimizer)
@@ -108,6 +155,21 @@ def take_layout(optimizer: torch.optim.Optimizer) -> None:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The learning rate of the next step, for every group."""
+    """The learning rate of the next step, for every group times its `lr_scale` where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get(LR_SCALE, 1.0)
+
+
+@contextmanager
+def only_groups_of(optimizer: torch.optim.Optimizer, module: nn.Module) -> Iterator[None]:
+    """Within the context the optimizer has only the groups whose parameters are the module's.
+
+    Not only are the others left as they are: some optimizers count the steps of a group, which then begin when it
+    takes part.
+    """
+    own, groups = {id(parameter) for parameter in module.parameters()}, optimizer.param_groups
+    optimizer.param_groups = [group for group in groups if id(group["params"][0]) in own]
+    try:
+        yield
+    finally:
+        optimizer.param_groups = groups

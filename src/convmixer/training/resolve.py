@@ -24,6 +24,7 @@ from convmixer.training.intervals import Intervals
 from convmixer.training.lr_schedule import LRSchedule
 from convmixer.training.suiting import suited
 from convmixer.training.time_budget import within_budget
+from convmixer.weights.grey import for_grey
 from convmixer.weights.load import check, complete
 from convmixer.weights.read import WeightFile, read_weights
 
@@ -85,6 +86,9 @@ def resolve_run(
     """
     config = resolved.options
     weights = read_weights(config.pretrained, config.entry) if config.pretrained else None
+    if weights is not None and (weights.shape.in_chans, resolved.explicit("in_chans")) == (3, 1):
+        weights, line = for_grey(weights)
+        say(line)
     splits = open_splits(config, weights, say)
     resolved = suited(resolved, splits.train, device, say)
     data = training_data(resolved, splits, weights, say)
@@ -151,7 +155,7 @@ def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_cl
 def _check_shapes(config: Config, arch: Architecture, image_size: int, processes: int) -> None:
     check_image_size(arch, image_size)
     side, shared = image_size // arch.patch_size, processes if config.sync_bn else 1
-    if side * side * config.batch_size * shared == 1 and not config.freeze:
+    if side * side * config.batch_size * shared == 1 and not config.freeze and config.unfreeze_epoch < config.epochs:
         raise UserError(
             "batch_size: 1 image of 1 patch leaves BatchNorm one value, which has no variance; "
             f"batch_size must be at least 2, or image_size at least {2 * arch.patch_size}"

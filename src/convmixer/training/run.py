@@ -11,6 +11,7 @@ from convmixer.devices import choose_device
 from convmixer.distributed.processes import Processes, process_group
 from convmixer.runs.result import RunResult
 from convmixer.training.build import build_trainer
+from convmixer.training.frozen.train_head import as_one_pass, train_head
 from convmixer.training.resolve import resolve_run
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def run_training(resolved: Resolved[Config], processes: Processes, command: str)
             logger.info(line)
     with process_group(processes, device, config.dist_timeout):
         say = logger.info if processes.is_first else lambda _: None
+        if config.freeze:
+            return train_head(resolve_run(as_one_pass(resolved, say), device, processes, command, say), say)
         trainer = build_trainer(resolve_run(resolved, device, processes, command, say), say)
         trainer.run()
     manager = trainer.checkpoint_manager

@@ -7,18 +7,20 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from convmixer.augment.pipeline import Augmentation
+from convmixer.distributed.processes import Processes
 from convmixer.precision import Precision
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.loading.train_batch import TrainBatch
 from convmixer.training.loss import Loss, soft_cross_entropy
-from convmixer.training.network import training_mode
+from convmixer.training.network import forward_head, training_mode
 from convmixer.training.non_finite import FiniteCheck, NonFinite, trace
-from convmixer.training.optimizer import honours_found_inf, set_lr
+from convmixer.training.optimizer import honours_found_inf, only_groups_of, set_lr
 
 # Where the host runs ahead of the device and must not wait for it: numbers are checked a step later there.
 DEFERRED_DEVICES = {"cuda"}
@@ -36,6 +38,10 @@ class StepResult:
 
 class TrainStep:
     """Calls `network` (the state's model, perhaps compiled or wrapped for several processes) on a step's batches.
+
+    In the steps before `frozen_steps` only the head learns: the model itself runs, its other parts without gradients
+    and in evaluation mode, so that neither weights nor statistics nor moments of theirs change. `drop_path`: gives
+    the factors [depth, n] of the residual branches of n images in micro-batch (step, part), where there is drop path.
 
     A step with a loss or gradient norm that is not finite raises NonFinite and leaves the state as before its update:
     weights, optimizer, averages, `step`. Only BatchNorm's running statistics, which move in the forward pass, have seen
@@ -55,12 +61,15 @@ class TrainStep:
         device: torch.device,
         loss: Loss = soft_cross_entropy,
         clip_norm: float | None = None,
-        frozen: bool = False,
+        processes: Processes | None = None,
+        frozen_steps: int = 0,
+        drop_path: Callable[[int, int, int], np.ndarray] | None = None,
         on_first_batch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> None:
         self.network, self.state, self.augment = network, state, augment
         self.precision, self.schedule, self.device = precision, schedule, device
-        self.loss, self.clip_norm, self.frozen = loss, clip_norm, frozen
+        self.loss, self.clip_norm, self.processes = loss, clip_norm, processes or Processes()
+        self.frozen_steps, self.drop_path = frozen_steps, drop_path
         self._on_first_batch = on_first_batch
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
         # A bad step can be left out on the device only by an optimizer that asks whether to.
@@ -72,8 +81,22 @@ class TrainStep:
         self.training_mode()
         lr = self.schedule(state.step)
         set_lr(state.optimizer, lr)
+        if not self.frozen:
+            return self._update(batches, lr)
+        with only_groups_of(state.optimizer, state.model.head):
+            return self._update(batches, lr)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the step of now is of the head alone."""
+        return self.state.step < self.frozen_steps
+
+    def _update(self, batches: list[TrainBatch], lr: float) -> StepResult:
+        state = self.state
         state.optimizer.zero_grad(set_to_none=True)
         losses = [self._backward(batch, part, len(batches)) for part, batch in enumerate(batches)]
+        if self.frozen:
+            self.processes.average([p.grad for p in state.model.head.parameters() if p.grad is not None])
         loss = torch.stack(losses).mean()
         state.scaler.unscale_(state.optimizer)
         limit = self.clip_norm if self.clip_norm is not None else float("inf")
@@ -111,7 +134,7 @@ class TrainStep:
         return "not seen again: the second pass was finite"
 
     def _backward(self, batch: TrainBatch, part: int, parts: int) -> torch.Tensor:
-        waits = isinstance(self.network, DistributedDataParallel) and part < parts - 1
+        waits = isinstance(self.network, DistributedDataParallel) and part < parts - 1 and not self.frozen
         with self.network.no_sync() if waits else nullcontext():  # type: ignore[operator]
             loss = self._loss(self.network, batch, part, parts)
             self.state.scaler.scale(loss / parts).backward()
@@ -126,5 +149,15 @@ class TrainStep:
             self._on_first_batch(images, targets)
             self._on_first_batch = None
         with self.precision.autocast():
-            logits = network(images)
+            logits = self._logits(network, images, part)
         return self.loss(logits, targets)
+
+    def _logits(self, network: nn.Module, images: torch.Tensor, part: int) -> torch.Tensor:
+        if self.frozen:
+            return forward_head(self.state.model, images)
+        if self.drop_path is None:
+            logits: torch.Tensor = network(images)
+        else:
+            factors = torch.from_numpy(self.drop_path(self.state.step, part, len(images)))
+            logits = network(images, factors.to(self.device, non_blocking=True))
+        return logits

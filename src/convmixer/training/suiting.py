@@ -111,7 +111,8 @@ def suited(
     """
     config = resolved.options
     is_ours = resolved.recipe is not None and Path(resolved.recipe).stem == FOLDER_RECIPE
-    if not is_ours or resolved.recipe_named or resolved.goes_on or config.pretrained is not None:
+    has_network = config.pretrained is not None or config.freeze
+    if not is_ours or resolved.recipe_named or resolved.goes_on or has_network:
         return resolved
     facts = facts_of(source, device, config.max_pixels)
     values = {name: value for name, value in options_for(facts).items() if not resolved.is_explicit(name)}

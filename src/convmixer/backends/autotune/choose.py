@@ -86,6 +86,8 @@ def requested_backends(workload: Workload, execution: Execution) -> list[Backend
     if not candidates:
         what = f"{'training' if workload.training else 'inference'} of this network on {workload.device.type}"
         assert execution != "auto"
+        if workload.drop_path:
+            raise UserError(f"--drop_path: runs eager only, not {execution}; leave --execution out")
         raise UserError(
             f"--execution: there is nothing {execution} for {what}{_in_16_bits(workload)}; it needs {_NEEDS[execution]}"
         )

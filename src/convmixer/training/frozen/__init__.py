@@ -1,0 +1,1 @@
+"""Training of the head alone, on features that are computed once: `--freeze`."""
