@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 COMMANDS = {
     "train": "train a network on a folder of images",
+    "plan": "say what a run will take, by a short measurement",
+    "lr-find": "suggest a learning rate, by a range test",
     "eval": "evaluate weights on labelled images",
     "infer": "classify an image or a folder of images",
     "export": "export weights to ONNX, MINDIR or AIR",
@@ -48,6 +50,11 @@ OTHER_NAMES = {
     "inference": "infer",
     "onnx": "export",
     "upload": "push",
+    "lr_find": "lr-find",
+    "find-lr": "lr-find",
+    "lr-finder": "lr-find",
+    "estimate": "plan",
+    "summary": "plan",
     "ls": "runs",
     "list": "runs",
 }

@@ -20,6 +20,9 @@ from convmixer.training.network import training_mode
 from convmixer.training.non_finite import FiniteCheck, NonFinite, trace
 from convmixer.training.optimizer import honours_found_inf, set_lr
 
+# What gets a run's first batch as the network does: images [B, C, H, W] and targets [B, K].
+OnFirstBatch = Callable[[torch.Tensor, torch.Tensor], None]
+
 # Where the host runs ahead of the device and must not wait for it: numbers are checked a step later there.
 DEFERRED_DEVICES = {"cuda"}
 
@@ -56,7 +59,7 @@ class TrainStep:
         loss: Loss = soft_cross_entropy,
         clip_norm: float | None = None,
         frozen: bool = False,
-        on_first_batch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+        on_first_batch: OnFirstBatch | None = None,
     ) -> None:
         self.network, self.state, self.augment = network, state, augment
         self.precision, self.schedule, self.device = precision, schedule, device
