@@ -61,3 +61,12 @@ class Curve:
     def lowest(self) -> float:
         """The rate at which the trend is lowest."""
         return float(self.rates[int(self.trend.argmin())])
+
+    @property
+    def suggestion(self) -> float:
+        """A peak of the schedule: the geometric mean of the two.
+
+        At the steepest a step gains most, and a schedule that spends most of its steps below its peak may go above that;
+        at the lowest the gain of higher rates is used up.
+        """
+        return float(np.sqrt(self.steepest * self.lowest))

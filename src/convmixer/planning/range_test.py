@@ -77,3 +77,24 @@ def _losses(tried: Trial, loader: BatchLoader, steps: int) -> tuple[list[float],
             if has_exploded(losses):
                 return losses, "the loss has exploded"
     return losses, "all of them"
+
+
+def suggested_base_lr(run: ResolvedRun, curve: Curve) -> float:
+    """The `base_lr` whose peak the curve suggests: divided by what `lr_scaling` multiplies it by."""
+    return curve.suggestion * run.config.base_lr / run.schedule.peak
+
+
+def reasons(run: ResolvedRun, curve: Curve) -> list[str]:
+    """Lines that say what the suggestion follows from."""
+    config = run.config
+    scaled = "" if run.schedule.peak == config.base_lr else "; --lr_scaling linear multiplies base_lr to that"
+    lines = [
+        f"the smoothed loss falls fastest at {curve.steepest:.2g} and is lowest at {curve.lowest:.2g}",
+        f"suggested is the peak of the schedule ({config.lr_scheduler}), {curve.suggestion:.2g}: the geometric mean of "
+        f"the two; only some steps are made at the peak{scaled}",
+        f"the run has base_lr {config.base_lr:g} now ({run.resolved.origins['base_lr']}); within a factor of two rates "
+        "are hardly told apart, and other data, batch or optimizer want another test",
+    ]
+    if curve.lowest >= curve.rates[len(curve.trend) - 1]:
+        lines.append("the loss was still falling at the end: a higher --lr_end would show where it turns")
+    return lines
