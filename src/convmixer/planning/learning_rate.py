@@ -66,7 +66,7 @@ class Curve:
     def suggestion(self) -> float:
         """A peak of the schedule: the geometric mean of the two.
 
-        At the steepest a step gains most, and a schedule that spends most of its steps below its peak may go above that;
+        At the steepest a step gains most, and a schedule that is below its peak most of the time may go above that;
         at the lowest the gain of higher rates is used up.
         """
         return float(np.sqrt(self.steepest * self.lowest))
