@@ -29,7 +29,11 @@ def to_text(plan: Plan, traps: Sequence[str]) -> str:
             "",
         ),
         ("  step", f"{_size(memory.step)} at its highest", ""),
-        ("time", f"{duration(plan.seconds)}, of which evaluations {duration(plan.evaluation_seconds)}", "estimated"),
+        (
+            "time",
+            f"{duration(plan.seconds)}, of which evaluations {duration(plan.evaluation_seconds)}",
+            "estimated, without start and report",
+        ),
         ("disk", f"{_size(plan.disk)}{_of(plan.disk_free)}", "estimated"),
     ]
     wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
