@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 COMMANDS = {
     "train": "train a network on a folder of images",
-    "plan": "say what a run will take, by a short measurement",
-    "lr-find": "suggest a learning rate, by a range test",
     "eval": "evaluate weights on labelled images",
     "infer": "classify an image or a folder of images",
     "export": "export weights to ONNX, MINDIR or AIR",
@@ -30,6 +28,8 @@ COMMANDS = {
     "infer-onnx": "classify images with an ONNX model",
     "check-data": "find what is wrong with a data set of images",
     "pack": "write a data set as tar shards, as it is or smaller",
+    "plan": "say what a run will take, by a short measurement",
+    "lr-find": "suggest a learning rate, by a range test",
     "runs": "list the runs with their scores",
     "report": "explain a run in a page, or compare several",
     "doctor": "find what is wrong with this machine",
