@@ -19,8 +19,6 @@ else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]
     ScheduleName = Literal[tuple(SCHEDULES)]
 
-_NEED_AN_EXTRA = ", ".join(name for name, entry in OPTIMIZERS.items() if entry.extra)
-
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -61,7 +59,7 @@ class OptimizerOptions(Options):
 
     optimizer: OptimizerName = option(
         "adamw",
-        f"sgd uses momentum too; {_NEED_AN_EXTRA} need pip install 'convmixer[optimizers]'",
+        "sgd uses momentum too; muon is for the pointwise filters, with adamw for the rest",
         other_names="opt optim",
     )
     beta: tuple[float, float] = option(

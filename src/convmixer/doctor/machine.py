@@ -51,7 +51,7 @@ _OPTIONAL = {
     "trackio": "--log_to trackio",
     "mindspore": "export to MINDIR and AIR",
     "torch_npu": "Ascend",
-    "pytorch_optimizer": "--optimizer lion, lamb, muon, schedule_free",
+    "pytorch_optimizer": "--optimizer muon, which suits small sets, lion, lamb, schedule_free",
     "openvino": "--execution openvino and --engine openvino",
     "huggingface_hub": "published weights by name, and push",
     "pi-heif": "HEIC photos",

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from convmixer.printable import printable
+
 # matplotlib draws in these, and the page has its own in their place.
 _INK, _LINE = "#010203", "#040506"
 _PAGE = {_INK: "currentColor", _LINE: "var(--line)"}
 _PNG = {_INK: "#1d2327", _LINE: "#d5dade"}
 COLOURS = ("#3b76af", "#e2a13d", "#4d9c6b", "#b3589a", "#c3514a", "#6a6ac4", "#5f9ea0", "#8c6d46")
+_SPAN = 0.05  # of an axis in percent, at least
 _POINTS = 400  # of a curve; more are averaged
 
 
@@ -81,7 +84,8 @@ def compared(runs: Mapping[str, list[Chart]]) -> list[Chart]:
             for run, chart in of_runs.items()
             if chart is not None and len(chart.series[0].x)
         ]
-        found.append(Chart(name, f"{first.title} ({first.series[0].name})", tuple(lines), first.log, first.percent))
+        title = first.title if len(first.series) == 1 else f"{first.title} ({first.series[0].name})"
+        found.append(Chart(name, title, tuple(lines), first.log, first.percent))
     return [chart for chart in found if not chart.is_empty]
 
 
@@ -153,6 +157,10 @@ def _drawn(chart: Chart, kind: str, colours: Mapping[str, str]) -> bytes:
             axes.set_yscale("log")
         if chart.percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            low, high = axes.get_ylim()
+            if high - low < _SPAN:  # few points that hardly differ are no mountains
+                middle = (low + high) / 2
+                axes.set_ylim(middle - _SPAN / 2, middle + _SPAN / 2)
         axes.grid(True, color=grid, linewidth=0.6)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -177,7 +185,7 @@ def _thinned(series: Series) -> tuple[np.ndarray, np.ndarray]:
 
 def _plain(text: str) -> str:
     """A name that matplotlib takes as it is: no mathematics between dollars, and not left out for a leading _."""
-    return text.replace("$", r"\$").lstrip("_") or "run"
+    return printable(text).replace("$", r"\$").lstrip("_") or "run"
 
 
 def _is_number(value: Any) -> bool:

@@ -6,7 +6,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from convmixer.arch import ArchitectureHints
@@ -54,7 +54,7 @@ def open_run(record: RunRecord) -> Opened | str:
     try:
         # As a run that goes on, it has its own options and its own split.
         command = replace(TRAIN, saved=partial(saved_options, say=logger.debug))
-        config = resolve(command, {"resume": _checkpoints(record)}, None, ARGUMENT).options
+        config = resolve(command, {"resume": record.checkpoints}, None, ARGUMENT).options
         splits = open_splits(config, None, lambda line: None)
         file = read_weights(weights)
         model = build(file, complete(file, ArchitectureHints())[0], ConvMixer).eval()
@@ -66,18 +66,14 @@ def open_run(record: RunRecord) -> Opened | str:
     return Opened(splits.train, splits.val, index, model, preprocessing, config.data_url)
 
 
-def _checkpoints(record: RunRecord) -> str:
-    beside = record.folder.absolute().parent.parent / "checkpoints" / record.name
-    return str(beside if beside.is_dir() else Path(str(record.options.get("ckpt_root_dir"))) / record.name)
-
-
 def findings(opened: Opened) -> dict[str, Any]:
     """What check-data finds in the run's images, each with its first cases; nothing of large sets but their size."""
     count = len(opened.train) + len(opened.val)
     if opened.data_url is None:
         return {}
     if count > _INSPECTED:
-        return {"images": count, "is_checked": False}
+        command = f"convmixer check-data {quote(opened.data_url)}"
+        return {"images": count, "is_checked": False, "command": printable(command)}
     names = opened.train.classes.names
     folder = os.path.abspath(opened.data_url)
     splits = tuple(

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from shlex import quote
 from typing import Any
 
 from convmixer.metrics.classification import Calibration, ClassScores
@@ -26,22 +27,25 @@ def run_page(record: RunRecord, charts: Sequence[Chart], shown: Mapping[str, Any
     values: dict[str, Any] = {
         "title": printable(record.name),
         "subtitle": printable(f"{options.get('arch')} on {options.get('data_url') or options.get('set')}"),
-        "verdict": sentences(evaluated, found, classes),
+        "verdict": sentences(evaluated, found, classes, record.lines("train")),
         "scores": scores(evaluated, found, classes),
         "drawn": _drawn(charts),
         "command": printable(str(record.facts.get("command", ""))),
-        "resume": f"convmixer train --resume {printable(record.name)}",
+        "resume": printable(f"convmixer train --resume {quote(record.checkpoints)}"),
         "options": options_of_run(record),
         "facts": facts_of_run(record),
         **shown,
     }
     if found is not None and len(found):
-        calibration = Calibration.of(found.probability, found.labels == found.predicted)
-        chart = reliability(calibration.confidence, calibration.accuracy, calibration.counts)
         values["class_rows"] = classes_of(found, classes)
         values["confusion"] = confusions(found, classes)
-        values["reliability"] = _drawn([chart])[0]
+        values["reliability"] = _drawn([reliability_of(found)])[0]
     return _rendered("run.html", values)
+
+
+def reliability_of(found: Predictions) -> Chart:
+    calibration = Calibration.of(found.probability, found.labels == found.predicted)
+    return reliability(calibration.confidence, calibration.accuracy, calibration.counts)
 
 
 def runs_page(records: Mapping[str, RunRecord], charts: Sequence[Chart]) -> str:

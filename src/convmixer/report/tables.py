@@ -16,7 +16,7 @@ from convmixer.printable import printable
 from convmixer.runs.record import Predictions, RunRecord
 
 _MATRIX = 30  # classes up to which the confusions are a table
-_PAIRS = 20
+_PAIRS = 10
 _PICTURE = 600  # pixels of the picture of more
 
 
@@ -67,9 +67,9 @@ def _picture(share: np.ndarray) -> str:
 def options_of_run(record: RunRecord) -> list[dict[str, str]]:
     """The options that are not left at their defaults, with where they came from."""
     return [
-        {"name": name, "value": printable(str(value)), "origin": printable(record.origins.get(name, ""))}
+        {"name": name, "value": printable(str(value)), "origin": printable(record.origins.get(name, DEFAULT))}
         for name, value in record.options.items()
-        if record.origins.get(name, "") not in (DEFAULT, MODEL_ZOO_DEFAULT)
+        if record.origins.get(name, DEFAULT) not in (DEFAULT, MODEL_ZOO_DEFAULT)
     ]
 
 

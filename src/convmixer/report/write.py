@@ -16,7 +16,7 @@ from convmixer.printable import printable
 from convmixer.report.curves import charts_of, compared, png
 from convmixer.report.data import findings, open_run
 from convmixer.report.gallery import as_data, hits, pictures, surest_mistakes
-from convmixer.report.page import run_page, runs_page
+from convmixer.report.page import reliability_of, run_page, runs_page
 from convmixer.runs.durable import write_file
 from convmixer.runs.first_batch import BATCH_PICTURE, BATCH_RECORD
 from convmixer.runs.record import RunRecord
@@ -29,7 +29,8 @@ REPORT = "report.html"
 def write_report(record: RunRecord) -> Path:
     """`report.html` and the curves as PNG files in the run's summary. Raises OSError where the disk refuses."""
     charts = charts_of(record.lines("train"), record.lines("eval"))
-    for chart in charts:
+    found = record.predictions
+    for chart in [*charts, *([reliability_of(found)] if found is not None and len(found) else [])]:
         write_file(record.folder / f"{chart.name}.png", png(chart))
     page = run_page(record, charts, _shown(record))
     path = record.folder / REPORT

@@ -98,19 +98,29 @@ class RunRecord:
     @cached_property
     def predictions(self) -> Predictions | None:
         """None where the run has none, or a row is not of its classes."""
-        place = {name: index for index, name in enumerate(self.classes)} | {"": -1}
+        place = {name: index for index, name in enumerate(self.classes)}
+        answer = place | {"": -1}
         try:
             with (self.folder / PREDICTIONS).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 rows = list(csv.DictReader(file, strict=True))
             return Predictions(
                 tuple(row["path"] for row in rows),
                 np.array([place[row["label"]] for row in rows], dtype=np.int64),
-                np.array([place[row["predicted"]] for row in rows], dtype=np.int64),
+                np.array([answer[row["predicted"]] for row in rows], dtype=np.int64),
                 np.array([float(row["probability"]) for row in rows]),
                 np.array([float(row["label_probability"]) for row in rows]),
             )
         except (OSError, csv.Error, KeyError, ValueError, TypeError):
             return None
+
+    @property
+    def checkpoints(self) -> str:
+        """What `--resume` takes for this run: its name below the usual folder, else its folder of checkpoints."""
+        usual = Path(_ROOTS["ckpt_root_dir"])
+        beside = self.folder.absolute().parent.parent / usual.name / self.name
+        if beside.is_dir():
+            return self.name if beside.parent == usual.absolute() else str(beside)
+        return str(Path(str(self.options.get("ckpt_root_dir"))) / self.name)
 
     @property
     def best_weights(self) -> Path | None:

@@ -169,5 +169,6 @@ def test_one_file_adds_a_logger(here: Path, toy: Path, toy_options: ToyOptions) 
     assert f"csv_steps: runs/summary/{summary.name}/steps.csv\n" in done.stderr
     rows = (summary / "steps.csv").read_text().splitlines()
     assert len(rows) == sum(COUNTS["train"]) // 8 + 1  # a row per step, and the evaluation
-    assert rows[-1] == "3,eval/Loss,eval/Top1-Acc,eval/Top5-Acc,eval/epoch,eval/unreadable"
+    names = "Loss Top1-Acc Top5-Acc balanced_accuracy calibration_error epoch macro_f1 unreadable"
+    assert rows[-1] == ",".join(["3", *(f"eval/{name}" for name in names.split())])
     assert not list(summary.glob("events.*"))

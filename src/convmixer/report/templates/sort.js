@@ -6,7 +6,8 @@ for (const button of document.querySelectorAll("th button")) {
     for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", descending ? "descending" : "ascending");
     const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
-    const compare = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+    const isText = [...body.rows].some((row) => isNaN(value(row)));
+    const compare = (a, b) => isText ? a.localeCompare(b) : a - b;
     const rows = [...body.rows].sort((a, b) => compare(value(a), value(b)) * (descending ? -1 : 1));
     body.append(...rows);
   });
