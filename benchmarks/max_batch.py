@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,9 @@ from convmixer.backends.registry import backends_for
 from convmixer.backends.workload import Workload
 from convmixer.kernels.block import reason_against_fused
 from convmixer.model import ConvMixer
+from convmixer.training.auto_batch import largest
 
-FIRST, PRECISION = 16, 32
 FORMS = ("eager", "fused", "eager recompute", "fused recompute")
-
-
-def largest(fits: Callable[[int], bool]) -> int:
-    """The largest batch that fits, exact to 1 / PRECISION of it; 0 where not even one image does."""
-    low, high = 0, FIRST
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > max(1, low // PRECISION):
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def train(variant: str, kind: str, batch: int, options: argparse.Namespace) -> float:

@@ -1,33 +1,28 @@
-"""The search of benchmarks/max_batch.py, against limits that are known."""
+"""The search of benchmarks/max_batch.py and of --batch_size auto, against limits that are known."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
-from types import ModuleType
 
 import pytest
 import torch
 from tests.project import ROOT
 
+from convmixer.training.auto_batch import largest
+
 SCRIPT = ROOT / "benchmarks/max_batch.py"
 
 
-@pytest.fixture(scope="module")
-def script(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_script("max_batch")
-
-
 @pytest.mark.parametrize("limit", [0, 1, 15, 16, 17, 100, 511, 512, 1000])
-def test_the_answer_fits_and_is_near_the_limit(script: ModuleType, limit: int) -> None:
+def test_the_answer_fits_and_is_near_the_limit(limit: int) -> None:
     tried: list[int] = []
 
     def fits(batch: int) -> bool:
         tried.append(batch)
         return batch <= limit
 
-    answer = script.largest(fits)
+    answer = largest(fits)
     assert answer <= limit
     assert limit - answer <= max(0, limit // 32)
     assert answer == 0 or answer in tried

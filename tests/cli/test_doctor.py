@@ -21,9 +21,9 @@ from tests.project import ROOT
 from convmixer.arch import architecture
 from convmixer.doctor import engine, machine
 from convmixer.doctor.check_result import CheckResult, healthy, to_text
-from convmixer.doctor.max_batch import max_batch, parameters
 from convmixer.machine import usable_cores
 from convmixer.model import ConvMixer
+from convmixer.network_costs import max_batch, parameters
 
 GIB = 1 << 30
 Usage = namedtuple("Usage", "total used free")

@@ -255,7 +255,7 @@ def bad_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     def choose(step: int | None) -> None:
         bad[0], calls[0] = step, 0
 
-    monkeypatch.setattr("convmixer.training.build.create_loss", lambda *_: loss)
+    monkeypatch.setattr("convmixer.training.trial.create_loss", lambda *_: loss)
     return choose
 
 

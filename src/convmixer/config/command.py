@@ -27,6 +27,8 @@ class Command:
     positional: str | None = None
     also_flag: bool = False
     takes_config: bool = False
+    # Whose options the help lists beside its own.
+    listed_with: str | None = None
     # Names the recipe that is used where `--config` is left out, by what else was given.
     default_recipe: Callable[[Mapping[str, Any]], str | None] = lambda given: None
     # The options of an earlier run that what was given goes on with, in place of a recipe's.
@@ -46,7 +48,7 @@ class Command:
 
     def shows(self, option: Option) -> bool:
         """Whether the help lists the option."""
-        return not self.takes_config or self.name in option.commands
+        return not self.takes_config or bool({self.name, self.listed_with} & option.commands)
 
 
 def positional_dest(name: str) -> str:

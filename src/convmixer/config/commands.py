@@ -7,7 +7,7 @@ from typing import Any
 
 from convmixer.config.command import Command
 from convmixer.config.inference import InferOptions
-from convmixer.config.schema import Config, EvalConfig, ExportConfig
+from convmixer.config.schema import Config, EvalConfig, ExportConfig, LrFindConfig, PlanConfig
 
 FOLDER_RECIPE = "small_folder"
 
@@ -30,6 +30,26 @@ TRAIN = Command(
     positional="data_url",
     also_flag=True,
     takes_config=True,
+    default_recipe=_recipe_of_data,
+)
+LR_FIND = Command(
+    "lr-find",
+    "Train for some steps with an ever higher learning rate, and suggest the run's peak. All options are train's.",
+    LrFindConfig,
+    positional="data_url",
+    also_flag=True,
+    takes_config=True,
+    listed_with="train",
+    default_recipe=_recipe_of_data,
+)
+PLAN = Command(
+    "plan",
+    "Measure for some seconds, and say what a run will take and what to mind. All options are train's.",
+    PlanConfig,
+    positional="data_url",
+    also_flag=True,
+    takes_config=True,
+    listed_with="train",
     default_recipe=_recipe_of_data,
 )
 EVAL = Command(

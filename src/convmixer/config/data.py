@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import field_validator
 
 from convmixer.config.options import Options, option
 from convmixer.plugins import names_in
@@ -14,6 +16,8 @@ else:
 
 
 CacheKind = Literal["auto", "none", "ram", "device"]
+
+AUTO_BATCH = 0  # what stands for `auto` until it is measured (training.auto_batch)
 
 
 class DataOptions(Options):
@@ -61,11 +65,11 @@ class DataOptions(Options):
     )
     batch_size: int = option(
         128,
-        "images per process and (micro-)batch",
+        "images per process and (micro-)batch; auto (or 0): measured, in training",
         other_names="bs batch b per_device_train_batch_size",
         commands="train eval",
         affects_training=False,
-        ge=1,
+        ge=AUTO_BATCH,
         le=65536,
     )
     num_parallel_workers: int | None = option(
@@ -83,6 +87,11 @@ class DataOptions(Options):
         "keep training images in memory or on the device; auto: where they need little of it",
         affects_training=False,
     )
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _auto_is_a_number(cls, value: Any) -> Any:
+        return AUTO_BATCH if isinstance(value, str) and value.strip().lower() == "auto" else value
 
 
 class ShardOptions(Options):

@@ -24,7 +24,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         usage=_usage(command),
         description=command.help,
         epilog="Training's other options are accepted, so that its recipes can be given."
-        if command.takes_config and command.name != "train"
+        if command.takes_config and "train" not in (command.name, command.listed_with)
         else None,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import field_validator
+
 from convmixer.config.augment import AugmentOptions
-from convmixer.config.data import DataOptions, DecodingOptions, ShardOptions
+from convmixer.config.data import AUTO_BATCH, DataOptions, DecodingOptions, ShardOptions
 from convmixer.config.evaluation import ScoreOptions
 from convmixer.config.execution import DeviceOptions, ExecutionOptions, LossScaleOptions, PrecisionOptions
 from convmixer.config.export import ExportOptions, FormatOptions
@@ -11,6 +13,7 @@ from convmixer.config.log import LogOptions
 from convmixer.config.loss import LossOptions
 from convmixer.config.model import ModelOptions
 from convmixer.config.optimizer import OptimizerOptions, ScheduleOptions
+from convmixer.config.planning import PlanOptions, RangeTestOptions
 from convmixer.config.preprocessing import InputOptions
 from convmixer.config.run import OutputOptions, RunOptions, SafetyOptions
 from convmixer.errors import UserError
@@ -39,6 +42,11 @@ class Config(
 ):
     """All groups in one flat name space. A component takes its group: a Config is each of them."""
 
+    @property
+    def trains_head_alone(self) -> bool:
+        """Whether nothing but the head learns in the whole run."""
+        return self.freeze or self.unfreeze_epoch >= self.epochs
+
 
 def refuse_contradictions(config: Config) -> None:
     """Raises UserError for options of training that contradict each other, or need what is not installed."""
@@ -58,6 +66,20 @@ def refuse_contradictions(config: Config) -> None:
 class EvalConfig(ScoreOptions, Config):
     """Options of `eval`."""
 
+    @field_validator("batch_size")
+    @classmethod
+    def _measured_in_training_alone(cls, value: int) -> int:
+        default: int = Config.model_fields["batch_size"].default
+        return default if value == AUTO_BATCH else value
+
 
 class ExportConfig(ExportOptions, Config):
     """Options of `export`."""
+
+
+class LrFindConfig(RangeTestOptions, Config):
+    """Options of `lr-find`."""
+
+
+class PlanConfig(PlanOptions, Config):
+    """Options of `plan`."""

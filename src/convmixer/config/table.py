@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import groupby
 
 from convmixer.config.options import Option, as_text, options_of
-from convmixer.config.schema import Config, EvalConfig, ExportConfig
+from convmixer.config.schema import Config, EvalConfig, ExportConfig, LrFindConfig, PlanConfig
 
 INTRODUCTION = """# Options
 
-Every option of `train`, `eval` and `export`, as YAML key and as flag (`--base_lr` or `--base-lr`). Defaults are
-overridden by the recipe, and that by the command line. `eval` and `export` accept all, and use those that their
-`--help` lists; the last groups are theirs alone. Made by `python -m convmixer.config.table`; do not edit.
+Every option of `train`, `lr-find`, `plan`, `eval` and `export`, as YAML key and as flag (`--base_lr` or `--base-lr`).
+Defaults are overridden by the recipe, and that by the command line. `eval` and `export` accept all, and use those that
+their `--help` lists; the last groups belong to one command each. Made by `python -m convmixer.config.table`; do not
+edit.
 """
 
 
@@ -19,7 +20,12 @@ def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION]
     shared = options_of(Config)
-    own = [option for model in (EvalConfig, ExportConfig) for option in options_of(model) if option not in shared]
+    own = [
+        option
+        for model in (EvalConfig, ExportConfig, LrFindConfig, PlanConfig)
+        for option in options_of(model)
+        if option not in shared
+    ]
     for group, options in groupby([*shared, *own], key=lambda option: option.group):
         rows = "".join(_row(option) for option in options)
         parts.append(f"\n## {group}\n\n| option | values | default | what it does |\n|---|---|---|---|\n{rows}")

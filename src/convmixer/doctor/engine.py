@@ -17,8 +17,8 @@ from typing import Any
 from convmixer.arch import architecture
 from convmixer.doctor.check_result import CheckResult
 from convmixer.doctor.machine import GIB
-from convmixer.doctor.max_batch import max_batch
 from convmixer.errors import first_line
+from convmixer.network_costs import max_batch
 
 _MIN_TORCH = (2, 11)
 _ARCH, _BATCH, _SIZE = "convmixer_256_8_ks7_p14", 4, 224

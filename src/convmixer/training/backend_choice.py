@@ -57,7 +57,7 @@ def run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.M
     names = from_first_in_time(processes, "backends", lambda: _choose(model, run, before), MAX_TUNING)
     say = logger.info if processes.is_first else lambda _: None
     tried = attempts(names[0], workload, execution, say)
-    set_mode = partial(training_mode, model=model, frozen=run.config.unfreeze_epoch >= run.config.epochs)
+    set_mode = partial(training_mode, model=model, frozen=run.config.trains_head_alone)
     network = build_tried(
         tried,
         model,

@@ -6,12 +6,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from convmixer.augment.pipeline import Augmentation
-from convmixer.data.balance import balance_remark, class_weights
+from convmixer.data.balance import balance_remark
 from convmixer.data.folders import ignored_line
 from convmixer.machine import cores_of_this_process
 from convmixer.model import ConvMixer
@@ -21,7 +19,6 @@ from convmixer.training.bad_images import BadImages
 from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.resume import Resumed, find_resumable, run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.ema import Average, Ema
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.evaluator import Evaluator
 from convmixer.training.loading.create import create_loader
@@ -32,15 +29,13 @@ from convmixer.training.loading.worker_loader import WorkerLoader
 from convmixer.training.logging.image_grid import image_grid
 from convmixer.training.logging.metric_logger import create_loggers
 from convmixer.training.logging.progress_reporter import ProgressReporter
-from convmixer.training.loss import create_loss
 from convmixer.training.loss_scaler import LossScaler
-from convmixer.training.network import create_network, drop_path_factors
-from convmixer.training.optimizer import create_optimizer
-from convmixer.training.optimizer_average import OptimizerAverage
+from convmixer.training.network import create_network
 from convmixer.training.resolve import ResolvedRun
 from convmixer.training.run_folders import check_room, open_run
-from convmixer.training.step import TrainStep
+from convmixer.training.step import OnFirstBatch
 from convmixer.training.trainer import Trainer
+from convmixer.training.trial import create_state, create_step
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +71,7 @@ def _build(
     loader = create_loader(run, say)
     processes.on_first(lambda: _announce(run, model, loader, resumed))
     network, backends = _run_with(model, run, before)
-    state = _state(run, model, backends)
+    state = create_state(run, model, backends)
     if resumed is not None:
         say(resumed.restore(state))
     opened = processes.on_first(lambda: open_run(run, resumed, state, claim, loggers))
@@ -101,7 +96,13 @@ def _build(
     train = run.data.train
     return Trainer(
         state,
-        _step(run, network, state, reporter),
+        create_step(
+            run,
+            network,
+            state,
+            frozen_steps=config.unfreeze_epoch * run.sampler.steps_per_epoch,
+            on_first_batch=_picture(run, state, reporter),
+        ),
         loader,
         Evaluator(run, state),
         run.intervals,
@@ -125,32 +126,9 @@ def _run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.
         raise user_error from error
 
 
-def _state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState:
-    """A new state. Its moments and averages lie in memory as the backend has laid out the parameters."""
-    config, first = run.config, run.intervals.first_step
-    optimizer = create_optimizer(model, config, head_apart=config.unfreeze_epoch > 0)
-    average: Average | None = None
-    if config.optimizer_averages:
-        average = OptimizerAverage(optimizer, model)
-    elif config.with_ema:
-        average = Ema(model, config.ema_decay)
-    return TrainState(
-        model,
-        optimizer,
-        LossScaler.of(config, run.precision),
-        average,
-        step=first,
-        evaluated_step=first,
-        backend=backends.training,
-        evaluation_backend=backends.evaluation,
-    )
-
-
-def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: ProgressReporter) -> TrainStep:
-    config, preprocessing, rank = run.config, run.data.train_preprocessing, run.processes.rank
-    classes, on_host = len(run.data.classes), run.augments_on_host
-    augmentation = Augmentation(config, preprocessing, classes, config.seed, rank, per_image=not on_host)
-    weights = class_weights(run.data.train.labels, classes) if config.balance == "weights" else None
+def _picture(run: ResolvedRun, state: TrainState, reporter: ProgressReporter) -> OnFirstBatch | None:
+    """What keeps pictures of the first batch, where they are wanted."""
+    config, preprocessing = run.config, run.data.train_preprocessing
 
     def show(images: torch.Tensor, targets: torch.Tensor) -> None:
         if config.collect_input_data:
@@ -158,24 +136,8 @@ def _step(run: ResolvedRun, network: nn.Module, state: TrainState, reporter: Pro
         if config.report and state.step == run.intervals.first_step:  # not again where a run goes on
             reporter.first_batch(images, targets, preprocessing)
 
-    def factors(step: int, part: int, images: int) -> np.ndarray:
-        return drop_path_factors(config.drop_path, run.architecture.depth, images, config.seed, step, part, rank)
-
     wants_picture = (config.collect_input_data or config.report) and run.processes.is_first
-    return TrainStep(
-        network,
-        state,
-        augmentation,
-        run.precision,
-        run.schedule,
-        device=run.device,
-        loss=create_loss(config, weights, run.device),
-        clip_norm=config.clip_grad_norm if config.use_clip_grad_norm else None,
-        processes=run.processes,
-        frozen_steps=config.unfreeze_epoch * run.sampler.steps_per_epoch,
-        drop_path=factors if config.drop_path > 0 else None,
-        on_first_batch=show if wants_picture else None,
-    )
+    return show if wants_picture else None
 
 
 def _announce(run: ResolvedRun, model: ConvMixer, loader: BatchLoader, resumed: Resumed | None) -> None:

@@ -19,6 +19,7 @@ from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
 from convmixer.inputs import with_weights
 from convmixer.precision import Precision
+from convmixer.training.auto_batch import with_batch
 from convmixer.training.datasets import TrainingData, check_class_count, open_splits, training_data
 from convmixer.training.intervals import Intervals
 from convmixer.training.lr_schedule import LRSchedule
@@ -82,7 +83,8 @@ def resolve_run(
 ) -> ResolvedRun:
     """The run that the options ask for; `say` gets lines on what the weights decide.
 
-    Reads folders and weights, makes no network and writes nothing. Raises UserError for all that does not fit.
+    Reads folders and weights, makes networks only to measure with them, and writes nothing. Raises UserError for
+    all that does not fit.
     """
     config = resolved.options
     weights = read_weights(config.pretrained, config.entry) if config.pretrained else None
@@ -93,15 +95,31 @@ def resolve_run(
     resolved = suited(resolved, splits.train, device, say)
     data = training_data(resolved, splits, weights, say)
     check_class_count(resolved, data.classes)
-    resolved = within_budget(resolved, data, device, processes, say)
-    config = resolved.options
     arch = _architecture(resolved, weights, len(data.classes), say)
     if weights is not None:
         check(weights, arch)
         inputs = None if weights.preprocessing is None else data.preprocessing
         resolved = with_weights(resolved, arch, inputs, str(weights.path))
-        config = resolved.options
     check_image_size(arch, data.preprocessing.size)
+
+    def assembled(options: Resolved[Config]) -> ResolvedRun:
+        return _assembled(options, command, device, processes, weights, data, arch)
+
+    resolved = with_batch(resolved, assembled, say)
+    return assembled(within_budget(resolved, assembled, say))
+
+
+def _assembled(
+    resolved: Resolved[Config],
+    command: str,
+    device: torch.device,
+    processes: Processes,
+    weights: WeightFile | None,
+    data: TrainingData,
+    arch: Architecture,
+) -> ResolvedRun:
+    """The run of options that have a batch."""
+    config = resolved.options
     _check_shapes(config, arch, data.train_size, processes.count)
     sampler = BatchSampler(
         len(data.train),
@@ -155,7 +173,7 @@ def _architecture(resolved: Resolved[Config], weights: WeightFile | None, num_cl
 def _check_shapes(config: Config, arch: Architecture, image_size: int, processes: int) -> None:
     check_image_size(arch, image_size)
     side, shared = image_size // arch.patch_size, processes if config.sync_bn else 1
-    if side * side * config.batch_size * shared == 1 and not config.freeze and config.unfreeze_epoch < config.epochs:
+    if side * side * config.batch_size * shared == 1 and not config.trains_head_alone:
         raise UserError(
             "batch_size: 1 image of 1 patch leaves BatchNorm one value, which has no variance; "
             f"batch_size must be at least 2, or image_size at least {2 * arch.patch_size}"

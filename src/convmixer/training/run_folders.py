@@ -73,18 +73,19 @@ def check_space(checkpoints: Path, best: Path, model: nn.Module, *, averaged: bo
     one = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     # Weights, two moments of the optimizer, averaged weights; a new checkpoint stands beside the one before.
     two = one * (3 + averaged) * 2
-    if _existing(checkpoints).stat().st_dev == _existing(best).stat().st_dev:
+    if existing(checkpoints).stat().st_dev == existing(best).stat().st_dev:
         return _check_free(checkpoints, two + one, "two checkpoints and the best weights need", "--ckpt_root_dir")
     _check_free(checkpoints, two, "two checkpoints need", "--ckpt_root_dir")
     return _check_free(best, one, "the best weights need", "--best_ckpt_root_dir")
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
     return next(path for path in (path.absolute(), *path.absolute().parents) if path.exists())
 
 
 def _check_free(root: Path, needed: int, who: str, option: str) -> None:
-    free = shutil.disk_usage(_existing(root)).free
+    free = shutil.disk_usage(existing(root)).free
     if free < needed:
         raise UserError(
             f"{root}: {free / 2**20:.1f} MiB free, {who} {needed / 2**20:.1f} MiB; free some space or set {option}",

@@ -22,6 +22,11 @@ from convmixer.training.network import forward_head, training_mode
 from convmixer.training.non_finite import FiniteCheck, NonFinite, trace
 from convmixer.training.optimizer import honours_found_inf, only_groups_of, set_lr
 
+# What gets a run's first batch as the network does: images [B, C, H, W] and targets [B, K].
+OnFirstBatch = Callable[[torch.Tensor, torch.Tensor], None]
+# What gives the factors float32 [depth, n] of the residual branches of n images in micro-batch (step, part).
+DropPath = Callable[[int, int, int], np.ndarray]
+
 # Where the host runs ahead of the device and must not wait for it: numbers are checked a step later there.
 DEFERRED_DEVICES = {"cuda"}
 
@@ -40,8 +45,7 @@ class TrainStep:
     """Calls `network` (the state's model, perhaps compiled or wrapped for several processes) on a step's batches.
 
     In the steps before `frozen_steps` only the head learns: the model itself runs, its other parts without gradients
-    and in evaluation mode, so that neither weights nor statistics nor moments of theirs change. `drop_path`: gives
-    the factors [depth, n] of the residual branches of n images in micro-batch (step, part), where there is drop path.
+    and in evaluation mode, so that neither weights nor statistics nor moments of theirs change.
 
     A step with a loss or gradient norm that is not finite raises NonFinite and leaves the state as before its update:
     weights, optimizer, averages, `step`. Only BatchNorm's running statistics, which move in the forward pass, have seen
@@ -63,8 +67,8 @@ class TrainStep:
         clip_norm: float | None = None,
         processes: Processes | None = None,
         frozen_steps: int = 0,
-        drop_path: Callable[[int, int, int], np.ndarray] | None = None,
-        on_first_batch: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+        drop_path: DropPath | None = None,
+        on_first_batch: OnFirstBatch | None = None,
     ) -> None:
         self.network, self.state, self.augment = network, state, augment
         self.precision, self.schedule, self.device = precision, schedule, device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class DeviceLoader:
         self.sampler, self.rank, self.crops, self.augment = sampler, rank, crops, augment
         self.images, self.labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
-    def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
+    def batches(self, steps: range) -> Generator[list[TrainBatch]]:
         """For each step its micro-batches, whose tensors lie on the device."""
         for step in steps:
             yield [self._gather(step, micro) for micro in range(self.sampler.accumulate)]

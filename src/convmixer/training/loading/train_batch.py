@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class BatchLoader(Protocol):
 
     sampler: BatchSampler
 
-    def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
+    def batches(self, steps: range) -> Generator[list[TrainBatch]]:
         """For each step its micro-batches."""
         ...
 

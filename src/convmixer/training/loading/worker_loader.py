@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -139,7 +139,12 @@ class WorkerLoader:
         self._watchdog = Watchdog(timeout, lambda: [pid for pid in self._dataset.pids if pid])
         _check_shared_memory(reader, sampler, workers)
 
-    def batches(self, steps: range) -> Iterator[list[TrainBatch]]:
+    @property
+    def keeps_images(self) -> bool:
+        """Whether an image that was read once lies in memory from then on."""
+        return isinstance(self._dataset.reader.source, CachedSource)
+
+    def batches(self, steps: range) -> Generator[list[TrainBatch]]:
         """For each step its micro-batches.
 
         Raises RuntimeError, which `explain` explains, when a worker dies or gives no batch within the time-out.

@@ -1,7 +1,8 @@
-"""The maximum batch of training that a GPU's memory holds, by a count of what is kept; nothing of it is measured.
+"""What a network costs by formulas over its shape: parameters, multiplications, the batch that a GPU's memory holds.
 
-The counts are those of benchmarks/NOTES.md, "Memory", which tests/kernels/device/test_memory.py and
-tests/test_recompute.py take from torch: of 16-bit maps (--amp_level O1), run eager.
+Nothing of it is measured. The counts of `max_batch` are those of benchmarks/NOTES.md, "Memory", which
+tests/kernels/device/test_memory.py and tests/test_recompute.py take from torch: of 16-bit maps (--amp_level O1), run
+eager.
 """
 
 from __future__ import annotations
@@ -34,3 +35,15 @@ def parameters(arch: Architecture) -> int:
     stem = arch.dim * arch.in_chans * arch.patch_size**2 + bias + norm
     block = arch.dim * (arch.kernel_size**2 + arch.dim) + 2 * (bias + norm)
     return stem + arch.depth * block + (arch.dim + 1) * arch.num_classes
+
+
+def macs(arch: Architecture, size: int) -> int:
+    """Multiplications with additions of convolutions and head for one image of `size` pixels, forward.
+
+    768/32 (kernel 7, patch 7) at 224 px: 20.7e9, as torch's own counter has it; published tables say 19.6.
+    Training takes about three times as many.
+    """
+    positions = (size // arch.patch_size) ** 2
+    stem = arch.dim * arch.in_chans * arch.patch_size**2
+    block = arch.dim * (arch.kernel_size**2 + arch.dim)
+    return positions * (stem + arch.depth * block) + arch.dim * arch.num_classes
