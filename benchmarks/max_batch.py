@@ -30,7 +30,7 @@ from convmixer.backends.registry import backends_for
 from convmixer.backends.workload import Workload
 from convmixer.kernels.block import reason_against_fused
 from convmixer.model import ConvMixer
-from convmixer.training.auto_batch import largest
+from convmixer.training.memory_use import largest
 
 FORMS = ("eager", "fused", "eager recompute", "fused recompute")
 

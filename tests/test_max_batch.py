@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.project import ROOT
 
-from convmixer.training.auto_batch import largest
+from convmixer.training.memory_use import largest
 
 SCRIPT = ROOT / "benchmarks/max_batch.py"
 

@@ -13,7 +13,8 @@ from tests.conftest import COUNTS, Command, Run, ToyOptions, Train, draw_images
 
 from convmixer import machine
 from convmixer.training import auto_batch
-from convmixer.training.auto_batch import ORIGIN, largest
+from convmixer.training.auto_batch import ORIGIN
+from convmixer.training.memory_use import largest
 
 AUTO = ["--batch_size=auto", "--execution=eager"]
 
@@ -51,6 +52,15 @@ def test_it_is_saved_as_a_number_and_a_resumed_run_keeps_it(
     done = convmixer("train", "--resume=auto", "--batch_size=auto", "--epochs=3", "--force_resume")
     assert done.code == 0, done.err
     assert f"batch_size auto: {batch}, as the run has had it" in done.err
+
+
+def test_a_frozen_network_has_one_too(
+    train: Train, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = train(*AUTO, "--freeze", folder=many)
+    assert run.done.code == 0, run.done.err
+    assert "batch_size auto: " in run.done.err
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,24 @@ def test_the_disk_is_what_a_run_leaves(convmixer: Command, toy: Path, toy_option
     assert json.loads(Path("plan.json").read_text())["disk"] == pytest.approx(left, rel=0.03)
 
 
+def test_measured_are_steps_of_all_that_learns(convmixer: Command, toy: Path, toy_options: ToyOptions) -> None:
+    def step(*words: str) -> int:
+        assert convmixer("plan", *toy_options(toy, epochs=2), "--execution=eager", *words, "--json=p.json").code == 0
+        memory: dict[str, int] = json.loads(Path("p.json").read_text())["memory"]
+        return memory["step"]
+
+    whole = step()
+    assert step("--unfreeze_epoch=1") == whole  # its first epoch takes less
+    assert step("--unfreeze_epoch=2") < whole
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
         (["--device_num=2"], "device_num: plan measures in one process"),
         (["--resume=auto"], "--resume: plan looks at a new run"),
-        (["--json=nowhere/a.json"], "--json: nowhere/a.json cannot be written"),
+        (["--freeze"], "--freeze: takes no steps, which plan measures"),
+        (["--json=nowhere/a.json"], "nowhere/a.json cannot be written"),
         (["--image_size=1"], "image_size"),
     ],
 )

@@ -19,7 +19,7 @@ from convmixer.distributed.processes import Processes, restarted_run
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runs.folders import CONFIG, run_suffix
 from convmixer.runs.saved import saved_options
-from convmixer.training.memory_use import peak_of
+from convmixer.training.memory_use import largest, peak_of
 from convmixer.training.trial import trial
 
 if TYPE_CHECKING:
@@ -32,22 +32,6 @@ _SHARE = 0.9  # of a GPU's free memory; the rest is for what evaluation and frag
 _SHARE_OF_CPU = 0.5  # of the machine's, which other programs use too
 _GAIN = 1.05  # images per second that the double batch must be better by, on a CPU
 _SECONDS = 0.5  # of each measurement there
-
-
-def largest(fits: Callable[[int], bool], *, first: int = 16, most: int = 1 << 20, precision: int = 32) -> int:
-    """The largest batch up to `most` that fits, exact to 1 / precision of it; 0 where not even one image does.
-
-    Doubles from `first` until one does not fit, and halves the gap.
-    """
-    low, high = 0, min(first, most)
-    while fits(high):
-        if high == most:
-            return most
-        low, high = high, min(2 * high, most)
-    while high - low > max(1, low // precision):
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def with_batch(

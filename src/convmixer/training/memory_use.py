@@ -1,4 +1,4 @@
-"""The memory that a step takes at its highest, measured."""
+"""The memory that a step takes at its highest, measured, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -58,3 +58,19 @@ def peak_of(action: Callable[[], object], device: torch.device) -> int:
     with LiveTensors() as live:
         action()
     return live.peak
+
+
+def largest(fits: Callable[[int], bool], *, first: int = 16, most: int = 1 << 20, precision: int = 32) -> int:
+    """The largest batch up to `most` that fits, exact to 1 / precision of it; 0 where not even one image does.
+
+    Doubles from `first` until one does not fit, and halves the gap.
+    """
+    low, high = 0, min(first, most)
+    while fits(high):
+        if high == most:
+            return most
+        low, high = high, min(2 * high, most)
+    while high - low > max(1, low // precision):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
