@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,16 +12,14 @@ from convmixer.data.balance import balance_remark
 from convmixer.data.folders import ignored_line
 from convmixer.machine import cores_of_this_process
 from convmixer.model import ConvMixer
-from convmixer.runs.lock import RunLock
 from convmixer.training.backend_choice import Backends, run_with
 from convmixer.training.bad_images import BadImages
-from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.resume import Resumed, find_resumable, run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.evaluator import Evaluator
 from convmixer.training.loading.create import create_loader
-from convmixer.training.loading.data_wait import DataWait, ReadingBound
+from convmixer.training.loading.data_wait import ReadingBound
 from convmixer.training.loading.device_loader import DeviceLoader
 from convmixer.training.loading.train_batch import BatchLoader
 from convmixer.training.loading.worker_loader import WorkerLoader
@@ -32,10 +29,11 @@ from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network
 from convmixer.training.resolve import ResolvedRun
-from convmixer.training.run_folders import check_room, open_run
+from convmixer.training.run_folders import check_room
 from convmixer.training.step import OnFirstBatch
 from convmixer.training.trainer import Trainer
 from convmixer.training.trial import create_state, create_step
+from convmixer.training.writers import Locks, open_writers
 
 logger = logging.getLogger(__name__)
 
@@ -45,27 +43,19 @@ def build_trainer(run: ResolvedRun, say: Callable[[str], None] = logger.info) ->
 
     Raises UserError for all that does not fit; the run's lock is then given up.
     """
-    locks: list[RunLock] = []
-
-    def claim(folder: Path) -> None:
-        """Make this run the only one that writes into a run's checkpoint folder, on the first process."""
-        locks.append(RunLock(folder))
-
+    locks = Locks()
     try:
-        return _build(run, say, claim, locks)
+        return _build(run, say, locks)
     except BaseException:
-        for lock in locks:
-            lock.release()
+        locks.release()
         raise
 
 
-def _build(
-    run: ResolvedRun, say: Callable[[str], None], claim: Callable[[Path], None], locks: list[RunLock]
-) -> Trainer:
+def _build(run: ResolvedRun, say: Callable[[str], None], locks: Locks) -> Trainer:
     config, processes = run.config, run.processes
     loggers = processes.on_first(lambda: create_loggers(config.log_to)) or {}
     fingerprint = run_fingerprint(config, run.data, run.sampler)
-    resumed = find_resumable(config, lambda folder: processes.on_first(lambda: claim(folder)))
+    resumed = find_resumable(config, lambda folder: processes.on_first(lambda: locks.claim(folder)))
     before = Backends() if resumed is None else resumed.check(fingerprint, force=config.force_resume)
     model = create_network(run, say)
     loader = create_loader(run, say)
@@ -74,25 +64,8 @@ def _build(
     state = create_state(run, model, backends)
     if resumed is not None:
         say(resumed.restore(state))
-    opened = processes.on_first(lambda: open_run(run, resumed, state, claim, loggers))
-    folders, metrics = opened or (None, None)
-    reporter = ProgressReporter(
-        run.intervals,
-        processes,
-        metrics,
-        first_step=state.step,
-        step_images=run.sampler.global_batch,
-        wait=DataWait(run.device),
-        val=run.data.val,
-        data_folder=config.data_url,
-        bound=ReadingBound(loader.workers, cores_of_this_process()) if isinstance(loader, WorkerLoader) else None,
-        folders=folders,
-    )
-    latest = None if resumed is None else resumed.checkpoint
-    lock = locks[-1] if locks else None
-    held = run.data.held_out
-    facts = {} if held is None else {"held_out": held.facts()}
-    manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metrics, latest, lock, facts)
+    bound = ReadingBound(loader.workers, cores_of_this_process()) if isinstance(loader, WorkerLoader) else None
+    reporter, manager = open_writers(run, state, fingerprint, loggers, locks, resumed, bound)
     train = run.data.train
     return Trainer(
         state,

@@ -35,19 +35,7 @@ def run_training(resolved: Resolved[Config], processes: Processes, command: str)
             return train_head(resolve_run(as_one_pass(resolved, say), device, processes, command, say), say)
         trainer = build_trainer(resolve_run(resolved, device, processes, command, say), say)
         trainer.run()
-    manager = trainer.checkpoint_manager
-    folders, best = manager.folders, manager.best
-    if folders is None or best is None:
-        return None
-    return RunResult(
-        folders.name,
-        folders.summary,
-        folders.checkpoints,
-        folders.best,
-        best,
-        manager.latest,
-        trainer.state.best_top1,
-    )
+    return trainer.checkpoint_manager.result(trainer.state)
 
 
 def _remarks(resolved: Resolved[Config]) -> list[str]:

@@ -18,6 +18,7 @@ import torch
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runs.folders import RunFolders
 from convmixer.runs.lock import RunLock
+from convmixer.runs.result import RunResult
 from convmixer.training.checkpointing.checkpoint import EMA, MODEL, keep_newest, save_checkpoint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.logging.run_metrics import RunMetrics
@@ -59,6 +60,21 @@ class CheckpointManager:
     def best(self) -> Path | None:
         """The file of the best weights."""
         return None if self.folders is None else self.folders.best / BEST
+
+    def result(self, state: TrainState) -> RunResult | None:
+        """What the run has left, on the first process."""
+        if self.folders is None or self.best is None:
+            return None
+        folders = self.folders
+        return RunResult(
+            folders.name,
+            folders.summary,
+            folders.checkpoints,
+            folders.best,
+            self.best,
+            self.latest,
+            state.best_top1,
+        )
 
     def save_checkpoint(self, state: TrainState) -> None:
         """Copy the state and write it in the background, then drop the oldest checkpoints past `keep`.

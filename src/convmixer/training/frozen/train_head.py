@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,23 +21,20 @@ from convmixer.errors import RUN_FAILED, UserError
 from convmixer.evaluation import check_any_readable, name_unreadable
 from convmixer.metrics.score import Score
 from convmixer.model import ConvMixer
-from convmixer.runs.lock import RunLock
 from convmixer.runs.result import RunResult
-from convmixer.training.checkpointing.manager import CheckpointManager
 from convmixer.training.checkpointing.resume import run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.evaluator import MAX_NAMED
 from convmixer.training.frozen.feature_cache import key_of, load_features, save_features
 from convmixer.training.frozen.features import Features, compute_features
 from convmixer.training.frozen.logistic_regression import STRENGTHS, Head, best_of, fit, held_out, try_strengths
-from convmixer.training.loading.data_wait import DataWait
 from convmixer.training.logging.metric_logger import MetricLogger, create_loggers
-from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network
 from convmixer.training.optimizer import create_optimizer
 from convmixer.training.resolve import ResolvedRun
-from convmixer.training.run_folders import check_room, open_run
+from convmixer.training.run_folders import check_room
+from convmixer.training.writers import Locks, open_writers
 
 logger = logging.getLogger(__name__)
 
@@ -168,36 +164,21 @@ def _score(run: ResolvedRun, head: Head, val: Features) -> Score:
 
 def _keep(run: ResolvedRun, model: ConvMixer, score: Score, loggers: dict[str, MetricLogger]) -> RunResult | None:
     """Write the run: folders, metrics, best weights and a checkpoint."""
-    config, processes, data, locks = run.config, run.processes, run.data, list[RunLock]()
-    check_any_readable(score, data.val)
+    config, processes, val = run.config, run.processes, run.data.val
+    check_any_readable(score, val)
     if processes.is_first:
-        name_unreadable(score.bad, score, data.val, MAX_NAMED)
+        name_unreadable(score.bad, score, val, MAX_NAMED)
     processes.on_first(lambda: check_room(config, None, model))
     state = TrainState(
         model, create_optimizer(model, config), LossScaler.of(config, run.precision), step=run.intervals.last_step
     )
     state.evaluated_step, state.best_top1 = state.step, score.results()["Top1-Acc"]
-
-    def claim(folder: Path) -> None:
-        locks.append(RunLock(folder))
-
-    opened = processes.on_first(lambda: open_run(run, None, state, claim, loggers))
-    folders, metrics = opened or (None, None)
-    reporter = ProgressReporter(
-        run.intervals,
-        processes,
-        metrics,
-        first_step=state.step,
-        step_images=run.sampler.global_batch,
-        wait=DataWait(run.device),
-        val=data.val,
-        data_folder=config.data_url,
-        folders=folders,
-    )
-    facts = {} if data.held_out is None else {"held_out": data.held_out.facts()}
-    fingerprint = run_fingerprint(config, data, run.sampler)
-    lock = locks[-1] if locks else None
-    manager = CheckpointManager(folders, run.metadata, fingerprint, config.ckpt_keep_num, metrics, None, lock, facts)
+    fingerprint, locks = run_fingerprint(config, run.data, run.sampler), Locks()
+    try:
+        reporter, manager = open_writers(run, state, fingerprint, loggers, locks)
+    except BaseException:
+        locks.release()
+        raise
     failed = True
     try:
         manager.save_best(state, None)
@@ -208,14 +189,4 @@ def _keep(run: ResolvedRun, model: ConvMixer, score: Score, loggers: dict[str, M
     finally:
         reporter.close(failed=failed)
         manager.close()
-    if folders is None or manager.best is None:
-        return None
-    return RunResult(
-        folders.name,
-        folders.summary,
-        folders.checkpoints,
-        folders.best,
-        manager.best,
-        manager.latest,
-        state.best_top1,
-    )
+    return manager.result(state)
