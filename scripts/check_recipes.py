@@ -37,6 +37,8 @@ _ON_DIGITS = {
     "use_clip_grad_norm": True,
 }
 
+_CIFAR10 = {"train_num_samples": 5000, "val_num_samples": 2000, "epochs": 2, "amp_level": "O0"}
+
 
 @dataclass(frozen=True)
 class Check:
@@ -56,13 +58,8 @@ CHECKS = (
     Check("convmixer_768_32, short, on digits", "convmixer_768_32", {**_ON_DIGITS, "base_lr": 0.01}, 0.05),
     Check("convmixer_1536_20, short, on digits", "convmixer_1536_20", _ON_DIGITS, 0.05),
     Check("small_folder", "small_folder", {}, 0.02, "photos"),
-    Check(
-        "cifar10_256_8, 5,000 images, 2 epochs",
-        "cifar10_256_8",
-        {"train_num_samples": 5000, "val_num_samples": 2000, "epochs": 2, "batch_size": 64, "amp_level": "O0"},
-        0.05,
-        "cifar10",
-    ),
+    Check("cifar10_256_8, 5,000 images, 2 epochs", "cifar10_256_8", {**_CIFAR10, "batch_size": 64}, 0.05, "cifar10"),
+    Check("cifar10_256_8_muon, 5,000 images, 2 epochs", "cifar10_256_8_muon", _CIFAR10, 0.05, "cifar10"),
 )
 
 
