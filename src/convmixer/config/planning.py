@@ -8,7 +8,7 @@ from convmixer.config.options import Options, option
 class RangeTestOptions(Options):
     """Range test"""
 
-    lr_start: float = option(1e-6, "learning rate of the first step", other_names="start_lr", commands="lr-find", gt=0)
+    lr_start: float = option(1e-5, "learning rate of the first step", other_names="start_lr", commands="lr-find", gt=0)
     lr_end: float = option(1.0, "learning rate of the last step", other_names="end_lr", commands="lr-find", gt=0)
     lr_steps: int = option(
         100, "steps from one to the other", other_names="num_iter steps", commands="lr-find", ge=20, le=100_000

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SMOOTHING = 0.9  # of the mean of the losses, the part that the next step keeps
-LAG = 9  # steps: 0.9 / (1 - 0.9)
-_EXPLODED = 4.0  # times the lowest smoothed loss
+_WIDTH = 0.5  # of the Gaussian that smooths the losses over the logarithm of the rate: a factor of 1.65
+_LEADING = 10  # steps whose losses say where the curve begins
+_EXPLODED = 4.0  # times the lowest running mean
+_KEPT = 0.9  # of the running mean, the part that the next step keeps
 
 
 def exponential(start: float, end: float, steps: int) -> np.ndarray:
@@ -17,56 +18,51 @@ def exponential(start: float, end: float, steps: int) -> np.ndarray:
     return np.geomspace(start, end, steps)
 
 
-def smoothed(losses: Sequence[float]) -> np.ndarray:
+def running_mean(losses: Sequence[float]) -> np.ndarray:
     """The exponential moving average, s_t = 0.9 s_(t-1) + 0.1 loss_t from s = 0, divided by 1 - 0.9^t.
 
     The division makes it a mean of the losses so far from the first step on (Adam's correction). It lags behind.
     """
-    sums, found = 0.0, []
+    mean, found = 0.0, []
     for step, loss in enumerate(losses, 1):
-        sums = SMOOTHING * sums + (1 - SMOOTHING) * loss
-        found.append(sums / (1 - SMOOTHING**step))
+        mean = _KEPT * mean + (1 - _KEPT) * loss
+        found.append(mean / (1 - _KEPT**step))
     return np.array(found)
 
 
 def has_exploded(losses: Sequence[float]) -> bool:
-    """Whether the smoothed loss is more than four times its lowest value."""
-    curve = smoothed(losses)
-    return bool(curve[-1] > _EXPLODED * curve.min())
+    """Whether the running mean of the losses is more than four times its lowest value."""
+    means = running_mean(losses)
+    return bool(means[-1] > _EXPLODED * means.min())
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Learning rates [n] and their losses [n]; `trend` [n - 9]: the smoothed losses at the first n - 9 rates."""
+    """Learning rates [n], losses [n], and `trend` [n], the losses smoothed over rates; `start`: where they begin."""
 
     rates: np.ndarray
     losses: np.ndarray
     trend: np.ndarray
+    start: float
 
     @classmethod
     def of(cls, rates: np.ndarray, losses: Sequence[float]) -> Curve:
-        """What is smoothed lags behind a straight line by nine steps, and is put back by these.
+        """The trend at a rate is the mean of the losses, weighed by how near their rates are: it does not lag.
 
-        Smoothing backwards too would not lag, and would show the end, where losses explode, long before it.
+        Losses count as no higher than the first ones, or a single one that explodes would lift all beside it.
         """
-        return cls(rates, np.asarray(losses), smoothed(losses)[LAG:])
-
-    @property
-    def steepest(self) -> float:
-        """The rate at which the trend falls fastest per factor of the rate, before its minimum."""
-        slope = np.gradient(self.trend)[: int(self.trend.argmin()) + 1]
-        return float(self.rates[int(slope.argmin())])
-
-    @property
-    def lowest(self) -> float:
-        """The rate at which the trend is lowest."""
-        return float(self.rates[int(self.trend.argmin())])
+        values = np.asarray(losses, dtype=float)
+        start = float(values[:_LEADING].max())
+        logarithms = np.log(rates)
+        weights = np.exp(-0.5 * ((logarithms[:, None] - logarithms[None]) / _WIDTH) ** 2)
+        return cls(rates, values, weights @ np.minimum(values, start) / weights.sum(axis=1), start)
 
     @property
     def suggestion(self) -> float:
-        """A peak of the schedule: the geometric mean of the two.
+        """The rate at which the trend is lowest: as a peak of the schedule, at which only some steps are made."""
+        return float(self.rates[int(self.trend.argmin())])
 
-        At the steepest a step gains most, and a schedule that is below its peak most of the time may go above that;
-        at the lowest the gain of higher rates is used up.
-        """
-        return float(np.sqrt(self.steepest * self.lowest))
+    @property
+    def falls_to_the_end(self) -> bool:
+        """Whether the trend is lowest at the end, so that higher rates may be better still."""
+        return bool(self.rates[-1] < self.suggestion * np.exp(_WIDTH))

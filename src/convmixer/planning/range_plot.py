@@ -6,8 +6,6 @@ from io import BytesIO
 
 from convmixer.planning.learning_rate import Curve
 
-_LEADING = 10  # steps whose losses say where the curve begins
-
 
 def plot(curve: Curve, title: str) -> bytes:
     """The curve as PNG."""
@@ -17,12 +15,9 @@ def plot(curve: Curve, title: str) -> bytes:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates, curve.losses, ".", markersize=3, color="#9fb6c9", label="loss of a step")
-    axes.plot(curve.rates[: len(curve.trend)], curve.trend, linewidth=1.6, color="#3b76af", label="smoothed")
-    marks = (("steepest", curve.steepest, "#4d9c6b"), ("lowest", curve.lowest, "#c3514a"))
-    for name, rate, colour in marks:
-        axes.axvline(rate, linewidth=1, linestyle=":", color=colour, label=f"{name}, {rate:.2g}")
+    axes.plot(curve.rates, curve.trend, linewidth=1.6, color="#3b76af", label="smoothed")
     axes.axvline(curve.suggestion, linewidth=1.4, color="#e2a13d", label=f"suggested, {curve.suggestion:.2g}")
-    low, high = curve.trend.min(), curve.losses[:_LEADING].max()
+    low, high = curve.trend.min(), curve.start
     axes.set_ylim(low - 0.2 * (high - low), high + 0.5 * (high - low))
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")

@@ -89,12 +89,11 @@ def reasons(run: ResolvedRun, curve: Curve) -> list[str]:
     config = run.config
     scaled = "" if run.schedule.peak == config.base_lr else "; --lr_scaling linear multiplies base_lr to that"
     lines = [
-        f"the smoothed loss falls fastest at {curve.steepest:.2g} and is lowest at {curve.lowest:.2g}",
-        f"suggested is the peak of the schedule ({config.lr_scheduler}), {curve.suggestion:.2g}: the geometric mean of "
-        f"the two; only some steps are made at the peak{scaled}",
-        f"the run has base_lr {config.base_lr:g} now ({run.resolved.origins['base_lr']}); within a factor of two rates "
-        "are hardly told apart, and other data, batch or optimizer want another test",
+        f"the smoothed loss is lowest at {curve.suggestion:.2g}, suggested as the peak of the schedule "
+        f"({config.lr_scheduler}){scaled}",
+        f"the run has base_lr {config.base_lr:g} now ({run.resolved.origins['base_lr']}); rates within a factor of two "
+        "to four are hardly told apart, and other data, batch or optimizer want another test",
     ]
-    if curve.lowest >= curve.rates[len(curve.trend) - 1]:
+    if curve.falls_to_the_end:
         lines.append("the loss was still falling at the end: a higher --lr_end would show where it turns")
     return lines
