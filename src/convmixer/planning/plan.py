@@ -14,7 +14,7 @@ from convmixer.network_costs import macs, parameters
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.loading.data_wait import reading_bound
 from convmixer.training.memory_use import peak_of
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.run_folders import existing
 from convmixer.training.throughput import Throughput, measured
 from convmixer.training.trial import trial

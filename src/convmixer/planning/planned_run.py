@@ -10,7 +10,8 @@ from convmixer.config.schema import Config, refuse_contradictions
 from convmixer.devices import choose_device
 from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
-from convmixer.training.resolve import ResolvedRun, resolve_run
+from convmixer.training.resolve import resolve_run
+from convmixer.training.resolved_run import ResolvedRun
 
 logger = logging.getLogger(__name__)
 

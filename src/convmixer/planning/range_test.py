@@ -21,7 +21,7 @@ from convmixer.training.error_messages import explain
 from convmixer.training.loading.create import create_loader
 from convmixer.training.loading.train_batch import BatchLoader
 from convmixer.training.non_finite import NonFinite
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.trial import Trial, trial
 
 logger = logging.getLogger(__name__)

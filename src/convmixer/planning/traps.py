@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from convmixer.machine import usable_cores
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 
 _FEW = 10  # images of a class to train on
 _UNEVEN = 10  # times the images of the smallest class

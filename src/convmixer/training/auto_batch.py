@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,10 +19,8 @@ from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runs.folders import CONFIG, run_suffix
 from convmixer.runs.saved import saved_options
 from convmixer.training.memory_use import largest, peak_of
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.trial import trial
-
-if TYPE_CHECKING:
-    from convmixer.training.resolve import ResolvedRun
 
 ORIGIN = "measured for batch_size auto"
 STEPS_PER_EPOCH = 8  # at least, so that an epoch is more than a few updates

@@ -23,7 +23,7 @@ from convmixer.training.network import training_mode
 
 if TYPE_CHECKING:
     from convmixer.config.execution import Execution
-    from convmixer.training.resolve import ResolvedRun
+    from convmixer.training.resolved_run import ResolvedRun
 
 logger = logging.getLogger(__name__)
 

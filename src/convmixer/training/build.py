@@ -28,7 +28,7 @@ from convmixer.training.logging.metric_logger import create_loggers
 from convmixer.training.logging.progress_reporter import ProgressReporter
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.run_folders import check_room
 from convmixer.training.step import OnFirstBatch
 from convmixer.training.trainer import Trainer

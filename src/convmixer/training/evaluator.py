@@ -16,7 +16,7 @@ from convmixer.metrics.score import Score
 from convmixer.terminal.progress import Progress
 from convmixer.training.backend_choice import evaluation_workload
 from convmixer.training.checkpointing.state import TrainState
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.signals import Interrupted
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from convmixer.training.sync_batchnorm import synchronise
 from convmixer.weights.load import load_into
 
 if TYPE_CHECKING:  # a step itself needs no options, nor what checks them
-    from convmixer.training.resolve import ResolvedRun
+    from convmixer.training.resolved_run import ResolvedRun
 
 
 def create_network(run: ResolvedRun, say: Callable[[str], None]) -> ConvMixer:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
@@ -13,7 +12,6 @@ from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.balance import BalancedOrder
 from convmixer.data.batch_sampler import BatchSampler, Order
-from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.shards.order import order_of
 from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
@@ -23,6 +21,7 @@ from convmixer.training.auto_batch import with_batch
 from convmixer.training.datasets import TrainingData, check_class_count, open_splits, training_data
 from convmixer.training.intervals import Intervals
 from convmixer.training.lr_schedule import LRSchedule
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.suiting import suited
 from convmixer.training.time_budget import within_budget
 from convmixer.weights.grey import for_grey
@@ -31,51 +30,6 @@ from convmixer.weights.read import WeightFile, read_weights
 
 Say = Callable[[str], None]
 _OF_THE_NETWORK = ("kernel_size", "patch_size", "activation")
-
-
-@dataclass(frozen=True)
-class ResolvedRun:
-    """The options, with what the weights that the run starts from say, and all that follows from them.
-
-    `command`: as it was typed, for the run's record; `weights`: those that the run starts from, if any.
-    """
-
-    resolved: Resolved[Config]
-    command: str
-    device: torch.device
-    processes: Processes
-    weights: WeightFile | None
-    data: TrainingData
-    architecture: Architecture
-    sampler: BatchSampler
-    precision: Precision
-    schedule: LRSchedule
-    intervals: Intervals
-
-    @property
-    def config(self) -> Config:
-        return self.resolved.options
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return self.data.preprocessing
-
-    @property
-    def augments_on_host(self) -> bool:
-        """Whether flips and the policy are done image by image where the crops are made, not by batch on the device.
-
-        With Pillow's crops all is done as versions did that had no others, to the bit.
-        """
-        return self.device.type == "cpu" and self.config.resampler == "torch"
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What every weight file of the run says of itself."""
-        return {
-            "architecture": self.architecture,
-            "classes": self.data.classes,
-            "preprocessing": self.data.preprocessing,
-        }
 
 
 def resolve_run(

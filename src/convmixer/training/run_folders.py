@@ -21,7 +21,7 @@ from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.logging.image_grid import graph_text
 from convmixer.training.logging.metric_logger import LoggedRun, MetricLogger
 from convmixer.training.logging.run_metrics import RunMetrics
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 
 logger = logging.getLogger(__name__)
 

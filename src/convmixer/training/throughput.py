@@ -14,7 +14,7 @@ from convmixer.training.loading.create import create_loader
 from convmixer.training.loading.data_wait import DataWait
 from convmixer.training.loading.train_batch import BatchLoader
 from convmixer.training.loading.worker_loader import WorkerLoader
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.trial import Trial, trial
 
 _EVALUATED = 256  # images that the speed of an evaluation is measured by

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
@@ -14,10 +13,8 @@ from convmixer.errors import UserError
 from convmixer.machine import cores_of_this_process, workers
 from convmixer.terminal.progress import duration
 from convmixer.training.datasets import TrainingData, train_reader
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.trial import trial
-
-if TYPE_CHECKING:
-    from convmixer.training.resolve import ResolvedRun
 
 ORIGIN = "measured for time_budget"
 _SECONDS = 4.0  # of each of the two measurements, at most

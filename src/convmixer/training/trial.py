@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,10 +29,8 @@ from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network, drop_path_factors
 from convmixer.training.optimizer import create_optimizer
 from convmixer.training.optimizer_average import OptimizerAverage
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.step import OnFirstBatch, TrainStep
-
-if TYPE_CHECKING:  # which itself tries batches, where they are to be measured
-    from convmixer.training.resolve import ResolvedRun
 
 
 def create_state(run: ResolvedRun, model: ConvMixer, backends: Backends) -> TrainState:

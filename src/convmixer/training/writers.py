@@ -13,7 +13,7 @@ from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.loading.data_wait import DataWait, ReadingBound
 from convmixer.training.logging.metric_logger import MetricLogger
 from convmixer.training.logging.progress_reporter import ProgressReporter
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.run_folders import open_run
 
 

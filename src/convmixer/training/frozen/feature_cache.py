@@ -21,7 +21,7 @@ from convmixer.data.source import Source, Subset, in_memory_images, is_in_memory
 from convmixer.model import ConvMixer
 from convmixer.runs.durable import write_file
 from convmixer.training.frozen.features import Features
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 
 # Of all features together; a set that has more is not kept.
 MAX_BYTES = 2 * 2**30

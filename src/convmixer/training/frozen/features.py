@@ -14,7 +14,7 @@ from convmixer.data.source import Source
 from convmixer.machine import workers
 from convmixer.model import ConvMixer
 from convmixer.terminal.progress import Progress
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 
 
 @dataclass(frozen=True)

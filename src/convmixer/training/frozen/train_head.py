@@ -32,7 +32,7 @@ from convmixer.training.logging.metric_logger import MetricLogger, create_logger
 from convmixer.training.loss_scaler import LossScaler
 from convmixer.training.network import create_network
 from convmixer.training.optimizer import create_optimizer
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.run_folders import check_room
 from convmixer.training.writers import Locks, open_writers
 

@@ -23,7 +23,7 @@ from convmixer.training.loading.device_images import images_for_device
 from convmixer.training.loading.device_loader import DeviceLoader
 from convmixer.training.loading.train_batch import BatchLoader
 from convmixer.training.loading.worker_loader import WorkerLoader
-from convmixer.training.resolve import ResolvedRun
+from convmixer.training.resolved_run import ResolvedRun
 
 # Of what is free, what is taken for the images where nobody has asked for it, and where somebody has.
 _UNASKED, _ASKED = 1 / 4, 1 / 2
