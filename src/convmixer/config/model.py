@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import field_validator
 
 from convmixer.arch import Activation, parse_arch
@@ -54,6 +56,11 @@ class ModelOptions(EntryOptions):
     )
     activation: Activation | None = option(None, "activation; left out: the variant's", commands=ALL)
     in_chans: int = option(3, "image channels: 3 colour, 1 grey", ge=1, le=64)
+    filter_init: Literal["torch", "covariance"] = option(
+        "torch",
+        "depthwise filters begin as torch's, or smooth and centred as trained ones are",
+        other_names="init init_weights weight_init",
+    )
     pretrained: str | None = option(
         None,
         "weight file or checkpoint folder to start from (weights only)",

@@ -12,6 +12,7 @@ from torch import nn
 from convmixer.devices import memory_format
 from convmixer.model import ConvMixer
 from convmixer.randomness import Stream, uniforms
+from convmixer.training.filter_init import draw_filters
 from convmixer.training.sync_batchnorm import synchronise
 from convmixer.weights.load import load_into
 
@@ -28,6 +29,8 @@ def create_network(run: ResolvedRun, say: Callable[[str], None]) -> ConvMixer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = ConvMixer(run.architecture)
+        if config.filter_init == "covariance":
+            draw_filters(model)
     if weights is not None:
         if not config.exclude_epoch_state:
             say("exclude_epoch_state: pretrained takes over weights only; --resume continues a run")
