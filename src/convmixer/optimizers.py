@@ -9,16 +9,18 @@ from typing import Literal
 
 from convmixer.errors import UserError
 
-# A parameter's place: the square filter of a pointwise convolution, another weight of a convolution or linear layer,
-# or what is neither, as a bias.
-ParameterKind = Literal["square", "weight", "other"]
+# A parameter's place: the filters of a convolution that mixes channels (the patch embedding, a pointwise convolution),
+# which are a matrix; another weight of a convolution or linear layer; or what is neither, as a bias.
+ParameterKind = Literal["matrix", "weight", "other"]
+LR_SCALE = "lr_scale"  # of a group of parameters: the factor of the schedule's learning rate
 
 
 @dataclass(frozen=True)
 class OptimizerEntry:
     """`cls`: the full name of a class of torch's kind; `arguments`: its keywords and the options that they come from.
 
-    `fixed`: keywords that have one value here; `group_arguments`: those of the parameters of a kind.
+    `fixed`: keywords that have one value here; `group_arguments`: those of the parameters of a kind, among which
+    `LR_SCALE` is no keyword, but multiplies their learning rate.
 
     `has_fused`: it takes `fused`, as torch's own. That step alone honours `found_inf`, by which a step whose numbers
     are not finite is left out on the device without waiting for it (`training.optimizer.honours_found_inf`). With
@@ -44,6 +46,7 @@ class OptimizerEntry:
 _MOMENTS = {"betas": "beta", "eps": "eps"}
 _SGD = OptimizerEntry("torch.optim.SGD", {"momentum": "momentum"}, has_fused=True, zero_state="momentum_buffer")
 _EXTRA = "optimizers"
+_BESIDE_MUON = {"use_muon": False, LR_SCALE: 0.4}
 
 OPTIMIZERS = {
     # Decay beside the gradient, p -= lr * weight_decay * p (https://arxiv.org/abs/1711.05101).
@@ -66,15 +69,15 @@ OPTIMIZERS = {
         {"other": {"adam": True}},
         extra=_EXTRA,
     ),
-    # m = momentum * m + (1 - momentum) * gradient; p -= lr * (0.2 * sqrt(dim) * orthogonal(Nesterov's m) +
-    # weight_decay * p) for the pointwise filters, AdamW for all else. That factor gives the update the size of AdamW's,
-    # so that one learning rate serves both (https://kellerjordan.github.io/posts/muon,
-    # https://arxiv.org/abs/2502.16982).
+    # m = momentum * m + (1 - momentum) * gradient; p -= lr * (0.2 * sqrt(max(rows, columns)) * orthogonal(m with
+    # Nesterov's step) + weight_decay * p) for the matrices, one row per output. That factor gives the update the size
+    # of AdamW's (https://kellerjordan.github.io/posts/muon, https://arxiv.org/abs/2502.16982). All else takes AdamW, at
+    # a lower rate: measured (benchmarks/NOTES.md, "Defaults that suit the data").
     "muon": OptimizerEntry(
         "pytorch_optimizer.Muon",
         {"momentum": "momentum", "adamw_betas": "beta", "adamw_eps": "eps"},
         {"use_adjusted_lr": True},
-        {"square": {"use_muon": True}, "weight": {"use_muon": False}, "other": {"use_muon": False}},
+        {"matrix": {"use_muon": True}, "weight": _BESIDE_MUON, "other": _BESIDE_MUON},
         extra=_EXTRA,
     ),
     # z takes AdamW's steps without its first moment, from gradients at y = (1 - b1) * z + b1 * x, and x is the average

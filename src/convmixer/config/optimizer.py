@@ -59,7 +59,7 @@ class OptimizerOptions(Options):
 
     optimizer: OptimizerName = option(
         "adamw",
-        "sgd uses momentum too; muon is for the pointwise filters, with adamw for the rest",
+        "sgd uses momentum too; muon is for patch embedding and pointwise filters, adamw for the rest",
         other_names="opt optim",
     )
     beta: tuple[float, float] = option(

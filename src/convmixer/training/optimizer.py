@@ -13,7 +13,7 @@ from torch import nn
 
 from convmixer.errors import UserError, first_line
 from convmixer.model import ConvMixer
-from convmixer.optimizers import OPTIMIZERS, ParameterKind, refuse_missing
+from convmixer.optimizers import LR_SCALE, OPTIMIZERS, ParameterKind, refuse_missing
 
 if TYPE_CHECKING:
     from convmixer.config.optimizer import OptimizerOptions
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _DECAYING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # torch has a fused step for other devices too; these are the two on which it is checked against the plain one.
 _FUSED_DEVICES = {"cpu", "cuda"}
-LR_SCALE = "lr_scale"  # of a group: the factor of the schedule's learning rate
 
 
 def parameter_groups(
@@ -53,10 +52,15 @@ def parameter_groups(
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                key = (*settings[_kind(module, name, parameter)], scales.get(id(parameter), _Scale()))
+                key = (*settings[_kind(module, name)], scales.get(id(parameter), _Scale()))
                 members[key].append(parameter)
     return [
-        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, **dict(more), **scale.arguments}
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decays else 0.0,
+            **dict(more),
+            **scale.beside(dict(more)),
+        }
         for (decays, more, scale), parameters in members.items()
         if parameters
     ]
@@ -64,14 +68,15 @@ def parameter_groups(
 
 @dataclass(frozen=True)
 class _Scale:
-    """What tells groups of the same settings apart: the factor of the learning rate, None for none, and the head."""
+    """What tells groups of the same settings apart: the factor of the learning rate, and the head."""
 
-    factor: float | None = None
+    factor: float = 1.0
     head: bool = False
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return {} if self.factor is None else {LR_SCALE: self.factor}
+    def beside(self, settings: Mapping[str, Any]) -> dict[str, float]:
+        """The factor of a group of such settings, which may have one of their own; none where it is 1."""
+        factor = self.factor * settings.get(LR_SCALE, 1.0)
+        return {} if factor == 1.0 else {LR_SCALE: factor}
 
 
 def _scales(model: nn.Module, layer_decay: float, *, head_apart: bool) -> dict[int, _Scale]:
@@ -82,20 +87,18 @@ def _scales(model: nn.Module, layer_decay: float, *, head_apart: bool) -> dict[i
     layers = [network.stem, *network.blocks, network.head]
     scales: dict[int, _Scale] = {}
     for number, layer in enumerate(layers):
-        factor = None if layer_decay == 1.0 else layer_decay ** (len(layers) - 1 - number)
-        scale = _Scale(factor, head_apart and layer is network.head)
+        scale = _Scale(layer_decay ** (len(layers) - 1 - number), head_apart and layer is network.head)
         scales |= {id(parameter): scale for parameter in layer.parameters()}
     return scales
 
 
-_KINDS: tuple[ParameterKind, ...] = ("square", "weight", "other")
+_KINDS: tuple[ParameterKind, ...] = ("matrix", "weight", "other")
 
 
-def _kind(module: nn.Module, name: str, parameter: nn.Parameter) -> ParameterKind:
+def _kind(module: nn.Module, name: str) -> ParameterKind:
     if name != "weight" or not isinstance(module, _DECAYING):
         return "other"
-    rows, columns, *window = parameter.shape
-    return "square" if rows == columns and window and set(window) == {1} else "weight"
+    return "weight" if isinstance(module, nn.Linear) or module.groups > 1 else "matrix"
 
 
 def create_optimizer(model: nn.Module, options: OptimizerOptions, *, head_apart: bool = False) -> torch.optim.Optimizer:
