@@ -43,6 +43,9 @@ def _remarks(resolved: Resolved[Config]) -> list[str]:
     options, remarks = resolved.options, []
     if options.optimizer_averages and options.lr_scheduler != "constant_lr":
         remarks.append(f"{options.optimizer} is meant for --lr_scheduler constant_lr, with a warm-up if any")
+    if (options.freeze or options.unfreeze_epoch) and options.pretrained is None and options.resume is None:
+        what = "--freeze" if options.freeze else "--unfreeze_epoch"
+        remarks.append(f"{what} without --pretrained: what stays as it is has learnt nothing")
     if options.defaults == "model_zoo":
         return [*remarks, "defaults are the model zoo's where it has others"]
     line = difference(resolved)

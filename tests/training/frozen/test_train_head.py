@@ -68,6 +68,13 @@ def test_the_strength_is_chosen_on_training_images(train: Train, weights: Path) 
     assert "is the best of them; the head is fitted with it to all training images" in err
 
 
+@pytest.mark.parametrize("words", [["--freeze"], ["--unfreeze_epoch=1"]])
+def test_without_weights_it_says_that_nothing_was_learnt(words: list[str], train: Train, weights: Path) -> None:
+    said = f"{words[0].split('=')[0]} without --pretrained: what stays as it is has learnt nothing"
+    assert said in train(*words, epochs=1).done.err
+    assert said not in again(train, *words, "--pretrained", weights, epochs=1).done.err
+
+
 def test_features_are_those_of_the_network(train: Train, weights: Path, toy: Path, cache: Path) -> None:
     run = train("--pretrained", weights, "--freeze", "--hflip=0.5")
     kept = {len(tensors["values"]): tensors["values"] for tensors in map(load_file, cache.iterdir())}
