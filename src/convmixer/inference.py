@@ -149,10 +149,9 @@ def _tune(resolved: Resolved[Any], model: ModelFile, images: int) -> None:
     from convmixer.backends.runtime import tune
 
     options = resolved.options
-    execution = "compile" if options.compile else options.execution
     is_required = resolved.is_explicit("execution") or resolved.is_explicit("compile")
     size = model.preprocessing.size
-    tune(model.runtime, images, options.batch_size, size, execution, is_required=is_required)
+    tune(model.runtime, images, options.batch_size, size, options.requested_execution, is_required=is_required)
 
 
 def _autocast(options: PrecisionOptions, device: torch.device) -> Callable[[], AbstractContextManager[object]]:

@@ -46,6 +46,11 @@ class ExecutionOptions(Options):
     )
     compile: bool = option(False, "the same as --execution compile", commands="train eval", affects_training=False)
 
+    @property
+    def requested_execution(self) -> Execution:
+        """What both options together ask for."""
+        return "compile" if self.compile else self.execution
+
 
 class DeviceOptions(Options):
     """Device"""

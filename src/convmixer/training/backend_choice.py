@@ -52,7 +52,7 @@ def run_with(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[nn.M
     UserError, on every process, where what `execution` names is not there or fails, and what torch raises of too
     little memory.
     """
-    processes, workload, execution = run.processes, training_workload(run), _execution(run)
+    processes, workload, execution = run.processes, training_workload(run), run.config.requested_execution
     requested_backends(workload, execution)
     names = from_first_in_time(processes, "backends", lambda: _choose(model, run, before), MAX_TUNING)
     say = logger.info if processes.is_first else lambda _: None
@@ -97,13 +97,14 @@ def evaluation_workload(run: ResolvedRun) -> Workload:
     return Workload(run.architecture, size, batch, run.precision.dtype, False, run.device)
 
 
-def _execution(run: ResolvedRun) -> Execution:
-    return "compile" if run.config.compile else run.config.execution
-
-
 def _choose(model: ConvMixer, run: ResolvedRun, before: Backends) -> tuple[str, str]:
     """Full names of the backends of training and of evaluating in each process."""
-    config, count, workload, execution = run.config, run.processes.count, training_workload(run), _execution(run)
+    config, count, workload, execution = (
+        run.config,
+        run.processes.count,
+        training_workload(run),
+        run.config.requested_execution,
+    )
     training, evaluation = before.training, before.evaluation
     if workload.drop_path:
         logger.info("drop_path: training runs eager, the other backends have no drop path")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.data.reader import read_batches
 from convmixer.data.source import Source
+from convmixer.devices import memory_format
 from convmixer.machine import workers
 from convmixer.model import ConvMixer
 from convmixer.terminal.progress import Progress
@@ -29,40 +29,48 @@ class Features:
     bad: list[tuple[int, str]] = field(default_factory=list)
 
 
-class _Views(nn.Module):
-    """Images -> [N, views, D]."""
-
-    def __init__(self, model: ConvMixer, views: int) -> None:
-        super().__init__()
-        self.model, self.views = model, views
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        views = [images, images.flip(-1)][: self.views]
-        return torch.stack([self.model.features(view).float() for view in views], dim=1)
+def headless(model: ConvMixer) -> ConvMixer:
+    """A copy whose logits are the features, by a head that is the identity: each backend that runs a model runs it."""
+    dim = model.arch.dim
+    with torch.device(next(model.parameters()).device):
+        copied = ConvMixer(replace(model.arch, num_classes=dim))
+        own = {"head.weight": torch.eye(dim), "head.bias": torch.zeros(dim)}
+    copied.load_state_dict({**model.state_dict(), **own})
+    return copied.eval().to(memory_format=memory_format(model.arch.kernel_size, next(model.parameters()).device))
 
 
-def compute_features(run: ResolvedRun, model: ConvMixer, source: Source, views: int, label: str) -> Features:
+def feature_runtime(run: ResolvedRun, model: ConvMixer, images: int) -> TorchRuntime:
+    """What gives features of so many images over all processes, by the backend that `execution` asks for."""
+    config = run.config
+    runtime = TorchRuntime(headless(model), run.preprocessing, run.device, run.precision.autocast)
+    part = -(-images // run.processes.count)
+    runtime.tune(part, config.batch_size, run.preprocessing.size, config.requested_execution)
+    return runtime
+
+
+def compute_features(run: ResolvedRun, runtime: TorchRuntime, source: Source, views: int, label: str) -> Features:
     """Features of the evaluation crops of `source`, on all processes, with a progress bar that says `label`.
 
     Each process takes a part of the images; all have the whole afterwards.
     """
     config, processes, preprocessing = run.config, run.processes, run.preprocessing
-    runtime = TorchRuntime(_Views(model, views), preprocessing, run.device, run.precision.autocast)
     rank, count = processes.part
-    values, indices = [np.empty((0, views, model.arch.dim), np.float32)], [np.empty(0, np.int64)]
+    part = np.array_split(np.arange(len(source)), count)[rank]
+    values, indices = [np.empty((0, views, run.architecture.dim), np.float32)], [np.empty(0, np.int64)]
     bad: list[tuple[int, str]] = []
     with Progress(len(source), label, enabled=processes.is_first) as progress:
         for batch in read_batches(
             source,
             preprocessing,
             config.batch_size,
-            indices=np.array_split(np.arange(len(source)), count)[rank],
+            indices=part,
             threads=workers(config.num_parallel_workers),
             max_pixels=config.max_pixels,
         ):
             bad.extend(batch.bad)
             if len(batch.indices):
-                values.append(runtime.logits(batch.images))
+                seen = [batch.images, np.ascontiguousarray(batch.images[:, :, ::-1])][:views]
+                values.append(np.stack([runtime.logits(view) for view in seen], axis=1))
                 indices.append(batch.indices)
             progress.add((len(batch.indices) + len(batch.bad)) * count)
     parts = processes.gather((np.concatenate(values), np.concatenate(indices), bad))

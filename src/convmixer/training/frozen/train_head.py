@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
 
+from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.config.augment import AugmentOptions
 from convmixer.config.loss import LossOptions
 from convmixer.config.optimizer import OptimizerOptions, ScheduleOptions
@@ -26,7 +27,7 @@ from convmixer.training.checkpointing.resume import run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.evaluator import MAX_NAMED
 from convmixer.training.frozen.feature_cache import key_of, load_features, save_features
-from convmixer.training.frozen.features import Features, compute_features
+from convmixer.training.frozen.features import Features, compute_features, feature_runtime
 from convmixer.training.frozen.logistic_regression import STRENGTHS, Head, best_of, fit, held_out, try_strengths
 from convmixer.training.logging.metric_logger import MetricLogger, create_loggers
 from convmixer.training.loss_scaler import LossScaler
@@ -61,8 +62,7 @@ def as_one_pass(resolved: Resolved[Config], say: Say) -> Resolved[Config]:
     given = [name for name in dict.fromkeys(_MEANINGLESS) if name not in _MEANT and resolved.is_explicit(name)]
     if given:
         say(f"--freeze: finds the head as a minimum, on which these have no influence: {', '.join(given)}")
-    options = resolved.options.model_copy(update=_ONE_PASS)
-    return replace(resolved, options=options, origins={**resolved.origins, **dict.fromkeys(_ONE_PASS, "freeze")})
+    return resolved.changed(_ONE_PASS, "freeze")
 
 
 def train_head(run: ResolvedRun, say: Say) -> RunResult | None:
@@ -78,8 +78,14 @@ def train_head(run: ResolvedRun, say: Say) -> RunResult | None:
     if remark := balance_remark(data.train, config.balance):
         say(remark)
     views = 2 if config.hflip > 0 else 1
-    train = _features(run, model, data.train, views, "features of the training images", say)
-    val = _features(run, model, data.val, 1, "features of the evaluation images", say)
+
+    @cache
+    def runtime() -> TorchRuntime:
+        """Made where features are to be computed, once for both splits."""
+        return feature_runtime(run, model, len(data.train) * views + len(data.val))
+
+    train = _features(run, model, runtime, data.train, views, "features of the training images", say)
+    val = _features(run, model, runtime, data.val, 1, "features of the evaluation images", say)
     start = time.monotonic()
     found = processes.on_first(lambda: _fitted(run, train, say))
     head: Head = processes.from_first(found)
@@ -91,7 +97,15 @@ def train_head(run: ResolvedRun, say: Say) -> RunResult | None:
     return _keep(run, model, score, loggers)
 
 
-def _features(run: ResolvedRun, model: ConvMixer, source: Source, views: int, label: str, say: Say) -> Features:
+def _features(
+    run: ResolvedRun,
+    model: ConvMixer,
+    runtime: Callable[[], TorchRuntime],
+    source: Source,
+    views: int,
+    label: str,
+    say: Say,
+) -> Features:
     """Features of a split, on the first process; those that are kept from an earlier run where there are any."""
     processes = run.processes
     key = processes.on_first(lambda: key_of(run, model, source, views)) or ""
@@ -100,7 +114,7 @@ def _features(run: ResolvedRun, model: ConvMixer, source: Source, views: int, la
         say(f"{label}: kept from an earlier run with the same weights, images and preprocessing")
         return kept or Features(np.empty((0, views, model.arch.dim), np.float32), np.empty(0, np.int64))
     start = time.monotonic()
-    features = compute_features(run, model, source, views, label)
+    features = compute_features(run, runtime(), source, views, label)
     say(f"{label}: {len(features.indices)} in {time.monotonic() - start:.1f} s")
     if processes.is_first and (path := save_features(key, features)) is not None:
         say(f"{label}: kept in {path}")
