@@ -56,9 +56,11 @@ def test_what_the_user_gives_goes_before() -> None:
     said: list[str] = []
     options = suited(resolved, photos(100, 128), CPU, said.append).options
     assert (options.epochs, options.image_size, options.train_image_size) == (3, 24, None)
-    assert (options.base_lr, options.optimizer) == (0.5, "adamw")
+    assert (options.base_lr, options.optimizer, options.filter_init) == (0.5, "adamw", "torch")
     assert options.batch_size == 32
     assert "100 images of about 128 pixels" in said[0]
+    chosen = suited(parse(TRAIN, ["x"]), photos(100, 128), CPU, said.append).options
+    assert (chosen.base_lr, chosen.optimizer, chosen.filter_init) == (0.02, "muon", "covariance")
 
 
 @pytest.mark.parametrize("words", [["x", "--config=small_folder"], ["--set=digits"], ["x", "--pretrained=w"]])

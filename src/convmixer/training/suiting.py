@@ -118,8 +118,9 @@ def suited(
     values = {name: value for name, value in options_for(facts).items() if not resolved.is_explicit(name)}
     if {"image_size", "patch_size"} - values.keys():
         values.pop("train_image_size", None)
-    if {"optimizer", "base_lr"} - values.keys():  # they belong together
-        values = {name: value for name, value in values.items() if name not in ("optimizer", "base_lr")}
+    if {"optimizer", "base_lr"} - values.keys():  # they belong together, and how filters begin with them
+        together = ("optimizer", "base_lr", "filter_init")
+        values = {name: value for name, value in values.items() if name not in together}
     say(f"chosen for {facts}; an option of your own or --config goes before:")
     say("  " + ", ".join(f"{name} {as_text(value)}" for name, value in values.items()))
     return resolved.changed(values, ORIGIN)
