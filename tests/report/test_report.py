@@ -137,6 +137,20 @@ def test_without_data_or_weights_it_says_so(explained: Run, convmixer: Command) 
     assert "Surest mistakes" not in page
 
 
+def test_a_frozen_run_has_no_curves_and_is_asked_for_no_epochs(
+    convmixer: Command, here: Path, toy: Path, toy_options: ToyOptions, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    done = convmixer("train", *toy_options(toy, report=True), "--freeze", f"--pretrained={weights}")
+    assert done.code == 0, done.err
+    page = (Run.below(here, done).summary / "report.html").read_text(encoding="utf-8")
+    for title in ("Classes", "Confusions", "The data", "The run"):
+        assert f"<h2>{title}</h2>" in page
+    for word in ("<h2>Curves</h2>", "too few evaluations", "epochs would"):
+        assert word not in page
+    assert not (Run.below(here, done).summary / "loss.png").exists()
+
+
 def test_two_runs_are_compared(explained: Run, convmixer: Command, toy: Path, toy_options: ToyOptions) -> None:
     other = convmixer("train", *toy_options(toy, epochs=3), "--model_postfix=other")
     assert other.code == 0, other.err

@@ -47,7 +47,9 @@ class Chart:
 
 
 def charts_of(train: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """The charts of a run from its lines of metrics; those without a number are left out."""
+    """The charts of a run from its lines of metrics; those without a number are left out. `--freeze` has none."""
+    if is_one_pass(train, evaluated):
+        return []
 
     def of(lines: Sequence[Mapping[str, Any]], key: str, name: str, dots: bool = False) -> Series:
         known = [line for line in lines if _is_number(line.get(key)) and _is_number(line.get("epoch"))]
@@ -70,6 +72,11 @@ def charts_of(train: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[st
         Chart("data_wait", "Time spent waiting for data", (of(train, "data_wait", "fraction"),), percent=True),
     ]
     return [chart for chart in charts if not chart.is_empty]
+
+
+def is_one_pass(train: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the head was found in one pass over the images (`--freeze`), without steps or epochs."""
+    return not train and len(evaluated) == 1
 
 
 def compared(runs: Mapping[str, list[Chart]]) -> list[Chart]:

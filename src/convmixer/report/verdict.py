@@ -9,6 +9,7 @@ import numpy as np
 
 from convmixer.metrics.classification import Calibration, ClassScores, confused_pairs
 from convmixer.printable import printable
+from convmixer.report.curves import is_one_pass
 from convmixer.runs.record import Predictions
 
 _RISING = 0.005  # of accuracy gained in the last third of the evaluations: more epochs would gain more
@@ -57,7 +58,7 @@ def _classes(found: Predictions, classes: Sequence[str]) -> list[str]:
 def _epochs(train: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]) -> list[str]:
     top1 = [line["Top1-Acc"] for line in evaluated if isinstance(line.get("Top1-Acc"), float | int)]
     loss = [line["Loss"] for line in evaluated if isinstance(line.get("Loss"), float | int)]
-    if not top1:
+    if not top1 or is_one_pass(train, evaluated):
         return []
     if len(top1) < 3:
         return ["There are too few evaluations to say whether more epochs would help; --eval_every 1 makes more."]
