@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
@@ -12,13 +13,15 @@ from convmixer.distributed.processes import Processes
 from convmixer.errors import UserError
 from convmixer.machine import cores_of_this_process, workers
 from convmixer.terminal.progress import duration
+from convmixer.training.backend_choice import Backends, run_with
 from convmixer.training.datasets import TrainingData, train_reader
 from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.trial import trial
 
 ORIGIN = "measured for time_budget"
 _SECONDS = 4.0  # of each of the two measurements, at most
-_SHARE = 0.9  # of the budget, for training; evaluations, saves and the start have the rest
+_AROUND = 10.0  # seconds of a run beside its epochs: the start, this measurement, the report
+_SHARE = 0.9  # of what is left, for steps; evaluations and saves have the rest
 
 
 def within_budget(
@@ -37,7 +40,7 @@ def within_budget(
     slowest = max(run.processes.gather(seconds_per_image(run)))
     images = run.sampler.steps_per_epoch * run.sampler.global_batch / run.processes.count
     epoch = slowest * images
-    epochs = max(int(_SHARE * config.time_budget / epoch), 1)
+    epochs = max(int(_SHARE * (config.time_budget - _AROUND) / epoch), 1)
     say(f"time_budget {duration(config.time_budget)}: {epochs} epochs of about {duration(epoch)} ({ORIGIN})")
     if epoch > config.time_budget:
         say("a single epoch takes longer than that; --train_num_samples uses a part of the images")
@@ -49,7 +52,9 @@ def seconds_per_image(run: ResolvedRun) -> float:
     processes = max(workers(run.config.num_parallel_workers), 1)
     reading = _reading(run.config, run.data) / processes
     # A step with BatchNorm over all processes waits for them, and each makes as many as it can.
-    with trial(replace(run, processes=Processes())) as tried:
+    alone = replace(run, processes=Processes())
+    # By the backend that the run will have: what is measured to choose it is kept for then.
+    with trial(alone, backends=partial(run_with, run=alone, before=Backends())) as tried:
         step = 1 / tried.images_per_second(_SECONDS)
     if run.device.type != "cpu":
         return max(reading, step)
