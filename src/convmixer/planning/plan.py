@@ -13,7 +13,6 @@ from convmixer.machine import cores_of_this_process, memory, workers
 from convmixer.network_costs import macs, parameters
 from convmixer.training.error_messages import out_of_memory
 from convmixer.training.loading.data_wait import reading_bound
-from convmixer.training.memory_use import peak_of
 from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.run_folders import existing
 from convmixer.training.throughput import Throughput, measured
@@ -103,12 +102,9 @@ def make_plan(run: ResolvedRun) -> Plan:
 
 
 def _memory(run: ResolvedRun) -> Memory:
-    """Measured on an eager step, the second, when the optimizer has its moments."""
+    """Measured on an eager step."""
     with trial(run) as tried:
-        pixels, state = tried.pixels(), tried.state
-        tried.step(pixels)
-        state.optimizer.zero_grad(set_to_none=True)
-        step = peak_of(lambda: tried.step(pixels), run.device)
+        step, state = tried.peak(), tried.state
         moments = [value for values in state.optimizer.state.values() for value in values.values()]
         free: int | None
         if run.device.type == "cuda":

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from convmixer.config.checks import MAX_IMBALANCE
 from convmixer.machine import usable_cores
 from convmixer.training.resolved_run import ResolvedRun
 
 _FEW = 10  # images of a class to train on
-_UNEVEN = 10  # times the images of the smallest class
 _SMALL_SIDE = 64  # pixels, up to which small crops show nothing of an object
 _SMALL_CROP = 0.2  # of the area
 _PEAK, _SMALL_BATCH = 0.005, 64  # of an adaptive optimizer without clipping
@@ -58,7 +58,7 @@ def _of_the_data(run: ResolvedRun) -> Iterator[str]:
     if few:
         least = data.classes.names[int(counts.argmin())]
         yield f"{few} classes have fewer than {_FEW} training images ({least} {counts.min()}); they are hardly learnt"
-    if counts.max() > _UNEVEN * max(counts.min(), 1) and config.balance == "none":
+    if counts.max() > MAX_IMBALANCE * max(counts.min(), 1) and config.balance == "none":
         times = counts.max() / max(counts.min(), 1)
         yield f"the largest class has {times:.0f} times the images of the smallest; --balance weights"
     if len(data.train) < run.sampler.global_batch:

@@ -18,7 +18,7 @@ from convmixer.distributed.processes import Processes, restarted_run
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.runs.folders import CONFIG, run_suffix
 from convmixer.runs.saved import saved_options
-from convmixer.training.memory_use import largest, peak_of
+from convmixer.training.memory_use import largest
 from convmixer.training.resolved_run import ResolvedRun
 from convmixer.training.trial import trial
 
@@ -151,10 +151,7 @@ class _Search:
 
     def _peak(self, batch: int) -> int:
         with trial(self.run_of(batch)) as tried:
-            pixels = tried.pixels()
-            tried.step(pixels)
-            tried.state.optimizer.zero_grad(set_to_none=True)
-            return peak_of(lambda: tried.step(pixels), self.device)
+            return tried.peak()
 
     def _rates(self, *batches: int) -> list[float]:
         """Images per second with each batch: the better of two measurements, in turn, for other programs' sake."""

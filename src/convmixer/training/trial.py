@@ -26,6 +26,7 @@ from convmixer.training.ema import Average, Ema
 from convmixer.training.loading.train_batch import TrainBatch
 from convmixer.training.loss import create_loss
 from convmixer.training.loss_scaler import LossScaler
+from convmixer.training.memory_use import peak_of
 from convmixer.training.network import create_network, drop_path_factors
 from convmixer.training.optimizer import create_optimizer
 from convmixer.training.optimizer_average import OptimizerAverage
@@ -105,6 +106,13 @@ class Trial:
         labels, indices = torch.arange(count) % classes, torch.arange(count).numpy()
         batch = TrainBatch(images.to(run.device), labels.to(run.device), indices, 0, [])
         return [batch] * run.config.accumulate
+
+    def peak(self) -> int:
+        """Bytes on the device that a step takes at its highest: the second, when the optimizer has its moments."""
+        pixels = self.pixels()
+        self.step(pixels)
+        self.state.optimizer.zero_grad(set_to_none=True)
+        return peak_of(lambda: self.step(pixels), self.run.device)
 
     def images_per_second(self, seconds: float, least: int = 2) -> float:
         """Of steps on `pixels`, by as many as take so many seconds, at least `least`; two before do not count."""
