@@ -57,10 +57,7 @@ def range_test(run: ResolvedRun, options: LrFindConfig, say: Callable[[str], Non
 def _losses(tried: Trial, loader: BatchLoader, steps: int) -> tuple[list[float], str]:
     """The loss of each step, and what ended them."""
     run, state, losses = tried.run, tried.state, list[float]()
-    train = run.data.train
-    bad = BadImages(
-        lambda index: train.name(index % len(train)), int(run.config.max_bad_fraction * len(train)), run.processes
-    )
+    bad = BadImages.of(run)
     state.step, state.ema = 0, None  # the average is of no use here, and takes time
     with Progress(steps, "range test", "step") as progress, closing(loader.batches(range(steps))) as batches:
         for batch in batches:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from convmixer.distributed.processes import Processes
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.training.loading.train_batch import TrainBatch
+from convmixer.training.resolved_run import ResolvedRun
 
 
 class BadImages:
@@ -15,6 +16,14 @@ class BadImages:
     def __init__(self, name: Callable[[int], str], max_count: int, processes: Processes) -> None:
         self.name, self.max_count, self.processes = name, max_count, processes
         self._known: dict[int, str] = {}
+
+    @classmethod
+    def of(cls, run: ResolvedRun) -> BadImages:
+        """Those of the run's training split of n images; index n and above are further draws, of the image modulo n."""
+        train = run.data.train
+        return cls(
+            lambda index: train.name(index % len(train)), int(run.config.max_bad_fraction * len(train)), run.processes
+        )
 
     def new_in(self, batches: Iterable[TrainBatch]) -> dict[int, str]:
         """Those of this process's batches that are not known yet: index and why."""

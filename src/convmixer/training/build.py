@@ -66,7 +66,6 @@ def _build(run: ResolvedRun, say: Callable[[str], None], locks: Locks) -> Traine
         say(resumed.restore(state))
     bound = ReadingBound(loader.workers, cores_of_this_process()) if isinstance(loader, WorkerLoader) else None
     reporter, manager = open_writers(run, state, fingerprint, loggers, locks, resumed, bound)
-    train = run.data.train
     return Trainer(
         state,
         create_step(
@@ -82,7 +81,7 @@ def _build(run: ResolvedRun, say: Callable[[str], None], locks: Locks) -> Traine
         manager,
         reporter,
         processes,
-        BadImages(lambda index: train.name(index % len(train)), int(config.max_bad_fraction * len(train)), processes),
+        BadImages.of(run),
         debug_nan=config.debug_nan,
         patience=config.patience,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -18,11 +19,12 @@ from convmixer.config.resolved import Resolved
 from convmixer.config.schema import Config
 from convmixer.data.balance import balance_remark, class_weights
 from convmixer.data.source import Source
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.distributed.processes import Processes
 from convmixer.evaluation import check_any_readable, name_unreadable
 from convmixer.metrics.score import Score
 from convmixer.model import ConvMixer
 from convmixer.runs.result import RunResult
+from convmixer.training.bad_images import BadImages
 from convmixer.training.checkpointing.resume import run_fingerprint
 from convmixer.training.checkpointing.state import TrainState
 from convmixer.training.evaluator import MAX_NAMED
@@ -156,16 +158,10 @@ def _fitted(run: ResolvedRun, train: Features, say: Say) -> Head:
 
 def _check_bad(run: ResolvedRun, train: Features) -> None:
     """Name training images that could not be read. Raises UserError (exit 1) for too many."""
-    source = run.data.train
-    for index, why in sorted(train.bad)[:MAX_NAMED]:
-        logger.warning(f"skipped {source.name(index)}: {why}")
-    if len(train.bad) > run.config.max_bad_fraction * len(source):
-        index, why = min(train.bad)
-        raise UserError(
-            f"{len(train.bad)} training images cannot be read, the first {source.name(index)} ({why}); "
-            "mend or remove them, or raise --max_bad_fraction",
-            exit_code=RUN_FAILED,
-        )
+    bad = BadImages.of(replace(run, processes=Processes()))  # those of all processes are known here, on the first
+    for line in bad.add(dict(sorted(train.bad)))[:MAX_NAMED]:
+        logger.warning(f"skipped {line}")
+    bad.check()
 
 
 def _score(run: ResolvedRun, head: Head, val: Features) -> Score:
