@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from convmixer.arch import ArchitectureHints
 from convmixer.config.evaluation import TestTimeAugmentation
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import EvalConfig
+from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line
 from convmixer.data.holdout import held_out_part
 from convmixer.data.imagenet import imagenet_classes
@@ -107,26 +110,41 @@ def predictions(
     images: Source,
     *,
     ahead: int = 2,
+    indices: np.ndarray | None = None,
     on_batch: Callable[[int], None] | None = None,
+    on_crops: Callable[[np.ndarray, Sequence[Prediction]], None] | None = None,
     named: bool = True,
 ) -> Iterator[Prediction]:
-    """A prediction per image, in their order. `named` False: classes without a name in the file keep their numbers."""
-    options, classes = resolved.options, model.classes
-    if named and classes is None and model.num_classes == len(imagenet_classes()):
-        classes = imagenet_classes()
-        logger.info(f"the model names no classes; its {len(classes)} are taken for ImageNet's")
+    """A prediction per image, in their order, as `prediction.predict` has it.
+
+    `named` False: classes without a name in the file keep their numbers. Raises UserError where embeddings are asked
+    for and the file does not show them.
+    """
+    options = resolved.options
     return predict(
         model.runtime,
         images,
         model.preprocessing,
-        classes,
+        names_of(model) if named else model.classes,
         batch_size=options.batch_size,
         threads=workers(options.num_parallel_workers),
         ahead=ahead,
         topk=options.topk,
+        threshold=options.threshold,
+        inside=model.inside() if options.embed else None,
+        indices=indices,
         on_batch=on_batch,
+        on_crops=on_crops,
         max_pixels=options.max_pixels,
     )
+
+
+def names_of(model: ModelFile) -> ClassMap | None:
+    """The names of the classes: the file's, or ImageNet's for as many where it has none."""
+    if model.classes is None and model.num_classes == len(imagenet_classes()):
+        logger.info(f"the model names no classes; its {model.num_classes} are taken for ImageNet's")
+        return imagenet_classes()
+    return model.classes
 
 
 def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints) -> ModelFile:

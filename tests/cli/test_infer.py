@@ -25,7 +25,7 @@ def pictures(own_toy: Path, here: Path) -> Path:
 
 
 def test_a_folder_line_by_line_and_in_json(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
-    done = convmixer("infer", "pictures", "--checkpoint", weights)
+    done = convmixer("infer", "pictures", "--format=class", "--checkpoint", weights)
     assert done.code == 0
     answers = json.loads((here / "predictions.json").read_text())
     assert list(answers) == ["pictures/C.PNG", "pictures/a.jpg", "pictures/b.png"]
@@ -46,7 +46,7 @@ def test_answers_do_not_depend_on_batch_or_threads(convmixer: Command, here: Pat
 
 def test_a_single_image_and_another_output(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
     path = pictures / "a.jpg"
-    done = convmixer("infer", path, "--checkpoint", weights, "-o", "answer.json")
+    done = convmixer("infer", path, "--format=class", "--checkpoint", weights, "-o", "answer.json")
     answers = json.loads((here / "answer.json").read_text())
     assert done.out == f"{path} (class: {answers[str(path)]})\n"
     assert not (here / "predictions.json").exists()
@@ -63,8 +63,8 @@ def test_recursive_looks_below(convmixer: Command, here: Path, pictures: Path, w
 
 
 def test_full_format_has_names_and_probabilities(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
-    plain = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "plain.json")
-    done = convmixer("infer", "pictures", "--checkpoint", weights, "--format", "full", "--topk=2")
+    plain = convmixer("infer", "pictures", "--format=class", "--checkpoint", weights, "-o", "plain.json")
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "--topk=2")
     assert plain.code == done.code == 0
     labels = json.loads((here / "plain.json").read_text())
     records = json.loads((here / "predictions.json").read_text())
@@ -112,7 +112,7 @@ def test_a_bad_file_is_named_and_the_rest_is_answered(
 def test_a_hostile_file_name_stays_on_its_line(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
     name = "pictures/x\n\x1b[31m.png"
     (pictures / "b.png").rename(name)
-    done = convmixer("infer", "pictures", "--checkpoint", weights)
+    done = convmixer("infer", "pictures", "--format=class", "--checkpoint", weights)
     assert done.out.splitlines()[-1].startswith(r"pictures/x\n\x1b[31m.png (class: ")
     assert name in json.loads((here / "predictions.json").read_text())
 

@@ -32,7 +32,7 @@ def start(here: Path) -> Start:
 
     def run(*words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "convmixer", "infer-onnx", "pictures", "--batch_size=1", "-j0", *words],
+            [sys.executable, "-m", "convmixer", "infer-onnx", "pictures", "--format=class", "--batch_size=1", "-j0", *words],
             env=project_environment(**(env or {})),
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
         )
@@ -118,7 +118,7 @@ def test_a_name_that_stdout_cannot_encode(here: Path, start: Start, encoding: st
     name = os.fsdecode("\N{CJK UNIFIED IDEOGRAPH-65E5}".encode() + b"\xff.png")
     draw(here / "odd" / name, (20, 200, 20))
     process = subprocess.run(
-        [sys.executable, "-m", "convmixer", "infer-onnx", "odd", "-j0"],
+        [sys.executable, "-m", "convmixer", "infer-onnx", "odd", "--format=class", "-j0"],
         env=project_environment(PYTHONIOENCODING=encoding),
         capture_output=True,
         check=False,
