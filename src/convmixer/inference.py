@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from convmixer.backends.model_file import ModelFile
     from convmixer.config.execution import PrecisionOptions
-    from convmixer.config.inference import InferOptions
 
 logger = logging.getLogger(__name__)
 _HINTS = ("arch", "kernel_size", "patch_size", "activation")
@@ -94,7 +93,7 @@ def score_of(
     return score
 
 
-def open_for_inference(resolved: Resolved[InferOptions], images: int) -> ModelFile:
+def open_for_inference(resolved: Resolved[Any], images: int) -> ModelFile:
     """The model of `checkpoint`, run as is best for so many images. Raises UserError for what does not fit."""
     options = resolved.options
     if options.checkpoint is None:

@@ -102,9 +102,9 @@ def predict(
             if on_crops is not None:
                 good = [place for place, each in enumerate(found) if each.error is None]
                 on_crops(batch.images[good], [found[place] for place in good])
-        yield from (answers[index] for index in sorted(answers))
         if on_batch is not None:
             on_batch(len(answers))
+        yield from (answers[index] for index in sorted(answers))
 
 
 def answered(

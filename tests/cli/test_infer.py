@@ -8,7 +8,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.conftest import Command
 
 
@@ -171,3 +173,53 @@ def test_a_pipe_takes_the_answers(convmixer: Command, here: Path, pictures: Path
         done = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "pipe")
         assert done.code == 0
         assert len(json.loads(reader.result())) == 3
+
+
+def test_names_and_probabilities_are_the_default(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    done = convmixer("infer", "pictures/a.jpg", "pictures/b.png", "--checkpoint", weights, "--topk=1")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    records = json.loads((here / "predictions.json").read_text())
+    expected = [f"{path} ({each['name']} {each['top'][0]['probability']:.4f})" for path, each in records.items()]
+    assert lines == expected
+    assert len(lines) == 2
+    # A threshold that no answer reaches.
+    done = convmixer("infer", "pictures/a.jpg", "--checkpoint", weights, "--topk=1", "--threshold=1")
+    assert done.out == lines[0].replace("(", "(unsure: ") + "\n"
+
+
+def test_answers_to_stdout_as_json_lines(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    (pictures / "aa.jpg").write_bytes(b"")
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "-", "--embed")
+    assert done.code == 1
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [row["path"] for row in rows] == [f"pictures/{name}" for name in ("C.PNG", "a.jpg", "aa.jpg", "b.png")]
+    assert rows[2] == {"path": "pictures/aa.jpg", "error": "empty file"}
+    assert len(rows[0]["embedding"]) == 8  # of convmixer_8_2
+    assert not (here / "predictions.json").exists()
+
+
+def test_embeddings_are_what_the_head_sees(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    """The head applied to a vector is the answer, by hand."""
+    from safetensors.numpy import load_file
+
+    convmixer("infer", "pictures/a.jpg", "--checkpoint", weights, "-o", "a.jsonl", "--embed")
+    row = json.loads((here / "a.jsonl").read_text())
+    head = load_file(weights)
+    logits = np.array(row["embedding"]) @ head["head.weight"].T + head["head.bias"]
+    odds = np.exp(logits - logits.max())
+    assert (odds / odds.sum())[row["index"]] == pytest.approx(row["probability"], abs=1e-5)
+
+
+def test_pictures_of_what_spoke_for_the_answers(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "--explain", "cam")
+    assert done.code == 0
+    names = [each["name"] for each in json.loads((here / "predictions.json").read_text()).values()]
+    found = sorted(path.name for path in (here / "cam").iterdir())
+    stems = zip(("C", "a", "b"), names, strict=True)
+    assert found == [f"00000{n}_{stem}_{name}.png" for n, (stem, name) in enumerate(stems, start=1)]
+    with Image.open(here / "cam" / found[0]) as picture:
+        assert picture.width == 2 * picture.height
+        assert picture.height >= 224
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "--explain", "pictures/notes.txt")
+    assert (done.code, done.error) == (2, "--explain: pictures/notes.txt is no folder that you may write to")

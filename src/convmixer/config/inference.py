@@ -27,7 +27,16 @@ class ReadingOptions(Options):
     )
 
 
-class ImageOptions(ReadingOptions):
+class FindingOptions(Options):
+    """Images"""
+
+    recursive: bool = option(False, "look for images below the folders too", other_names="r")
+    column: str | None = option(
+        None, "of a table: column of the images or their paths; left out: the first with a usual name"
+    )
+
+
+class ImageOptions(FindingOptions, ReadingOptions):
     """Images"""
 
     data: tuple[str, ...] = option(
@@ -35,10 +44,6 @@ class ImageOptions(ReadingOptions):
         "images, folders, patterns, lists (.txt .csv .jsonl), addresses, tar or Parquet files; - is stdin",
         path=True,
         other_names="input image images img source src folder path i data_url data_dir data_path dataset",
-    )
-    recursive: bool = option(False, "look for images below the folders too", other_names="r")
-    column: str | None = option(
-        None, "of a table: column of the images or their paths; left out: the first with a usual name"
     )
 
 

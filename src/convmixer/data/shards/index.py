@@ -20,7 +20,7 @@ from convmixer.data.shards.chunks import Chunks
 from convmixer.data.shards.index_file import from_bytes, to_bytes
 from convmixer.data.shards.manifest import PackedSplit
 from convmixer.data.shards.samples import Samples, concatenated, scan
-from convmixer.data.shards.storage import about, base_name, is_remote
+from convmixer.data.storage import about, base_name, is_remote
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.terminal.progress import Progress
 

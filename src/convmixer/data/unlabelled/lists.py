@@ -13,8 +13,8 @@ from typing import Any
 
 from convmixer.data.formats.signatures import detect_format
 from convmixer.data.paths import Paths
-from convmixer.data.shards.storage import is_remote, parent, read_whole
 from convmixer.data.source import Source
+from convmixer.data.storage import is_remote, parent, read_whole
 from convmixer.data.unlabelled.located import EncodedImages, LocatedFiles
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.printable import shortened

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -13,13 +13,19 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.folders import Files
 from convmixer.data.image_file import read_image_file
 from convmixer.data.limits import MAX_BYTES, BadImage
-from convmixer.data.shards.storage import download, is_remote
+from convmixer.data.paths import Paths
 from convmixer.data.source import Source
+from convmixer.data.storage import check_address, download, is_remote
 from convmixer.errors import UserError
 
 
 class LocatedFiles(Files):
-    """Image files, each on a disk or at an address."""
+    """Image files, each on a disk or at an address. Raises UserError where nothing reads addresses of this kind."""
+
+    def __init__(self, paths: Paths | Sequence[str], ignored: Mapping[str, int] | None = None) -> None:
+        super().__init__(paths, ignored=ignored)
+        if b"://" in self.paths.encoded:
+            check_address(next(filter(is_remote, self.paths)))
 
     def read(self, index: int) -> bytes:
         """The file's bytes. Raises BadImage for what cannot be read or fetched."""

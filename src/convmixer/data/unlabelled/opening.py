@@ -14,8 +14,8 @@ from convmixer.data.folders import files_below, is_image, open_files
 from convmixer.data.shards.index import index_of
 from convmixer.data.shards.locations import expanded, names_shards
 from convmixer.data.shards.source import ShardSource
-from convmixer.data.shards.storage import about, base_name, files_at, is_remote, matching
 from convmixer.data.source import Source
+from convmixer.data.storage import about, base_name, files_at, is_remote, matching
 from convmixer.data.unlabelled import lists
 from convmixer.data.unlabelled.located import LocatedFiles, joined
 from convmixer.data.unlabelled.parquet import open_parquet

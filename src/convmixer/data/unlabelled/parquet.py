@@ -15,8 +15,8 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.image_file import read_image_file
 from convmixer.data.limits import BadImage
 from convmixer.data.paths import Paths
-from convmixer.data.shards.storage import is_remote, open_file
 from convmixer.data.source import Source
+from convmixer.data.storage import is_remote, open_file
 from convmixer.data.unlabelled.lists import chosen_column
 from convmixer.data.unlabelled.located import LocatedFiles
 from convmixer.errors import RUN_FAILED, UserError, first_line
@@ -36,7 +36,9 @@ def open_parquet(locations: Sequence[str], column: str | None = None) -> Source:
     except ModuleNotFoundError:
         raise UserError("Parquet needs pyarrow, pip install 'convmixer[parquet]'") from None
     try:
-        files = [parquet.ParquetFile(open_file(location)) for location in locations]
+        files = [
+            parquet.ParquetFile(open_file(location) if is_remote(location) else location) for location in locations
+        ]
         schema = files[0].schema_arrow
         name = chosen_column(schema.names, column, locations[0])
         kind = schema.field(name).type

@@ -1,4 +1,4 @@
-"""Bytes of shards: of a file on a disk, or by fsspec of what lies at an address such as https:// or s3://."""
+"""Bytes of files: of one on a disk, or by fsspec of what lies at an address such as https:// or s3://."""
 
 from __future__ import annotations
 
@@ -112,6 +112,16 @@ def download(location: str, limit: int) -> bytes:
     return content
 
 
+def put(location: str, content: bytes) -> None:
+    """Write a file at an address, whole or not at all. Raises UserError (exit 1) where it is not taken."""
+    _patiently(location, lambda: _filesystem(location).pipe_file(location, content), doing="written")
+
+
+def check_address(location: str) -> None:
+    """Raises UserError for an address that nothing here can read from, whatever lies there."""
+    _filesystem(location)
+
+
 def open_file(location: str) -> Any:
     """A file to read bytes from, on a disk or at an address."""
     return _filesystem(location).open(location, "rb") if is_remote(location) else open(location, "rb")
@@ -209,7 +219,7 @@ def _filesystem(location: str) -> Any:
         raise UserError(f"{location}: {first_line(error)}") from None
 
 
-def _patiently(location: str, ask: Callable[[], T], delays: Sequence[float] | None = None) -> T:
+def _patiently(location: str, ask: Callable[[], T], delays: Sequence[float] | None = None, *, doing: str = "read") -> T:
     """What `ask` gives, after some attempts, RETRY_DELAYS or `delays` between them.
 
     Raises FileNotFoundError, and UserError for other failures of all.
@@ -229,7 +239,7 @@ def _patiently(location: str, ask: Callable[[], T], delays: Sequence[float] | No
             )
             if delay is None or refused:
                 kind = Refused if refused else UserError
-                raise kind(f"{location}: cannot be read: {first_line(error)}", exit_code=RUN_FAILED) from error
+                raise kind(f"{location}: cannot be {doing}: {first_line(error)}", exit_code=RUN_FAILED) from error
             logger.debug(f"{location}: {first_line(error)}; trying again in {delay:g} s")
             time.sleep(delay)
     raise AssertionError("the last attempt returns or raises")
