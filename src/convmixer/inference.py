@@ -19,9 +19,10 @@ from convmixer.data.folders import ignored_line
 from convmixer.data.holdout import held_out_part
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.data.limits import MAX_PIXELS
+from convmixer.data.reader import read_batches
 from convmixer.data.source import Source, seeded_subset
 from convmixer.data.splits import find_splits, open_unnamed
-from convmixer.errors import UserError
+from convmixer.errors import RUN_FAILED, UserError
 from convmixer.evaluation import check_any_readable, evaluate
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.machine import workers
@@ -136,6 +137,35 @@ def predictions(
         on_crops=on_crops,
         max_pixels=options.max_pixels,
     )
+
+
+def features_of(
+    resolved: Resolved[Any], model: ModelFile, images: Source, label: str = "look"
+) -> tuple[np.ndarray, list[int], int]:
+    """Feature vectors float32 [n, dim] of the images that can be read, their places, and how many cannot be read.
+
+    Those are named. Raises UserError (exit 1) where none can be read, and for a file that does not show its inside.
+    """
+    options, inside = resolved.options, model.inside()
+    vectors, places, bad = [], [], 0
+    with Progress(len(images), label) as progress:
+        for batch in read_batches(
+            images,
+            model.preprocessing,
+            options.batch_size,
+            threads=workers(options.num_parallel_workers),
+            max_pixels=options.max_pixels,
+        ):
+            for index, reason in batch.bad:
+                logger.warning(f"left out: {images.name(index)}: {reason}")
+            bad += len(batch.bad)
+            if len(batch.indices):
+                vectors.append(inside.features(batch.images)[0])
+                places += batch.indices.tolist()
+            progress.add(len(batch.indices) + len(batch.bad))
+    if not vectors:
+        raise UserError("DATA: none of the images can be read", exit_code=RUN_FAILED)
+    return np.concatenate(vectors), places, bad
 
 
 def names_of(model: ModelFile) -> ClassMap | None:
