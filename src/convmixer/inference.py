@@ -54,7 +54,7 @@ def evaluate_model(resolved: Resolved[EvalConfig]) -> tuple[Score, Source]:
     for line in overruled(resolved, model.preprocessing):
         logger.info(line)
     source = _evaluation_split(resolved, model)
-    _tune(resolved, model, len(source))
+    _tune(resolved, model, len(source), config.batch_size)
     threads = workers(config.num_parallel_workers)
     score = score_of(model, source, config.batch_size, threads, max_pixels=config.max_pixels, tta=config.tta)
     return score, source
@@ -99,8 +99,17 @@ def open_for_inference(resolved: Resolved[Any], images: int) -> ModelFile:
     options = resolved.options
     if options.checkpoint is None:
         raise UserError("--checkpoint: a weight file or a checkpoint folder is needed")
-    model = _open(resolved, options.checkpoint, ArchitectureHints(options.arch, activation=options.activation))
-    _tune(resolved, model, images)
+    return open_tuned(resolved, options.checkpoint, images, options.batch_size)
+
+
+def open_tuned(resolved: Resolved[Any], path: str, images: int | None, batch_size: int) -> ModelFile:
+    """A model file, run as is best for so many images (None: a server's) in batches of `batch_size`.
+
+    Raises UserError as `open_model`.
+    """
+    options = resolved.options
+    model = _open(resolved, path, ArchitectureHints(options.arch, activation=options.activation))
+    _tune(resolved, model, images, batch_size)
     return model
 
 
@@ -182,23 +191,24 @@ def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints) -> Model
     from convmixer.backends.opening import open_model
 
     options = resolved.options
+    engine = getattr(options, "engine", "onnxruntime")
     return open_model(
         path,
         partial(preprocessing_for, resolved),
-        DeviceRequest(options.device_target, options.device_id, resolved.is_explicit("device_target")),
+        DeviceRequest(options.device_target, options.device_id, resolved.is_explicit("device_target"), engine),
         hints,
         autocast=partial(_autocast, options),
         entry=options.entry,
     )
 
 
-def _tune(resolved: Resolved[Any], model: ModelFile, images: int) -> None:
+def _tune(resolved: Resolved[Any], model: ModelFile, images: int | None, batch_size: int) -> None:
     from convmixer.backends.runtime import tune
 
     options = resolved.options
     is_required = resolved.is_explicit("execution") or resolved.is_explicit("compile")
     size = model.preprocessing.size
-    tune(model.runtime, images, options.batch_size, size, options.requested_execution, is_required=is_required)
+    tune(model.runtime, images, batch_size, size, options.requested_execution, is_required=is_required)
 
 
 def _autocast(options: PrecisionOptions, device: torch.device) -> Callable[[], AbstractContextManager[object]]:

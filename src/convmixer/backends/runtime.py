@@ -21,12 +21,17 @@ class Runtime(Protocol):
 class Tunable(Protocol):
     """A runtime that has several backends for its network."""
 
-    def tune(self, images: int, batch_size: int, image_size: int, execution: str) -> None:
-        """Take the backend that `execution` (auto or a `BackendKind`) asks for, for so many images."""
+    def tune(self, images: int | None, batch_size: int, image_size: int, execution: str) -> None:
+        """Take the backend that `execution` (auto or a `BackendKind`) asks for, for so many images.
+
+        None: for as many as a server sees, which is worth timing the backends, but nothing is compiled unasked.
+        """
         ...
 
 
-def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execution: str, *, is_required: bool) -> None:
+def tune(
+    runtime: Runtime, images: int | None, batch_size: int, image_size: int, execution: str, *, is_required: bool
+) -> None:
     """Have a runtime take the backend that `execution` asks for, as `Tunable.tune`.
 
     Raises UserError where that is not there, also with an engine that has no backends to choose from, if it was asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from convmixer.arch import ArchitectureHints, check_image_size
-from convmixer.backends.autotune.choose import choose_network
+from convmixer.backends.autotune.choose import OUTLASTS, OUTLASTS_COMPILE, choose_network
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.torch_inside import TorchInside
 from convmixer.backends.workload import Workload
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # a backend needs no options, nor what checks them
     from convmixer.config.execution import Execution
 
 logger = logging.getLogger(__name__)
+
+# A server's work, as `choose_network` counts it: worth a measurement, and no compilation, which takes minutes.
+_SERVER_SECONDS = (OUTLASTS + OUTLASTS_COMPILE) / 2
 
 
 class TorchRuntime:
@@ -57,16 +61,18 @@ class TorchRuntime:
             self.model.train(was_training)
         return out.float().cpu().numpy()
 
-    def tune(self, images: int, batch_size: int, image_size: int, execution: Execution) -> None:
+    def tune(self, images: int | None, batch_size: int, image_size: int, execution: Execution) -> None:
         """Take the backend that `execution` asks for; `auto` times them where the workload outlasts it. Logs which.
 
-        The model's weights must not change from then on.
+        `images` as `runtime.Tunable` has it. The model's weights must not change from then on.
         """
         assert isinstance(self.model, ConvMixer)
         with self.autocast():
             device_type = self.device.type
             dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else torch.float32
         workload = Workload(self.model.arch, image_size, batch_size, dtype, False, self.device)
+        if images is None:
+            images = math.ceil(_SERVER_SECONDS / workload.nominal_seconds(1))
         self.model = choose_network(self.model, workload, images, execution)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from convmixer.config.data import DecodingOptions
-from convmixer.config.execution import DeviceOptions, ExecutionOptions, PrecisionOptions
+from convmixer.config.execution import DeviceOptions, EngineOptions, ExecutionOptions, PrecisionOptions
 from convmixer.config.inference import AnswerOptions, FindingOptions, InputOptions, ReadingOptions, WeightOptions
 from convmixer.config.log import LogOptions
 from convmixer.config.options import option
@@ -51,6 +51,7 @@ class ClusterOptions(LogOptions):
 class BulkOptions(
     ClusterOptions,
     DeviceOptions,
+    EngineOptions,
     ExecutionOptions,
     PrecisionOptions,
     DecodingOptions,

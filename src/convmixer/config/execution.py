@@ -52,6 +52,15 @@ class ExecutionOptions(Options):
         return "compile" if self.compile else self.execution
 
 
+class EngineOptions(Options):
+    """Execution"""
+
+    engine: Literal["onnxruntime", "openvino"] = option(
+        "onnxruntime",
+        "what runs an ONNX file; openvino is for CPUs and takes bf16 beside int8 where the processor has it",
+    )
+
+
 class DeviceOptions(Options):
     """Device"""
 

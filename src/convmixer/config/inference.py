@@ -6,7 +6,7 @@ from typing import Literal
 
 from convmixer.config import preprocessing
 from convmixer.config.data import DecodingOptions
-from convmixer.config.execution import DeviceOptions, ExecutionOptions, PrecisionOptions
+from convmixer.config.execution import DeviceOptions, EngineOptions, ExecutionOptions, PrecisionOptions
 from convmixer.config.log import LogOptions
 from convmixer.config.model import WeightArchOptions
 from convmixer.config.options import Options, option
@@ -53,10 +53,15 @@ class InputOptions(preprocessing.InputOptions):
     interpolation: Interpolation | None = option(None, "resampling; left out: the weights', else bicubic")
 
 
-class AnswerOptions(Options):
+class TopkOptions(Options):
     """Answers"""
 
     topk: int = option(5, "classes that an answer names, the most likely ones", other_names="k top_k", ge=1)
+
+
+class AnswerOptions(TopkOptions):
+    """Answers"""
+
     threshold: float = option(
         0.0,
         "an answer with a lower probability is called unsure",
@@ -106,6 +111,7 @@ class WeightOptions(WeightArchOptions):
 class InferOptions(
     LogOptions,
     DeviceOptions,
+    EngineOptions,
     ExecutionOptions,
     PrecisionOptions,
     DecodingOptions,

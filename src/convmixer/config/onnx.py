@@ -6,13 +6,13 @@ from typing import Literal
 
 from convmixer.config.data import DecodingOptions
 from convmixer.config.evaluation import ScoreOptions
-from convmixer.config.execution import DeviceOptions
+from convmixer.config.execution import DeviceOptions, EngineOptions
 from convmixer.config.inference import AnswerFileOptions, ImageOptions, InputOptions, ReadingOptions
 from convmixer.config.log import LogOptions
 from convmixer.config.options import option
 
 
-class OnnxOptions(DeviceOptions):
+class OnnxOptions(EngineOptions, DeviceOptions):
     """Model"""
 
     onnx_path: str | None = option(
@@ -23,9 +23,6 @@ class OnnxOptions(DeviceOptions):
     )
     device_target: Literal["CPU", "GPU"] | None = option(
         None, "where to run; left out: a GPU if there is one", flags=("-m",), other_names="device gpu"
-    )
-    engine: Literal["onnxruntime", "openvino"] = option(
-        "onnxruntime", "what runs the file; openvino is for CPUs and takes bf16 beside int8 where the processor has it"
     )
     onnx_output: str | None = option(
         None, "output that holds the logits; left out: the first of form [images, classes]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from convmixer.config.data import DecodingOptions
-from convmixer.config.execution import DeviceOptions, ExecutionOptions, PrecisionOptions
+from convmixer.config.execution import DeviceOptions, EngineOptions, ExecutionOptions, PrecisionOptions
 from convmixer.config.inference import ImageOptions, InputOptions, WeightOptions
 from convmixer.config.log import LogOptions
 from convmixer.config.options import Options, option
@@ -28,6 +28,7 @@ class LikenessOptions(Options):
 class SimilarOptions(
     LogOptions,
     DeviceOptions,
+    EngineOptions,
     ExecutionOptions,
     PrecisionOptions,
     DecodingOptions,

@@ -73,10 +73,10 @@ def _begin(work: Callable[[Any], Any]) -> None:
     _work = work
     # Ctrl-C reaches every process of the terminal; the one that the user started ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
 
 
-def _end_with_the_parent() -> None:
+def end_with_the_parent() -> None:
     """One that is killed tells nobody, and its workers would wait for tasks for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
