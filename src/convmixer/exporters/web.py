@@ -1,0 +1,43 @@
+"""A ConvMixer as a folder that classifies pictures in a browser: a page, the network, and what runs it there."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+
+from convmixer import __version__
+from convmixer.config.export import ExportOptions
+from convmixer.exporters.format import Calibration
+from convmixer.exporters.onnx import write_onnx
+from convmixer.exporters.onnxruntime_web import PACKAGE, VERSION, runtime_files
+from convmixer.metadata import ModelMetadata, encode_metadata
+from convmixer.model import ConvMixer
+
+MODEL, RECORD, LICENSE = "model.onnx", "convmixer.json", "LICENSE.txt"
+# Of the package's folder `web`. All but classify.js are as well those of any page that classifies elsewhere.
+PAGE = ("index.html", "style.css", "icon.svg", "page.js", "answers.js", "classify.js")
+
+_NOTE = f"""\
+index.html, style.css, icon.svg, page.js, answers.js and classify.js are of convmixer {__version__}, Apache License 2.0.
+model.onnx holds weights: their licence is whatever their owner says.
+The files in ort/ are of {PACKAGE} {VERSION}, whose licence is:
+
+"""
+
+
+def write_web(
+    model: ConvMixer, metadata: ModelMetadata, folder: Path, calibration: Calibration, options: ExportOptions
+) -> None:
+    """Fill the new `folder`. Raises UserError where ONNX Runtime's files cannot be had, and as `write_onnx`."""
+    runtime = runtime_files(options.ort_web)
+    folder.mkdir()
+    write_onnx(model, metadata, folder / MODEL, calibration, options.opset)
+    page = files("convmixer") / "web"
+    for name in PAGE:
+        (folder / name).write_bytes((page / name).read_bytes())
+    (folder / "ort").mkdir()
+    for name, content in runtime.items():
+        (folder / "ort" / PurePosixPath(name).name).write_bytes(content)
+    license_text = (page / f"{PACKAGE}-license.txt").read_text(encoding="utf-8")
+    (folder / LICENSE).write_text(_NOTE + license_text, encoding="utf-8")
+    (folder / RECORD).write_text(encode_metadata(metadata) + "\n", encoding="utf-8")
