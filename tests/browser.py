@@ -61,6 +61,10 @@ class Tab:
         files = [[path.name, b64encode(path.read_bytes()).decode()] for path in paths]
         self.page.evaluate(_DROP, [self.page.query_selector(selector), files])
 
+    def wait_for(self, selector: str, text: str) -> None:
+        """Until the element that `selector` finds shows this text; Playwright's wait_for_function needs eval."""
+        self.page.locator(selector, has_text=text).wait_for()
+
     def strangers(self) -> list[str]:
         """Addresses that the page asked for elsewhere than at 127.0.0.1."""
         return [

@@ -27,7 +27,7 @@ const classifier = {
     const known = record.classes ?? [];
     const some = known.length && known.length <= 12 ? `: ${known.join(", ")}` : "";
     const count = record.architecture.num_classes;
-    return `${record.arch} knows ${count} classes${some}. Pictures stay on this device.`;
+    return `${record.arch} knows ${count} classes${some}.\nPictures stay on this device.`;
   },
 
   async classify(file) {

@@ -2,7 +2,7 @@
 
 // Takes pictures that are dropped, pasted or chosen, and shows what is answered. classify.js, which each user of this
 // page brings, defines `classifier`:
-//   open()          resolves to a line about the network, when pictures can be classified
+//   open()          resolves to lines about the network, when pictures can be classified
 //   classify(file)  resolves to {picture, answers}: a canvas or <img>, and [{name, probability}], the likeliest first
 // Each rejects with an Error whose message is for the reader.
 
@@ -31,7 +31,8 @@ const opened = classifier.open().then(
 );
 
 let wanted = 0;
-let done = 0;
+let answered = 0;
+let failed = 0;
 let last = opened; // one after the other: each picture may take all the memory that there is
 
 /** Answers to these files, in their order, above those that are there. */
@@ -41,18 +42,19 @@ function add(chosen) {
   for (const file of chosen)
     last = last.then(async () => {
       if (!(await opened)) return;
-      say(`Looking at picture ${done + 1} of ${wanted} …`);
+      say(`Looking at picture ${answered + failed + 1} of ${wanted} …`);
       list.insertBefore(await cardOf(file), before);
-      done += 1;
-      if (done === wanted) say(done === 1 ? "1 picture answered." : `${done} pictures answered.`);
+      if (answered + failed === wanted) say(`Answered: ${answered}.${failed ? ` Without an answer: ${failed}.` : ""}`);
     });
 }
 
 async function cardOf(file) {
   try {
     const { picture, answers } = await classifier.classify(file);
+    answered += 1;
     return answerCard(file.name, picture, answers);
   } catch (error) {
+    failed += 1;
     return failureCard(file.name, error.message);
   }
 }
