@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from convmixer import __version__
 from convmixer.config.export import ExportOptions
+from convmixer.data.imagenet import readable
 from convmixer.exporters.format import Calibration
 from convmixer.exporters.onnx import write_onnx
 from convmixer.exporters.onnxruntime_web import PACKAGE, VERSION, runtime_files
@@ -15,10 +17,10 @@ from convmixer.model import ConvMixer
 
 MODEL, RECORD, LICENSE = "model.onnx", "convmixer.json", "LICENSE.txt"
 # Of the package's folder `web`. All but classify.js are as well those of any page that classifies elsewhere.
-PAGE = ("index.html", "style.css", "icon.svg", "page.js", "answers.js", "classify.js")
+PAGE = ("index.html", "style.css", "icon.svg", "page.js", "answers.js", "orientation.js", "classify.js")
 
 _NOTE = f"""\
-index.html, style.css, icon.svg, page.js, answers.js and classify.js are of convmixer {__version__}, Apache License 2.0.
+index.html, style.css, icon.svg and the .js files beside them are of convmixer {__version__}, Apache License 2.0.
 model.onnx holds weights: their licence is whatever their owner says.
 The files in ort/ are of {PACKAGE} {VERSION}, whose licence is:
 
@@ -40,4 +42,12 @@ def write_web(
         (folder / "ort" / PurePosixPath(name).name).write_bytes(content)
     license_text = (page / f"{PACKAGE}-license.txt").read_text(encoding="utf-8")
     (folder / LICENSE).write_text(_NOTE + license_text, encoding="utf-8")
-    (folder / RECORD).write_text(encode_metadata(metadata) + "\n", encoding="utf-8")
+    facts = {"names": class_names(metadata), "record": json.loads(encode_metadata(metadata))}
+    (folder / RECORD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def class_names(metadata: ModelMetadata) -> list[str]:
+    """The classes as answers have them: ImageNet's identifiers in words, and numbers where no names are known."""
+    if metadata.classes is None:
+        return [str(number) for number in range(metadata.architecture.num_classes)]
+    return [readable(name) for name in metadata.classes.names]

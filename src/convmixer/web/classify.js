@@ -4,7 +4,7 @@
 // [1, height, width, channels], and resizes, crops and normalises by itself.
 
 const TOP = 5;
-let runtime, session, record;
+let runtime, session, names, record;
 
 const classifier = {
   async open() {
@@ -20,14 +20,12 @@ const classifier = {
         fetch("convmixer.json"),
       ]);
       session = model;
-      record = await answer.json();
+      ({ names, record } = await answer.json());
     } catch (error) {
       throw new Error(`The network could not be loaded: ${error.message ?? error}`);
     }
-    const known = record.classes ?? [];
-    const some = known.length && known.length <= 12 ? `: ${known.join(", ")}` : "";
-    const count = record.architecture.num_classes;
-    return `${record.arch} knows ${count} classes${some}.\nPictures stay on this device.`;
+    const some = names.length <= 12 ? `: ${names.join(", ")}` : "";
+    return `${record.arch} knows ${names.length} classes${some}.\nPictures stay on this device.`;
   },
 
   async classify(file) {
@@ -41,7 +39,7 @@ const classifier = {
       throw new Error(`The network failed on ${width} × ${height} pixels: ${error.message ?? error}`);
     }
     const likeliest = softmax(logits.data)
-      .map((probability, index) => ({ name: record.classes?.[index] ?? String(index), probability }))
+      .map((probability, index) => ({ name: names[index], probability }))
       .sort((one, other) => other.probability - one.probability);
     return { picture, answers: likeliest.slice(0, TOP) };
   },
@@ -56,16 +54,15 @@ function softmax(logits) {
 
 /** Pixels as the network was trained on them: on white, without colour management, turned by EXIF if it was so. */
 async function decoded(file, { exif, mean }) {
+  const { blob, orientation } = await withoutOrientation(file);
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file, {
-      imageOrientation: exif ? "from-image" : "none",
-      colorSpaceConversion: "none",
-    });
+    bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
     throw new Error("This is no picture that the browser can read.");
   }
-  const { width, height } = bitmap;
+  const turn = exif ? orientation : 1;
+  const [width, height] = turn < 5 ? [bitmap.width, bitmap.height] : [bitmap.height, bitmap.width];
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
@@ -74,6 +71,7 @@ async function decoded(file, { exif, mean }) {
   try {
     context.fillStyle = "#fff";
     context.fillRect(0, 0, width, height);
+    context.setTransform(...UPRIGHT[turn](bitmap.width, bitmap.height));
     context.drawImage(bitmap, 0, 0);
     rgba = context.getImageData(0, 0, width, height, { colorSpace: "srgb" }).data;
   } catch {
