@@ -3,7 +3,7 @@
     with chromium() as browser, served(folder) as address:
         tab = browser.open(address)
         tab.drop("#drop", photo)
-        tab.page.wait_for_selector(".answer")
+        tab.wait_for("#status", "Answered: 1.")
         assert (tab.complaints, tab.strangers()) == ([], [])
 
 `tab.page` is Playwright's own page, for all else: its keyboard, its elements, its accessibility tree.

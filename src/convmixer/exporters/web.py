@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from convmixer import __version__
@@ -14,13 +13,12 @@ from convmixer.exporters.onnx import write_onnx
 from convmixer.exporters.onnxruntime_web import PACKAGE, VERSION, runtime_files
 from convmixer.metadata import ModelMetadata, encode_metadata
 from convmixer.model import ConvMixer
+from convmixer.web import SHARED, page_file
 
 MODEL, RECORD, LICENSE = "model.onnx", "convmixer.json", "LICENSE.txt"
-# Of the package's folder `web`. All but classify.js are as well those of any page that classifies elsewhere.
-PAGE = ("index.html", "style.css", "icon.svg", "page.js", "answers.js", "orientation.js", "classify.js")
-
 _NOTE = f"""\
-index.html, style.css, icon.svg and the .js files beside them are of convmixer {__version__}, Apache License 2.0.
+index.html, style.css, icon.svg and the .js files beside them are of convmixer {__version__}, under the Apache License 2.0
+(https://www.apache.org/licenses/LICENSE-2.0).
 model.onnx holds weights: their licence is whatever their owner says.
 The files in ort/ are of {PACKAGE} {VERSION}, whose licence is:
 
@@ -34,14 +32,12 @@ def write_web(
     runtime = runtime_files(options.ort_web)
     folder.mkdir()
     write_onnx(model, metadata, folder / MODEL, calibration, options.opset)
-    page = files("convmixer") / "web"
-    for name in PAGE:
-        (folder / name).write_bytes((page / name).read_bytes())
+    for name in (*SHARED, "classify.js"):
+        (folder / name).write_bytes(page_file(name))
     (folder / "ort").mkdir()
     for name, content in runtime.items():
         (folder / "ort" / PurePosixPath(name).name).write_bytes(content)
-    license_text = (page / f"{PACKAGE}-license.txt").read_text(encoding="utf-8")
-    (folder / LICENSE).write_text(_NOTE + license_text, encoding="utf-8")
+    (folder / LICENSE).write_bytes(_NOTE.encode() + page_file(f"{PACKAGE}-license.txt"))
     facts = {"names": class_names(metadata), "record": json.loads(encode_metadata(metadata))}
     (folder / RECORD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
