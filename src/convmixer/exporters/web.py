@@ -17,8 +17,8 @@ from convmixer.web import SHARED, page_file
 
 MODEL, RECORD, LICENSE = "model.onnx", "convmixer.json", "LICENSE.txt"
 _NOTE = f"""\
-index.html, style.css, icon.svg and the .js files beside them are of convmixer {__version__}, under the Apache License 2.0
-(https://www.apache.org/licenses/LICENSE-2.0).
+index.html, style.css, icon.svg and the .js files beside them are of convmixer {__version__}, under the Apache License
+2.0 (https://www.apache.org/licenses/LICENSE-2.0).
 model.onnx holds weights: their licence is whatever their owner says.
 The files in ort/ are of {PACKAGE} {VERSION}, whose licence is:
 
