@@ -8,4 +8,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 from convmixer.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(["infer", *sys.argv[1:]]))
+    sys.exit(main(["infer", "--format", "class", *sys.argv[1:]]))

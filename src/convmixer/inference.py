@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from convmixer.arch import ArchitectureHints
 from convmixer.config.evaluation import TestTimeAugmentation
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import EvalConfig
+from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line
 from convmixer.data.holdout import held_out_part
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.data.limits import MAX_PIXELS
+from convmixer.data.reader import read_batches
 from convmixer.data.source import Source, seeded_subset
 from convmixer.data.splits import find_splits, open_unnamed
-from convmixer.errors import UserError
+from convmixer.errors import RUN_FAILED, UserError
 from convmixer.evaluation import check_any_readable, evaluate
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.machine import workers
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
 
     from convmixer.backends.model_file import ModelFile
     from convmixer.config.execution import PrecisionOptions
-    from convmixer.config.inference import InferOptions
 
 logger = logging.getLogger(__name__)
 _HINTS = ("arch", "kernel_size", "patch_size", "activation")
@@ -91,7 +94,7 @@ def score_of(
     return score
 
 
-def open_for_inference(resolved: Resolved[InferOptions], images: int) -> ModelFile:
+def open_for_inference(resolved: Resolved[Any], images: int) -> ModelFile:
     """The model of `checkpoint`, run as is best for so many images. Raises UserError for what does not fit."""
     options = resolved.options
     if options.checkpoint is None:
@@ -107,26 +110,70 @@ def predictions(
     images: Source,
     *,
     ahead: int = 2,
+    indices: np.ndarray | None = None,
     on_batch: Callable[[int], None] | None = None,
+    on_crops: Callable[[np.ndarray, Sequence[Prediction]], None] | None = None,
     named: bool = True,
 ) -> Iterator[Prediction]:
-    """A prediction per image, in their order. `named` False: classes without a name in the file keep their numbers."""
-    options, classes = resolved.options, model.classes
-    if named and classes is None and model.num_classes == len(imagenet_classes()):
-        classes = imagenet_classes()
-        logger.info(f"the model names no classes; its {len(classes)} are taken for ImageNet's")
+    """A prediction per image, in their order, as `prediction.predict` has it.
+
+    `named` False: classes without a name in the file keep their numbers. Raises UserError where embeddings are asked
+    for and the file does not show them.
+    """
+    options = resolved.options
     return predict(
         model.runtime,
         images,
         model.preprocessing,
-        classes,
+        names_of(model) if named else model.classes,
         batch_size=options.batch_size,
         threads=workers(options.num_parallel_workers),
         ahead=ahead,
         topk=options.topk,
+        threshold=options.threshold,
+        inside=model.inside() if options.embed else None,
+        indices=indices,
         on_batch=on_batch,
+        on_crops=on_crops,
         max_pixels=options.max_pixels,
     )
+
+
+def features_of(
+    resolved: Resolved[Any], model: ModelFile, images: Source, label: str = "look"
+) -> tuple[np.ndarray, list[int], int]:
+    """Feature vectors float32 [n, dim] of the images that can be read, their places, and how many cannot be read.
+
+    Those are named. Raises UserError (exit 1) where none can be read, and for a file that does not show its inside.
+    """
+    options, inside = resolved.options, model.inside()
+    vectors, places, bad = [], [], 0
+    with Progress(len(images), label) as progress:
+        for batch in read_batches(
+            images,
+            model.preprocessing,
+            options.batch_size,
+            threads=workers(options.num_parallel_workers),
+            max_pixels=options.max_pixels,
+        ):
+            for index, reason in batch.bad:
+                logger.warning(f"left out: {images.name(index)}: {reason}")
+            bad += len(batch.bad)
+            if len(batch.indices):
+                vectors.append(inside.features(batch.images)[0])
+                places += batch.indices.tolist()
+            progress.add(len(batch.indices) + len(batch.bad))
+    if not vectors:
+        raise UserError("DATA: none of the images can be read", exit_code=RUN_FAILED)
+    return np.concatenate(vectors), places, bad
+
+
+def names_of(model: ModelFile) -> ClassMap | None:
+    """The names of the classes: the file's, or ImageNet's for as many where it has none."""
+    if model.classes is None and model.num_classes == len(imagenet_classes()):
+        logger.info(f"the model names no classes; its {model.num_classes} are taken for ImageNet's")
+        return imagenet_classes()
+    return model.classes
 
 
 def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints) -> ModelFile:

@@ -8,7 +8,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.conftest import Command
 
 
@@ -25,7 +27,7 @@ def pictures(own_toy: Path, here: Path) -> Path:
 
 
 def test_a_folder_line_by_line_and_in_json(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
-    done = convmixer("infer", "pictures", "--checkpoint", weights)
+    done = convmixer("infer", "pictures", "--format=class", "--checkpoint", weights)
     assert done.code == 0
     answers = json.loads((here / "predictions.json").read_text())
     assert list(answers) == ["pictures/C.PNG", "pictures/a.jpg", "pictures/b.png"]
@@ -46,7 +48,7 @@ def test_answers_do_not_depend_on_batch_or_threads(convmixer: Command, here: Pat
 
 def test_a_single_image_and_another_output(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
     path = pictures / "a.jpg"
-    done = convmixer("infer", path, "--checkpoint", weights, "-o", "answer.json")
+    done = convmixer("infer", path, "--format=class", "--checkpoint", weights, "-o", "answer.json")
     answers = json.loads((here / "answer.json").read_text())
     assert done.out == f"{path} (class: {answers[str(path)]})\n"
     assert not (here / "predictions.json").exists()
@@ -63,8 +65,8 @@ def test_recursive_looks_below(convmixer: Command, here: Path, pictures: Path, w
 
 
 def test_full_format_has_names_and_probabilities(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
-    plain = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "plain.json")
-    done = convmixer("infer", "pictures", "--checkpoint", weights, "--format", "full", "--topk=2")
+    plain = convmixer("infer", "pictures", "--format=class", "--checkpoint", weights, "-o", "plain.json")
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "--topk=2")
     assert plain.code == done.code == 0
     labels = json.loads((here / "plain.json").read_text())
     records = json.loads((here / "predictions.json").read_text())
@@ -112,7 +114,7 @@ def test_a_bad_file_is_named_and_the_rest_is_answered(
 def test_a_hostile_file_name_stays_on_its_line(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
     name = "pictures/x\n\x1b[31m.png"
     (pictures / "b.png").rename(name)
-    done = convmixer("infer", "pictures", "--checkpoint", weights)
+    done = convmixer("infer", "pictures", "--format=class", "--checkpoint", weights)
     assert done.out.splitlines()[-1].startswith(r"pictures/x\n\x1b[31m.png (class: ")
     assert name in json.loads((here / "predictions.json").read_text())
 
@@ -171,3 +173,53 @@ def test_a_pipe_takes_the_answers(convmixer: Command, here: Path, pictures: Path
         done = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "pipe")
         assert done.code == 0
         assert len(json.loads(reader.result())) == 3
+
+
+def test_names_and_probabilities_are_the_default(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    done = convmixer("infer", "pictures/a.jpg", "pictures/b.png", "--checkpoint", weights, "--topk=1")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    records = json.loads((here / "predictions.json").read_text())
+    expected = [f"{path} ({each['name']} {each['top'][0]['probability']:.4f})" for path, each in records.items()]
+    assert lines == expected
+    assert len(lines) == 2
+    # A threshold that no answer reaches.
+    done = convmixer("infer", "pictures/a.jpg", "--checkpoint", weights, "--topk=1", "--threshold=1")
+    assert done.out == lines[0].replace("(", "(unsure: ") + "\n"
+
+
+def test_answers_to_stdout_as_json_lines(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    (pictures / "aa.jpg").write_bytes(b"")
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "-o", "-", "--embed")
+    assert done.code == 1
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [row["path"] for row in rows] == [f"pictures/{name}" for name in ("C.PNG", "a.jpg", "aa.jpg", "b.png")]
+    assert rows[2] == {"path": "pictures/aa.jpg", "error": "empty file"}
+    assert len(rows[0]["embedding"]) == 8  # of convmixer_8_2
+    assert not (here / "predictions.json").exists()
+
+
+def test_embeddings_are_what_the_head_sees(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    """The head applied to a vector is the answer, by hand."""
+    from safetensors.numpy import load_file
+
+    convmixer("infer", "pictures/a.jpg", "--checkpoint", weights, "-o", "a.jsonl", "--embed")
+    row = json.loads((here / "a.jsonl").read_text())
+    head = load_file(weights)
+    logits = np.array(row["embedding"]) @ head["head.weight"].T + head["head.bias"]
+    odds = np.exp(logits - logits.max())
+    assert (odds / odds.sum())[row["index"]] == pytest.approx(row["probability"], abs=1e-5)
+
+
+def test_pictures_of_what_spoke_for_the_answers(convmixer: Command, here: Path, pictures: Path, weights: Path) -> None:
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "--explain", "cam")
+    assert done.code == 0
+    names = [each["name"] for each in json.loads((here / "predictions.json").read_text()).values()]
+    found = sorted(path.name for path in (here / "cam").iterdir())
+    stems = zip(("C", "a", "b"), names, strict=True)
+    assert found == [f"00000{n}_{stem}_{name}.png" for n, (stem, name) in enumerate(stems, start=1)]
+    with Image.open(here / "cam" / found[0]) as picture:
+        assert picture.width == 2 * picture.height
+        assert picture.height >= 224
+    done = convmixer("infer", "pictures", "--checkpoint", weights, "--explain", "pictures/notes.txt")
+    assert (done.code, done.error) == (2, "--explain: pictures/notes.txt is no folder that you may write to")

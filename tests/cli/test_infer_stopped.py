@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import resource
@@ -19,6 +20,8 @@ from tests.project import project_environment
 # Long names fill the pipe of stdout (64 KiB) with 300 lines, so that the program waits for its reader before the end.
 NAME, COUNT = "x" * 200, 1000
 
+CLASSES = ("--format=class",)
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -32,7 +35,16 @@ def start(here: Path) -> Start:
 
     def run(*words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "convmixer", "infer-onnx", "pictures", "--batch_size=1", "-j0", *words],
+            [
+                sys.executable,
+                "-m",
+                "convmixer",
+                "infer-onnx",
+                "pictures",
+                "--batch_size=1",
+                "-j0",
+                *(words or CLASSES),
+            ],
             env=project_environment(**(env or {})),
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
         )
@@ -61,6 +73,40 @@ def test_a_signal(here: Path, start: Start, number: signal.Signals) -> None:
     assert f"stopped by {number.name} after {len(answers)} of {COUNT} images" in err
     # The last line may have met the signal.
     assert len(answers) - len(lines) in (0, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_signal_leaves_whole_rows(here: Path, start: Start, suffix: str, number: signal.Signals) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    path = here / f"answers{suffix}"
+    with start("-o", path.name) as process:
+        assert process.stdout is not None
+        for _ in range(5):
+            process.stdout.readline()
+        process.send_signal(number)
+        process.stdout.read()
+        process.wait()
+    if suffix == ".parquet" and number is signal.SIGKILL:
+        assert not path.exists()  # a Parquet file is whole, or not there
+        return
+    paths = paths_in(path)
+    assert 5 <= len(paths) < COUNT
+    assert paths == [f"pictures/{NAME}{number:04d}.png" for number in range(len(paths))]
+
+
+def paths_in(path: Path) -> list[str]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        found: list[str] = pyarrow.parquet.read_table(path)["path"].to_pylist()
+        return found
+    text = path.read_text()
+    assert text.endswith("\n")
+    if path.suffix == ".csv":
+        return [row["path"] for row in csv.DictReader(text.splitlines())]
+    return [json.loads(line)["path"] for line in text.splitlines()]
 
 
 def test_a_reader_that_leaves(here: Path, start: Start) -> None:
@@ -118,7 +164,7 @@ def test_a_name_that_stdout_cannot_encode(here: Path, start: Start, encoding: st
     name = os.fsdecode("\N{CJK UNIFIED IDEOGRAPH-65E5}".encode() + b"\xff.png")
     draw(here / "odd" / name, (20, 200, 20))
     process = subprocess.run(
-        [sys.executable, "-m", "convmixer", "infer-onnx", "odd", "-j0"],
+        [sys.executable, "-m", "convmixer", "infer-onnx", "odd", "--format=class", "-j0"],
         env=project_environment(PYTHONIOENCODING=encoding),
         capture_output=True,
         check=False,

@@ -71,7 +71,7 @@ def test_a_model_of_others(convmixer: Command, here: Path, colours: Path) -> Non
 
 def test_answers_of_a_model_of_others(convmixer: Command, here: Path, colours: Path) -> None:
     foreign_model(here / "only.onnx")
-    done = convmixer("infer-onnx", colours / "b green")
+    done = convmixer("infer-onnx", colours / "b green", "--format=class")
     files = [str(colours / "b green" / f"{number}.png") for number in range(3)]
     assert (done.code, done.out) == (0, "".join(f"{file} (class: 1)\n" for file in files))
     assert json.loads((here / "predictions.json").read_text()) == dict.fromkeys(files, 1)
@@ -103,7 +103,7 @@ def test_an_output_that_is_asked_for(convmixer: Command, here: Path, colours: Pa
     model.graph.node.append(onnx.helper.make_node("Neg", ["logits"], ["opposite"]))
     model.graph.output.append(onnx.helper.make_tensor_value_info("opposite", onnx.TensorProto.FLOAT, [1, 3]))
     onnx.save_model(model, here / "only.onnx")
-    done = convmixer("infer-onnx", colours / "b green/0.png", "--onnx_output=opposite")
+    done = convmixer("infer-onnx", colours / "b green/0.png", "--onnx_output=opposite", "--format=class")
     assert (done.code, done.out.endswith("(class: 0)\n")) == (0, True)
     done = convmixer("eval-onnx", colours, "--onnx_output=gone")
     assert (done.code, "has no output gone, but logits, opposite" in done.error) == (2, True)

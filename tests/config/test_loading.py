@@ -285,7 +285,7 @@ def test_what_is_no_choice_is_refused_as_it_was_written(recipe: Callable[..., Re
 
 
 # Options of text that name no file; all others do.
-NO_PATHS = {"arch", "auto_augment", "model_postfix", "repo", "license", "onnx_output", "entry"}
+NO_PATHS = {"arch", "auto_augment", "model_postfix", "repo", "license", "onnx_output", "entry", "column"}
 
 
 @every_model

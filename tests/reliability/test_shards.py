@@ -18,7 +18,7 @@ from tests.range_server import range_server
 from tests.reliability.conftest import assert_same_checkpoint, newest, roots
 from tests.reliability.test_exact_resume import EVERYTHING, SMALL, assert_same_run, resumed_at
 
-from convmixer.data.shards import storage
+from convmixer.data import storage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

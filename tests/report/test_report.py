@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from tests.conftest import Command, Run, ToyOptions
 
+from convmixer.backends.torch_inside import class_maps, maps_of_crops
+from convmixer.class_activation import overlaid
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.model import create_model
-from convmixer.report.class_activation import class_maps, maps_of_crops, overlaid
 from convmixer.report.curves import charts_of, png, svg
 from convmixer.report.gallery import surest_mistakes
 from convmixer.report.tables import confusions

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from convmixer.api.images import Images, open_images
 from convmixer.api.options import PathLike
 from convmixer.arch import Activation, Architecture, ArchitectureHints, check_image_size
+from convmixer.backends.torch_inside import TorchInside
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.data.reader import read_batches
+from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inputs import default_preprocessing
 from convmixer.model import ConvMixer
 from convmixer.prediction import Prediction, predict
@@ -51,6 +55,21 @@ class Classifier(ConvMixer):
                 runtime, source, self.preprocessing, self.class_map, batch_size=batch_size, threads=workers, topk=topk
             )
         )
+
+    def embed(self, images: Images, *, batch_size: int = 32, workers: int = 4, recursive: bool = False) -> np.ndarray:
+        """Feature vectors before the head, float32 [images, dim], in the order of the images.
+
+        Raises UserError for an image that cannot be read.
+        """
+        device = next(self.parameters()).device
+        inside = TorchInside(self, self.preprocessing, lambda model: TorchRuntime(model, self.preprocessing, device))
+        source = open_images(images, recursive=recursive)
+        found = []
+        for batch in read_batches(source, self.preprocessing, batch_size, threads=workers):
+            for index, reason in batch.bad:
+                raise UserError(f"{source.name(index)}: {reason}", exit_code=RUN_FAILED)
+            found.append(inside.features(batch.images)[0])
+        return np.concatenate(found)
 
 
 def load_model(

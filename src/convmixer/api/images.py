@@ -11,60 +11,35 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from convmixer.data.classes import ClassMap
-from convmixer.data.folders import open_files
-from convmixer.data.image_file import read_image_file
 from convmixer.data.source import Source
+from convmixer.data.unlabelled.located import EncodedImages, joined
+from convmixer.data.unlabelled.opening import open_images as open_named
 from convmixer.errors import UserError
 
 OneImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 Images: TypeAlias = OneImage | Sequence[OneImage]
 
 
-class ImageList:
-    """A source of files and of images in memory, without labels. `ignored`: files of folders that are no images."""
-
-    def __init__(self, entries: list[str | bytes | np.ndarray], names: list[str], ignored: dict[str, int]) -> None:
-        self._entries, self._names, self.ignored = entries, names, ignored
-        self.labels, self.classes = np.full(len(entries), -1), ClassMap(())
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def name(self, index: int) -> str:
-        return self._names[index]
-
-    def read(self, index: int) -> bytes | np.ndarray:
-        entry = self._entries[index]
-        return read_image_file(entry) if isinstance(entry, str) else entry
-
-
 def open_images(images: Images, *, recursive: bool = False) -> Source:
     """The images as a source: a path, a folder (`recursive`: what lies deeper too), an image, an array, or a list.
 
-    An array is uint8 [H, W] or [H, W, 1 or 3 or 4]; several are a list, or one array with an axis before. Raises
-    UserError for what is none of these, and for an empty list or folder.
+    Paths may be all that `convmixer infer` takes: patterns, lists, addresses, tar and Parquet files. An array is uint8
+    [H, W] or [H, W, 1 or 3 or 4]; several are a list, or one array with an axis before. Raises UserError for what is
+    none of these, and for an empty list or folder.
     """
     if isinstance(images, str | os.PathLike | Image.Image):
         images = [images]
     elif isinstance(images, np.ndarray):
         images = list(images) if images.ndim == 4 else [images]
-    entries: list[str | bytes | np.ndarray] = []
-    names: list[str] = []
-    ignored: dict[str, int] = {}
+    sources: list[Source] = []
     for number, image in enumerate(images):
         if isinstance(image, str | os.PathLike):
-            files = open_files(os.fspath(image), recursive=recursive)
-            found = [files.name(index) for index in range(len(files))]
-            entries += found
-            names += found
-            ignored |= {why: ignored.get(why, 0) + count for why, count in files.ignored.items()}
+            sources.append(open_named([os.fspath(image)], recursive=recursive))
         else:
-            entries.append(_in_memory(image, number))
-            names.append(_name(image, number))
-    if not entries:
+            sources.append(EncodedImages([_name(image, number)], [_in_memory(image, number)]))
+    if not sources:
         raise UserError("images: there are none")
-    return ImageList(entries, names, ignored)
+    return joined(sources)
 
 
 def _name(image: Any, number: int) -> str:

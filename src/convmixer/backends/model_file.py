@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from convmixer.arch import Architecture
+from convmixer.backends.inside import Inside
 from convmixer.backends.runtime import Runtime
 from convmixer.data.classes import ClassMap
 from convmixer.data.preprocessing import Preprocessing
+from convmixer.errors import UserError
 
 
 class Chooser(Protocol):
@@ -40,7 +42,9 @@ class DeviceRequest:
 class ModelFile:
     """An opened model. `classes` is None where the file has no names; `num_classes` is always known.
 
-    Of weights `path` is their file, and `facts` is what it says of the run that they are from.
+    Of weights `path` is their file, and `facts` is what it says of the run that they are from. `open_inside`: None
+    where nothing here looks into files of this kind; it raises UserError for one whose inside is not as `Inside` has
+    it.
     """
 
     runtime: Runtime
@@ -50,3 +54,10 @@ class ModelFile:
     architecture: Architecture | None = None
     path: Path | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    open_inside: Callable[[], Inside] | None = None
+
+    def inside(self) -> Inside:
+        """What stands before its head. Raises UserError where that cannot be told."""
+        if self.open_inside is None:
+            raise UserError("of this model file nothing here sees the inside; weights and ONNX files show it")
+        return self.open_inside()

@@ -14,6 +14,7 @@ from torch import nn
 from convmixer.arch import ArchitectureHints, check_image_size
 from convmixer.backends.autotune.choose import choose_network
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
+from convmixer.backends.torch_inside import TorchInside
 from convmixer.backends.workload import Workload
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.devices import choose_device, memory_format
@@ -89,7 +90,12 @@ def open_weights(
     for line in notes:
         logger.info(line)
     model.to(device).to(memory_format=memory_format(architecture.kernel_size, device))
-    runtime = TorchRuntime(model, chosen, device, nullcontext if autocast is None else autocast(device))
+    context = nullcontext if autocast is None else autocast(device)
+    runtime = TorchRuntime(model, chosen, device, context)
+
+    def inside() -> TorchInside:
+        return TorchInside(model, chosen, lambda headless: TorchRuntime(headless, chosen, device, context))
+
     return ModelFile(
         runtime,
         chosen,
@@ -98,4 +104,5 @@ def open_weights(
         architecture,
         weights.path,
         weights.metadata,
+        inside,
     )

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import signal
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convmixer.answer_file import AnswerFile, line_of
+from convmixer.answers.explaining import Explainer
+from convmixer.answers.files import STDOUT, AnswerWriter, StdoutLines, check_output, open_answers
+from convmixer.answers.record import line_of
 from convmixer.cli.raising_signals import RaisingSignals, Signalled
 from convmixer.config.resolved import Resolved
-from convmixer.data.folders import Files, ignored_line, open_files
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.data.folders import ignored_line
+from convmixer.data.source import Source
+from convmixer.data.unlabelled.opening import open_images
+from convmixer.errors import RUN_FAILED
 from convmixer.inference import predictions
+from convmixer.prediction import Prediction
 from convmixer.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,79 +26,97 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def find_images(options: Any) -> Files:
-    """The images that the command line names. Raises UserError where there are none."""
-    if options.data is None:
-        raise UserError("DATA: an image or a folder of images is needed")
-    files = open_files(options.data, recursive=options.recursive)
-    if files.ignored:
-        logger.info(ignored_line(files.ignored, "the images"))
-    return files
+def prepare(options: Any) -> Source:
+    """The images that the command line names, once it is known that their answers can be written.
 
-
-def check_output(name: str) -> Path:
-    """Path of the answers' file, which can be written; checked before the work, and nothing is left there.
-
-    Raises UserError where it cannot, or where something else than answers would be lost: an image, weights.
+    Raises UserError where there are none, and for an output that cannot be written.
     """
-    path = Path(name)
-    try:
-        if path.is_dir():
-            raise UserError(f"--output: {path} is a folder; name a file in it")
-        if path.exists() and not path.is_file():
-            return path  # a device or a pipe: opening it may wait for its reader
-        is_new = not path.exists()
-        with path.open("ab+") as file:
-            file.seek(0)
-            head = file.read(2)
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        reason = error.strerror if path.parent.is_dir() else f"there is no folder {path.parent}"
-        raise UserError(f"--output: {path} cannot be written: {reason}") from None
-    if head not in (b"", b"{\n", b"{}"):
-        raise UserError(f"--output: {path} is there already and holds no answers; name another file")
-    return path
+    images = open_images(options.data, recursive=options.recursive, column=options.column)
+    if images.ignored:
+        logger.info(ignored_line(images.ignored, "the images"))
+    check_output(options.output, embeddings=options.embed)
+    if options.explain is not None:
+        Explainer.check(options.explain)
+    return images
 
 
-def answer(resolved: Resolved[Any], files: Files, model: ModelFile, *, ahead: int = 2) -> int:
-    """Classify the files, print and write each answer as it comes, and return the exit code.
+def answer(resolved: Resolved[Any], images: Source, model: ModelFile, *, ahead: int = 2) -> int:
+    """Classify the images, print and write each answer as it comes, and return the exit code.
 
     Where the reader of stdout goes away the work ends, but goes on where the user named a file with --output.
     """
     options = resolved.options
+    explainer = None if options.explain is None else Explainer(options.explain, model.inside())
     full = options.format == "full"
-    unreadable, stopped, is_read = 0, None, True
-    with Progress(len(files), "infer") as progress, AnswerFile(Path(options.output), full=full) as answers:
+    found = predictions(
+        resolved,
+        model,
+        images,
+        ahead=ahead,
+        on_batch=lambda count: progress.add(count),
+        on_crops=None if explainer is None else explainer.write,
+        named=full,
+    )
+    with (
+        Progress(len(images), "infer") as progress,
+        open_answers(options.output, full=full, topk=options.topk) as answers,
+    ):
+        telling = _Telling(answers, full, goes_on=resolved.is_explicit("output") and answers.is_file)
         try:
             with RaisingSignals() as signals:
-                for prediction in predictions(resolved, model, files, ahead=ahead, on_batch=progress.add, named=full):
-                    if prediction.error is not None:
-                        unreadable += 1
-                        logger.warning(f"not classified: {prediction.path}: {prediction.error}")
-                        continue
+                for prediction in found:
                     # A pipe may wait for its reader, and must not be waited for.
                     with signals.held() if answers.is_file else nullcontext():
-                        answers.add(prediction)
-                    is_read = is_read and _shown(line_of(prediction, full=full))
-                    if not is_read and not (resolved.is_explicit("output") and answers.is_file):
-                        raise Signalled(signal.SIGPIPE)
+                        telling.write(prediction)
+                    telling.show(prediction)
         except Signalled as signalled:
-            stopped = signalled
+            telling.stopped = signalled
         rate = progress.rate
-    logger.info(f"{answers.count} images, {rate:.1f} img/s; answers in {options.output}")
-    if unreadable:
-        logger.warning(f"{unreadable} of {answers.count + unreadable} images could not be read")
-    if stopped is not None:
-        logger.warning(f"{stopped} after {answers.count + unreadable} of {len(files)} images")
-        return stopped.exit_code
-    return RUN_FAILED if unreadable else 0
+    where = "" if options.output == STDOUT else f"; answers in {options.output}"
+    logger.info(f"{telling.answered} images, {rate:.1f} img/s{where}")
+    if explainer is not None:
+        logger.info(f"{explainer.count} pictures of what spoke for the answers in {options.explain}")
+    return telling.ended(len(images))
 
 
-def _shown(line: str) -> bool:
-    """Print the line at once, and tell whether stdout has a reader still."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        return False
-    return True
+class _Telling:
+    """Answers on their way to a file and to stdout. `goes_on`: also where stdout has no reader any more."""
+
+    def __init__(self, answers: AnswerWriter, full: bool, goes_on: bool) -> None:
+        self.answers, self.full, self.goes_on = answers, full, goes_on
+        self.answered = self.unreadable = 0
+        self.is_read, self.stopped = True, None  # type: bool, Signalled | None
+
+    def write(self, prediction: Prediction) -> None:
+        """Put an answer into the file; one that is an error as well, where the file has a place for it."""
+        if prediction.error is not None:
+            self.unreadable += 1
+            logger.warning(f"not classified: {prediction.path}: {prediction.error}")
+            if not self.answers.takes_errors:
+                return
+        else:
+            self.answered += 1
+        try:
+            self.answers.add(prediction)
+        except BrokenPipeError:
+            self.is_read = False
+
+    def show(self, prediction: Prediction) -> None:
+        """Print its line. Raises Signalled where nobody reads it, and nothing else is to be done."""
+        if prediction.error is None and self.is_read and not isinstance(self.answers, StdoutLines):
+            try:
+                print(line_of(prediction, full=self.full), flush=True)
+            except BrokenPipeError:
+                self.is_read = False
+        if not self.is_read and not self.goes_on:
+            raise Signalled(signal.SIGPIPE)
+
+    def ended(self, total: int) -> int:
+        """Say how it ended, and return the exit code."""
+        done = self.answered + self.unreadable
+        if self.unreadable:
+            logger.warning(f"{self.unreadable} of {done} images could not be read")
+        if self.stopped is not None:
+            logger.warning(f"{self.stopped} after {done} of {total} images")
+            return self.stopped.exit_code
+        return RUN_FAILED if self.unreadable else 0

@@ -14,8 +14,8 @@ from convmixer.config.resolved import Resolved
 from convmixer.data.inspection.html import to_html
 from convmixer.data.inspection.report import DatasetReport, inspect, to_record, to_text
 from convmixer.data.inspection.splits import Split, list_split
-from convmixer.data.shards.storage import joined
 from convmixer.data.splits import FOLDERS, Splits, check_splits, source_of
+from convmixer.data.storage import joined
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
 from convmixer.terminal.progress import Progress

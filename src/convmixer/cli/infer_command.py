@@ -1,8 +1,8 @@
-"""`convmixer infer`: classify image files by weights of any layout, an ONNX or a MINDIR file."""
+"""`convmixer infer`: classify images by weights of any layout, an ONNX or a MINDIR file."""
 
 from __future__ import annotations
 
-from convmixer.cli.answers import answer, check_output, find_images
+from convmixer.cli.answers import answer, prepare
 from convmixer.config.commands import INFER as COMMAND
 from convmixer.config.inference import InferOptions
 from convmixer.config.resolved import Resolved
@@ -13,9 +13,7 @@ __all__ = ["COMMAND", "run"]
 
 
 def run(resolved: Resolved[InferOptions]) -> int:
-    options = resolved.options
-    if options.checkpoint is None:
+    if resolved.options.checkpoint is None:
         raise UserError("--checkpoint: a weight file or a checkpoint folder is needed")
-    files = find_images(options)
-    check_output(options.output)
-    return answer(resolved, files, open_for_inference(resolved, len(files)))
+    images = prepare(resolved.options)
+    return answer(resolved, images, open_for_inference(resolved, len(images)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convmixer.cli.answers import answer, check_output, find_images
+from convmixer.cli.answers import answer, prepare
 from convmixer.cli.onnx_file import open_named_model
 from convmixer.config.command import Command
 from convmixer.config.onnx import InferOnnxOptions
@@ -12,6 +12,5 @@ COMMAND = Command("infer-onnx", "Classify images with an ONNX model.", InferOnnx
 
 
 def run(resolved: Resolved[InferOnnxOptions]) -> int:
-    files = find_images(resolved.options)
-    check_output(resolved.options.output)
-    return answer(resolved, files, open_named_model(resolved), ahead=resolved.options.prefetch)
+    images = prepare(resolved.options)
+    return answer(resolved, images, open_named_model(resolved), ahead=resolved.options.prefetch)

@@ -11,9 +11,9 @@ from convmixer.config.pack import PackOptions
 from convmixer.config.resolved import Resolved
 from convmixer.data.classes import ClassMap
 from convmixer.data.folders import ignored_line
-from convmixer.data.shards.storage import is_remote
 from convmixer.data.source import Source
 from convmixer.data.splits import Splits, check_splits, open_split
+from convmixer.data.storage import is_remote
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.machine import usable_cores
 from convmixer.packing.images import ImageSize

@@ -69,4 +69,4 @@ EXPORT = Command(
     also_flag=True,
     takes_config=True,
 )
-INFER = Command("infer", "Classify an image or a folder of images.", InferOptions, positional="data")
+INFER = Command("infer", "Classify images.", InferOptions, positional="data")

@@ -27,16 +27,24 @@ class ReadingOptions(Options):
     )
 
 
-class ImageOptions(ReadingOptions):
+class FindingOptions(Options):
     """Images"""
 
-    data: str | None = option(
-        None,
-        "an image, or a folder of images",
+    recursive: bool = option(False, "look for images below the folders too", other_names="r")
+    column: str | None = option(
+        None, "of a table: column of the images or their paths; left out: the first with a usual name"
+    )
+
+
+class ImageOptions(FindingOptions, ReadingOptions):
+    """Images"""
+
+    data: tuple[str, ...] = option(
+        (),
+        "images, folders, patterns, lists (.txt .csv .jsonl), addresses, tar or Parquet files; - is stdin",
         path=True,
         other_names="input image images img source src folder path i data_url data_dir data_path dataset",
     )
-    recursive: bool = option(False, "look for images below the folder too")
 
 
 class InputOptions(preprocessing.InputOptions):
@@ -48,15 +56,40 @@ class InputOptions(preprocessing.InputOptions):
 class AnswerOptions(Options):
     """Answers"""
 
+    topk: int = option(5, "classes that an answer names, the most likely ones", other_names="k top_k", ge=1)
+    threshold: float = option(
+        0.0,
+        "an answer with a lower probability is called unsure",
+        other_names="conf confidence min_confidence min_prob",
+        ge=0,
+        le=1,
+    )
+    embed: bool = option(
+        False,
+        "write the feature vector of each image too, to .jsonl or .parquet",
+        other_names="embeddings features vectors",
+    )
+
+
+class AnswerFileOptions(AnswerOptions):
+    """Answers"""
+
     output: str = option(
         "predictions.json",
-        "JSON file of the answers",
+        "file of the answers, by its name .json, .jsonl, .csv or .parquet; - is stdout, as JSON lines",
         flags=("-o",),
         path=True,
         other_names="out o out_dir output_dir output_file save save_dir result",
     )
-    format: Literal["class", "full"] = option("class", "full: names and probabilities of the most likely classes")
-    topk: int = option(5, "classes that an answer names with --format full", other_names="k top_k", ge=1)
+    format: Literal["class", "full"] = option(
+        "full", "full: names and probabilities; class: numbers alone, as the model zoo's infer.py"
+    )
+    explain: str | None = option(
+        None,
+        "folder for a picture per image of what spoke for its answer, the exact class-activation map",
+        path=True,
+        other_names="cam gradcam grad_cam heatmap visualize",
+    )
 
 
 class WeightOptions(WeightArchOptions):
@@ -77,7 +110,7 @@ class InferOptions(
     PrecisionOptions,
     DecodingOptions,
     InputOptions,
-    AnswerOptions,
+    AnswerFileOptions,
     WeightOptions,
     ImageOptions,
 ):

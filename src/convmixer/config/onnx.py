@@ -7,7 +7,7 @@ from typing import Literal
 from convmixer.config.data import DecodingOptions
 from convmixer.config.evaluation import ScoreOptions
 from convmixer.config.execution import DeviceOptions
-from convmixer.config.inference import AnswerOptions, ImageOptions, InputOptions, ReadingOptions
+from convmixer.config.inference import AnswerFileOptions, ImageOptions, InputOptions, ReadingOptions
 from convmixer.config.log import LogOptions
 from convmixer.config.options import option
 
@@ -49,5 +49,5 @@ class EvalOnnxOptions(LogOptions, ScoreOptions, DecodingOptions, InputOptions, O
     """Options of `eval-onnx`."""
 
 
-class InferOnnxOptions(LogOptions, DecodingOptions, InputOptions, AnswerOptions, OnnxOptions, ImageOptions):
+class InferOnnxOptions(LogOptions, DecodingOptions, InputOptions, AnswerFileOptions, OnnxOptions, ImageOptions):
     """Options of `infer-onnx`."""

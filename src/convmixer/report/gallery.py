@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from convmixer.backends.torch_inside import maps_of_crops
+from convmixer.class_activation import overlaid
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import read_batches
 from convmixer.data.source import Source
 from convmixer.model import ConvMixer
 from convmixer.printable import printable
-from convmixer.report.class_activation import maps_of_crops, overlaid
 from convmixer.runs.record import Predictions
 
 MISTAKES, HITS = 24, 12

@@ -13,9 +13,9 @@ from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.shards.index import ShardIndex
 from convmixer.data.shards.order import SequentialOrder, order_of
 from convmixer.data.shards.source import open_shards
-from convmixer.data.shards.storage import read_range
 from convmixer.data.shards.stream import encoded_images
 from convmixer.data.source import seeded_subset
+from convmixer.data.storage import read_range
 
 UNEVEN = (7, 1, 30, 12, 3, 47)  # 100 images
 

@@ -11,11 +11,12 @@ import pytest
 from tests.data.shards.tars import png, write_shards
 from tests.range_server import Behaviour, range_server
 
+from convmixer.data import storage
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.limits import BadImage
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.reader import TrainReader, read_batches
-from convmixer.data.shards import chunks, storage
+from convmixer.data.shards import chunks
 from convmixer.data.shards.order import SequentialOrder
 from convmixer.data.shards.source import ShardSource, open_shards
 from convmixer.errors import UserError

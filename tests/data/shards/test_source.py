@@ -173,9 +173,9 @@ def test_a_shard_that_is_cut_while_it_is_used(tmp_path: Path) -> None:
 def test_the_cache_is_used_and_follows_the_files(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned: list[str] = []
 
-    def counted(read: ReadAt, size: int, shard: str, on_bytes: Callable[[int], None]) -> Samples:
+    def counted(read: ReadAt, size: int, shard: str, on_bytes: Callable[[int], None], labelled: bool) -> Samples:
         scanned.append(shard)
-        return scan(read, size, shard, on_bytes)
+        return scan(read, size, shard, on_bytes, labelled=labelled)
 
     monkeypatch.setattr("convmixer.data.shards.index.scan", counted)
     paths = write_shards(tmp_path / "train", "a-", (4, 4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Timer
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnxruntime
 from convmixer.backends.memory_limit import memory_growth
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.onnx.input import InputForm, form_of
+from convmixer.backends.onnx.inside import OnnxInside
 from convmixer.backends.onnx.runtime import Engine, OnnxRuntime
 from convmixer.backends.onnx.session import (
     CPU,
@@ -65,7 +67,14 @@ def open_onnx(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
         runtime = replace(runtime, engine=openvino_engine(path, metadata, index))
     elif cautious:
         runtime = replace(runtime, engine=_engine(_final(file, providers, request), output, form))
-    return ModelFile(runtime, chosen, classes, count, None if metadata is None else metadata.architecture)
+    return ModelFile(
+        runtime,
+        chosen,
+        classes,
+        count,
+        None if metadata is None else metadata.architecture,
+        open_inside=partial(OnnxInside, runtime, output),
+    )
 
 
 def _engine(

@@ -47,9 +47,13 @@ class OnnxRuntime:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """uint8 [N, size, size, channels] -> float32 [N, classes]."""
-        inputs = self._canvases(images) if self.embedded else self.form.batch_of(images, self.preprocessing)
+        inputs = self.inputs(images)
         answers = arrays_in_batches(self._run, inputs, self.form.batch or max(len(inputs), 1))
         return answers.astype(np.float32, copy=False) if self.undo is None else self.undo(answers)
+
+    def inputs(self, images: np.ndarray) -> np.ndarray:
+        """What the file takes of uint8 [N, size, size, channels]."""
+        return self._canvases(images) if self.embedded else self.form.batch_of(images, self.preprocessing)
 
     def _canvases(self, images: np.ndarray) -> np.ndarray:
         assert self.metadata is not None

@@ -12,10 +12,10 @@ import numpy as np
 
 from convmixer.data.folders import Files, class_folders
 from convmixer.data.paths import Paths
-from convmixer.data.shards.storage import joined
 from convmixer.data.source import Source
 from convmixer.data.sources import imagenet
 from convmixer.data.splits import FOLDERS, open_split, source_of
+from convmixer.data.storage import joined
 
 
 @dataclass

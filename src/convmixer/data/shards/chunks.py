@@ -8,7 +8,7 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from typing import Any
 
-from convmixer.data.shards.storage import read_range
+from convmixer.data.storage import read_range
 
 CHUNK = 4 << 20  # bytes
 

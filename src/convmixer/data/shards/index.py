@@ -20,7 +20,7 @@ from convmixer.data.shards.chunks import Chunks
 from convmixer.data.shards.index_file import from_bytes, to_bytes
 from convmixer.data.shards.manifest import PackedSplit
 from convmixer.data.shards.samples import Samples, concatenated, scan
-from convmixer.data.shards.storage import about, base_name, is_remote
+from convmixer.data.storage import about, base_name, is_remote
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.terminal.progress import Progress
 from convmixer.user_cache import user_cache
@@ -47,14 +47,16 @@ class ShardIndex:
         return ShardIndex(self.shards, self.sizes, self.shard[rows], self.samples.take(rows))
 
 
-def index_of(shards: Sequence[str], packed: PackedSplit | None) -> ShardIndex:
-    """The index of the shards. Raises UserError for one that is missing, damaged or cut, or no longer as `pack` left
-    it."""
+def index_of(shards: Sequence[str], packed: PackedSplit | None, *, labelled: bool = True) -> ShardIndex:
+    """The index of the shards; `labelled` as `scan` has it.
+
+    Raises UserError for one that is missing, damaged or cut, or no longer as `pack` left it.
+    """
     found = _about_all(shards)
     sizes = np.array([size for size, _ in found], dtype=np.int64)
     if packed is not None:
         return _index_of_packed(shards, sizes, packed)
-    return _joined(shards, sizes, _cached_or_scanned(shards, found))
+    return _joined(shards, sizes, _cached_or_scanned(shards, found, labelled))
 
 
 def _about_all(shards: Sequence[str]) -> list[tuple[int, str]]:
@@ -103,8 +105,8 @@ def _of_shards(index: ShardIndex, shards: Sequence[str]) -> ShardIndex:
     return ShardIndex(tuple(shards), index.sizes[places], number, index.samples.take(np.concatenate(rows)))
 
 
-def _cached_or_scanned(shards: Sequence[str], found: Sequence[tuple[int, str]]) -> list[Samples]:
-    files = [_cache_file(shard, *each) for shard, each in zip(shards, found, strict=True)]
+def _cached_or_scanned(shards: Sequence[str], found: Sequence[tuple[int, str]], labelled: bool = True) -> list[Samples]:
+    files = [_cache_file(shard, *each, labelled) for shard, each in zip(shards, found, strict=True)]
     parts = [_cached(file) for file in files]
     if all(part is not None for part in parts):
         return [part for part in parts if part is not None]
@@ -121,7 +123,8 @@ def _cached_or_scanned(shards: Sequence[str], found: Sequence[tuple[int, str]]) 
         with Progress(total >> 20, "index", "MiB") as progress, ThreadPoolExecutor(_THREADS if remote else 1) as pool:
             add = _Mebibytes(progress.add)
             futures = {
-                place: pool.submit(_scanned, shards[place], found[place][0], files[place], add) for place in missing
+                place: pool.submit(_scanned, shards[place], found[place][0], files[place], add, labelled)
+                for place in missing
             }
             try:
                 return [part or futures[place].result() for place, part in enumerate(parts)]
@@ -131,16 +134,20 @@ def _cached_or_scanned(shards: Sequence[str], found: Sequence[tuple[int, str]]) 
                 raise
 
 
-def _scanned(shard: str, size: int, cache_file: Path | None, on_bytes: Callable[[int], None]) -> Samples:
+def _scanned(
+    shard: str, size: int, cache_file: Path | None, on_bytes: Callable[[int], None], labelled: bool
+) -> Samples:
     if is_remote(shard):
         # A few: an image may be larger than a chunk, and its label lies behind it or before it.
         chunks = Chunks(4)
-        samples = scan(lambda at, count: chunks.read(shard, size, at, at + count), size, shard, on_bytes)
+        samples = scan(
+            lambda at, count: chunks.read(shard, size, at, at + count), size, shard, on_bytes, labelled=labelled
+        )
     else:
         try:
             with open(shard, "rb", buffering=0) as file:
                 handle = file.fileno()
-                samples = scan(lambda at, count: os.pread(handle, count, at), size, shard, on_bytes)
+                samples = scan(lambda at, count: os.pread(handle, count, at), size, shard, on_bytes, labelled=labelled)
         except OSError as error:
             raise UserError(f"{shard}: cannot be read: {error.strerror}", exit_code=RUN_FAILED) from None
     if cache_file is not None:
@@ -171,9 +178,10 @@ def cache_folder() -> Path:
     return user_cache("shards")
 
 
-def _cache_file(shard: str, size: int, stamp: str) -> Path | None:
+def _cache_file(shard: str, size: int, stamp: str, labelled: bool) -> Path | None:
     """Where the samples of a shard are kept; None where nothing would tell that it has changed."""
-    key = hashlib.sha256(f"{shard}\0{size}\0{stamp}".encode(errors="surrogateescape")).hexdigest()
+    kind = "" if labelled else "\0images alone"
+    key = hashlib.sha256(f"{shard}\0{size}\0{stamp}{kind}".encode(errors="surrogateescape")).hexdigest()
     return cache_folder() / f"{key[:40]}.npz" if stamp else None
 
 

@@ -6,8 +6,8 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from convmixer.data.shards.storage import base_name, is_remote, joined, matching, names_in_folder, parent
 from convmixer.data.source import TRAIN_NAMES, names_of_split
+from convmixer.data.storage import base_name, is_remote, joined, matching, names_in_folder, parent
 from convmixer.errors import UserError
 
 SUFFIX = ".tar"

@@ -8,7 +8,7 @@ from typing import Any
 
 from convmixer.data.shards.index_file import from_bytes
 from convmixer.data.shards.samples import Samples
-from convmixer.data.shards.storage import Refused, base_name, is_remote, parent, read_whole
+from convmixer.data.storage import Refused, base_name, is_remote, parent, read_whole
 from convmixer.errors import RUN_FAILED, UserError
 
 FILE = "manifest.json"

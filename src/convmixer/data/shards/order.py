@@ -17,8 +17,8 @@ from convmixer.config.data import ShardOptions
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.shards.index import ShardIndex
 from convmixer.data.shards.source import index_in_shards
-from convmixer.data.shards.storage import is_remote
 from convmixer.data.source import Source
+from convmixer.data.storage import is_remote
 from convmixer.randomness import Stream, hashes, uniforms
 
 

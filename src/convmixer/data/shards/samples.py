@@ -87,12 +87,14 @@ def concatenated(parts: Sequence[Samples]) -> Samples:
     )
 
 
-def scan(read: ReadAt, size: int, shard: str, on_bytes: Callable[[int], None] = lambda _: None) -> Samples:
+def scan(
+    read: ReadAt, size: int, shard: str, on_bytes: Callable[[int], None] = lambda _: None, *, labelled: bool = True
+) -> Samples:
     """The samples of a tar file of `size` bytes. `on_bytes` gets how far it has come, as more bytes.
 
-    Raises UserError as `members`.
+    `labelled` False: each image is a sample, and its label is 0. Raises UserError as `members`.
     """
-    found = _Found(read)
+    found = _Found(read, labelled)
     done = 0
     for member in members(read, size, shard):
         found.add(member)
@@ -105,8 +107,8 @@ def scan(read: ReadAt, size: int, shard: str, on_bytes: Callable[[int], None] = 
 class _Found:
     """Members on their way to samples."""
 
-    def __init__(self, read: ReadAt) -> None:
-        self._read = read
+    def __init__(self, read: ReadAt, labelled: bool) -> None:
+        self._read, self._labelled = read, labelled
         self._rows: list[tuple[int, int, int]] = []
         self._keys = bytearray()
         self._ends: list[int] = []
@@ -132,6 +134,10 @@ class _Found:
         if why is not None:
             self._ignored[why] += 1
             return
+        if not self._labelled:
+            if extension not in _LABELS:
+                self._put(member, 0)
+            return
         if folder + slash + stem != self._stem:
             self._close()
             self._stem = folder + slash + stem
@@ -147,14 +153,17 @@ class _Found:
         """The members so far are a sample, where an image and a label are among them."""
         label = self._label()
         if self._image is not None and label is not None:
-            self._rows.append((self._image.offset, self._image.size, label))
-            self._keys += self._image.name.encode("utf-8", "surrogateescape")
-            self._ends.append(len(self._keys))
+            self._put(self._image, label)
         elif self._image is not None:
             self._ignored[NO_LABEL] += 1
         elif self._labels:
             self._ignored[NO_IMAGE] += 1
         self._image, self._labels = None, {}
+
+    def _put(self, image: Member, label: int) -> None:
+        self._rows.append((image.offset, image.size, label))
+        self._keys += image.name.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._keys))
 
     def _label(self) -> int | None:
         for extension, parse in ((".cls", _of_text), (".json", _of_json)):

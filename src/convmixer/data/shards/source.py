@@ -17,8 +17,8 @@ from convmixer.data.shards.chunks import Chunks
 from convmixer.data.shards.index import ShardIndex, index_of
 from convmixer.data.shards.locations import find_shards, names_shards
 from convmixer.data.shards.manifest import PackedSplit, read_packed
-from convmixer.data.shards.storage import is_remote, joined, names_in_folder, parent, read_range
 from convmixer.data.source import Source, Subset
+from convmixer.data.storage import is_remote, joined, names_in_folder, parent, read_range
 from convmixer.errors import RUN_FAILED, UserError
 
 logger = logging.getLogger(__name__)

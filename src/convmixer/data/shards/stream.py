@@ -13,8 +13,8 @@ import numpy as np
 from convmixer.data.limits import MAX_BYTES, BadImage
 from convmixer.data.shards.index import ShardIndex
 from convmixer.data.shards.order import SequentialOrder
-from convmixer.data.shards.storage import read_range
 from convmixer.data.source import Source, Wrapped
+from convmixer.data.storage import read_range
 
 REQUEST = 8 << 20  # bytes that are asked for at once
 _GAP = 256 << 10  # bytes between two images that are read for nothing, rather than to ask twice

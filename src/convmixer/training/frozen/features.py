@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
+from convmixer.backends.torch_inside import headless
 from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.data.reader import read_batches
 from convmixer.data.source import Source
-from convmixer.devices import memory_format
 from convmixer.machine import workers
 from convmixer.model import ConvMixer
 from convmixer.terminal.progress import Progress
@@ -27,16 +26,6 @@ class Features:
     values: np.ndarray
     indices: np.ndarray
     bad: list[tuple[int, str]] = field(default_factory=list)
-
-
-def headless(model: ConvMixer) -> ConvMixer:
-    """A copy whose logits are the features, by a head that is the identity: each backend that runs a model runs it."""
-    dim = model.arch.dim
-    with torch.device(next(model.parameters()).device):
-        copied = ConvMixer(replace(model.arch, num_classes=dim))
-        own = {"head.weight": torch.eye(dim), "head.bias": torch.zeros(dim)}
-    copied.load_state_dict({**model.state_dict(), **own})
-    return copied.eval().to(memory_format=memory_format(model.arch.kernel_size, next(model.parameters()).device))
 
 
 def feature_runtime(run: ResolvedRun, model: ConvMixer, images: int) -> TorchRuntime:

@@ -1,4 +1,4 @@
-"""Bytes of shards: of a file on a disk, or by fsspec of what lies at an address such as https:// or s3://."""
+"""Bytes of files: of one on a disk, or by fsspec of what lies at an address such as https:// or s3://."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -92,6 +92,41 @@ def read_whole(location: str, limit: int) -> bytes | None:
         raise UserError(f"{location}: {error.strerror}", exit_code=RUN_FAILED) from error
 
 
+def download(location: str, limit: int) -> bytes:
+    """The content of an address, of at most `limit` bytes, asked for in one piece.
+
+    Raises UserError (exit 1) where it does not come after some attempts, or is larger.
+    """
+
+    def ask() -> bytes:
+        with open_file(location) as file:
+            content: bytes = file.read(limit + 1)
+        return content
+
+    try:
+        content = _patiently(location, ask, RETRY_DELAYS[:3])
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{location}: there is no such file", exit_code=RUN_FAILED) from None
+    if len(content) > limit:
+        raise UserError(f"{location}: larger than {limit >> 20} MiB", exit_code=RUN_FAILED)
+    return content
+
+
+def put(location: str, content: bytes) -> None:
+    """Write a file at an address, whole or not at all. Raises UserError (exit 1) where it is not taken."""
+    _patiently(location, lambda: _filesystem(location).pipe_file(location, content), doing="written")
+
+
+def check_address(location: str) -> None:
+    """Raises UserError for an address that nothing here can read from, whatever lies there."""
+    _filesystem(location)
+
+
+def open_file(location: str) -> Any:
+    """A file to read bytes from, on a disk or at an address."""
+    return _filesystem(location).open(location, "rb") if is_remote(location) else open(location, "rb")
+
+
 def about(location: str) -> tuple[int, str] | None:
     """Size in bytes, and what changes when the content does (time or ETag); None where there is no such file."""
     if not is_remote(location):
@@ -124,6 +159,20 @@ def names_in_folder(folder: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted({unquote(base_name(str(each).rstrip("/"))) for each in found})
+
+
+def files_at(folder: str, recursive: bool) -> list[str]:
+    """Addresses of the files in a folder at an address, sorted; `recursive`: and below it. Raises UserError."""
+
+    def ask() -> list[str]:
+        files = _filesystem(folder)
+        depth = None if recursive else 1
+        return [files.unstrip_protocol(str(each)) for each in files.find(folder.rstrip("/") + "/", maxdepth=depth)]
+
+    try:
+        return sorted(_patiently(folder, ask))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder}: there is no such folder") from None
 
 
 def matching(pattern: str) -> list[str]:
@@ -170,9 +219,12 @@ def _filesystem(location: str) -> Any:
         raise UserError(f"{location}: {first_line(error)}") from None
 
 
-def _patiently(location: str, ask: Callable[[], T]) -> T:
-    """What `ask` gives, after some attempts. Raises FileNotFoundError, and UserError for other failures of all."""
-    for delay in (*RETRY_DELAYS, None):
+def _patiently(location: str, ask: Callable[[], T], delays: Sequence[float] | None = None, *, doing: str = "read") -> T:
+    """What `ask` gives, after some attempts, RETRY_DELAYS or `delays` between them.
+
+    Raises FileNotFoundError, and UserError for other failures of all.
+    """
+    for delay in (*(RETRY_DELAYS if delays is None else delays), None):
         try:
             return ask()
         except UserError:
@@ -187,7 +239,7 @@ def _patiently(location: str, ask: Callable[[], T]) -> T:
             )
             if delay is None or refused:
                 kind = Refused if refused else UserError
-                raise kind(f"{location}: cannot be read: {first_line(error)}", exit_code=RUN_FAILED) from error
+                raise kind(f"{location}: cannot be {doing}: {first_line(error)}", exit_code=RUN_FAILED) from error
             logger.debug(f"{location}: {first_line(error)}; trying again in {delay:g} s")
             time.sleep(delay)
     raise AssertionError("the last attempt returns or raises")

@@ -1,0 +1,171 @@
+"""The inside of an ONNX file that pools and then applies a linear head, as ConvMixers do, from here or elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from convmixer.backends.onnx.runtime import OnnxRuntime
+from convmixer.backends.onnx.session import SILENT, reason
+from convmixer.backends.padding import filled_up
+from convmixer.errors import UserError
+from convmixer.machine import usable_cores
+
+_POOLING = ("ReduceMean", "GlobalAveragePool")
+# A linear head; what stands around it of casts, of shapes and of quantisation.
+_HEAD = ("Gemm", "MatMul", "Add", "Conv")
+_AROUND = ("Cast", "Flatten", "Reshape", "Squeeze", "Identity", "QuantizeLinear", "DequantizeLinear", "Softmax")
+# The means of the maps are the logits: to rounding in fp32, and to a step of the quantisation in int8.
+_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}
+_PREFIX = "inside/"
+
+
+class OnnxInside:
+    """That of a file in ONNX Runtime; `output` is the name of the one that holds the logits.
+
+    Raises UserError where the package onnx is not installed, and for a file that is not made so.
+    """
+
+    def __init__(self, runtime: OnnxRuntime, output: str) -> None:
+        try:
+            import onnx
+        except ModuleNotFoundError as error:
+            raise UserError(f"to look inside an ONNX file takes {error.name}, pip install 'convmixer[onnx]'") from None
+        self._onnx, self._runtime, self._output = onnx, runtime, output
+        self._path = Path(runtime.path)
+        self._sessions: dict[str, Any] = {}
+
+    def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = [self._ask("features", image[None]) for image in images]
+        pooled, logits = (np.concatenate(values) for values in zip(*rows, strict=True))
+        logits = logits.reshape(len(images), -1).astype(np.float32, copy=False)
+        undo = self._runtime.undo
+        return pooled.reshape(len(images), -1).astype(np.float32), logits if undo is None else undo(logits)
+
+    def class_maps(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        maps = []
+        for image, label in zip(images, classes.tolist(), strict=True):
+            (rows,) = self._ask("maps", image[None])
+            side = math.isqrt(len(rows))
+            whole = rows.reshape(side, side, -1).astype(np.float32)
+            if "proven" not in self._sessions:
+                self._prove(whole, image)
+            maps.append(whole[..., label])
+        return np.stack(maps)
+
+    def _prove(self, whole: np.ndarray, image: np.ndarray) -> None:
+        """The head is linear, and these are the maps, if their means are the logits."""
+        _, (logits, *_) = self._ask("features", image[None])
+        logits = logits.reshape(-1).astype(np.float32)
+        metadata = self._runtime.metadata
+        allowed = _TOLERANCE["fp32" if metadata is None else metadata.precision] * max(float(np.abs(logits).max()), 1)
+        if np.abs(whole.mean(axis=(0, 1)) - logits).max() > allowed:
+            raise UserError(f"{self._path}: its head is not linear, and has no exact maps of what it looked at")
+        self._sessions["proven"] = True
+
+    def _ask(self, kind: str, image: np.ndarray) -> list[np.ndarray]:
+        """The outputs for one image; of a file whose batch is fixed, the rest of the batch is empty."""
+        if kind not in self._sessions:
+            self._sessions[kind] = self._session(kind)
+        runtime = self._runtime
+        inputs = runtime.inputs(image)
+        size = runtime.form.batch or 1
+        outputs: list[np.ndarray] = self._sessions[kind].run(None, {runtime.form.name: filled_up(inputs, size)})
+        return [found[: len(found) // size] for found in outputs]
+
+    def _session(self, kind: str) -> Any:
+        try:
+            proto = self._onnx.load_model(str(self._path))
+            (_with_features if kind == "features" else _with_maps)(self._onnx.helper, proto, self._output)
+            settings = onnxruntime.SessionOptions()
+            settings.intra_op_num_threads = usable_cores()
+            settings.log_severity_level = SILENT
+            return onnxruntime.InferenceSession(proto.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        except LookupError:
+            raise UserError(
+                f"{self._path}: does not pool and then apply one linear layer; what is inside cannot be told"
+            ) from None
+        except Exception as error:  # ONNX Runtime has no base class of its errors
+            raise UserError(f"{self._path}: what is inside cannot be told: {reason(error)}") from None
+
+
+def _with_features(helper: Any, proto: Any, output: str) -> None:
+    """The pooled features and the logits as the only outputs."""
+    pooling, logits = _pooling(proto, output), [each for each in proto.graph.output if each.name == output]
+    float_type = logits[0].type.tensor_type.elem_type
+    del proto.graph.output[:]
+    # Of any form: [N, dim] or [N, dim, 1, 1].
+    proto.graph.node.append(helper.make_node("Cast", [pooling.output[0]], [_PREFIX + "features"], to=float_type))
+    proto.graph.output.extend([helper.make_tensor_value_info(_PREFIX + "features", float_type, None), logits[0]])
+
+
+def _with_maps(helper: Any, proto: Any, output: str) -> None:
+    """The head at each position: in the place of the pooling stand the positions, as if each were an image."""
+    pooling = _pooling(proto, output)
+    nodes = proto.graph.node
+    at = list(nodes).index(pooling)
+    keeps = pooling.op_type == "GlobalAveragePool" or any(
+        attribute.name == "keepdims" and attribute.i == 1 for attribute in pooling.attribute
+    )
+    pooled, found = pooling.output[0], pooling.input[0]
+    rows = [
+        helper.make_node("Transpose", [found], [_PREFIX + "last"], perm=[0, 2, 3, 1]),
+        helper.make_node("Shape", [found], [_PREFIX + "dim"], start=1, end=2),
+        helper.make_node(
+            "Concat",
+            [_PREFIX + "any", _PREFIX + "dim", *([_PREFIX + "ones"] if keeps else [])],
+            [_PREFIX + "shape"],
+            axis=0,
+        ),
+        helper.make_node("Reshape", [_PREFIX + "last", _PREFIX + "shape"], [pooled]),
+    ]
+    proto.graph.initializer.extend(
+        [helper.make_tensor(_PREFIX + "any", 7, [1], [-1]), helper.make_tensor(_PREFIX + "ones", 7, [2], [1, 1])]
+    )
+    before, after = list(nodes)[:at], list(nodes)[at + 1 :]
+    del nodes[:]
+    nodes.extend([*before, *rows, *after])
+    logits = next(each for each in proto.graph.output if each.name == output)
+    del proto.graph.value_info[:]  # shapes that are no longer so
+    del proto.graph.output[:]
+    proto.graph.output.append(
+        helper.make_tensor_value_info(output, logits.type.tensor_type.elem_type, ["position", "class"])
+    )
+
+
+def _pooling(proto: Any, output: str) -> Any:
+    """The node that pools before the one linear layer that makes the logits. Raises LookupError where there is none."""
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    name, heads = output, 0
+    for node in _upwards(name, makers, constants):
+        if node.op_type in _POOLING:
+            if not heads:
+                raise LookupError
+            return node
+        heads += node.op_type in ("Gemm", "MatMul", "Conv")
+        if node.op_type not in (*_HEAD, *_AROUND) or heads > 1:
+            raise LookupError
+    raise LookupError
+
+
+def _upwards(name: str, makers: dict[str, Any], constants: set[str]) -> Iterator[Any]:
+    """The nodes above a value, along the way that is not constant."""
+    while name in makers:
+        node = makers[name]
+        yield node
+        made = (each for each in node.input if each in makers and not _is_constant(each, makers, constants))
+        name = next(made, "")
+
+
+def _is_constant(name: str, makers: dict[str, Any], constants: set[str]) -> bool:
+    """Whether a value is a weight, or made of weights alone."""
+    if name in constants:
+        return True
+    node = makers.get(name)
+    return node is not None and all(_is_constant(each, makers, constants) for each in node.input if each)
