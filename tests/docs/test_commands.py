@@ -33,6 +33,8 @@ ELSEWHERE = {
     "pip download": "needs the network",
     "convmixer push": "uploads",
     "convmixer train flowers --pretrained convmixer_768_32.in1k": "fetches published weights",
+    "convmixer export --file_format web": "asks npm; tests/exporters/test_web_page.py does it and opens the page",
+    "python -m http.server": "serves until it is stopped; that test has the same server",
     "sbatch": "needs a cluster",
     "srun": "needs a cluster",
     "torchrun": "two agents on loopback are tests/reliability/test_processes.py",

@@ -58,4 +58,6 @@ def test_wheel_has_what_it_needs_and_nothing_else(wheel: Path) -> None:
         Path(name).name for name in names if name.startswith("convmixer/configs/")
     }
     assert "convmixer/data/digits.npz" in names
+    page = {f"convmixer/web/{path.name}" for path in (ROOT / "src/convmixer/web").glob("*.*")}
+    assert "convmixer/web/index.html" in page <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"convmixer"}

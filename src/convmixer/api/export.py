@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 def export(
     weights: PathLike, output: PathLike | None = None, *, file_format: FileFormat = "ONNX", **options: Any
 ) -> ExportResult:
-    """Export weights of any layout as an ONNX, MINDIR or AIR file, which is compared with them before it is left there.
+    """Export weights of any layout as an ONNX, MINDIR or AIR file, or as a page (`file_format="web"`).
 
-    `output`: the file, or a folder; left out: `<arch>.onnx` and so on in the current folder. `options`: any that
+    It is compared with the weights before it is left there. `output`: the file, or a folder; left out: `<arch>.onnx`,
+    `<arch>_web` and so on in the current folder. `options`: any that
     `convmixer export --help` lists. Raises UserError for what does not fit, and where the answers differ too much.
     """
     from convmixer.config.commands import EXPORT

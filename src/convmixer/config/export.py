@@ -25,7 +25,7 @@ class ExportOptions(Options):
 
     output: str | None = option(
         None,
-        "file or folder of the exported model; left out: <arch>.onnx and so on in the current folder",
+        "file or folder of the exported model; left out: <arch>.onnx, <arch>_web and so on, here",
         flags=("-o",),
         path=True,
         other_names="out o out_dir output_dir output_file save save_dir result",
@@ -33,7 +33,7 @@ class ExportOptions(Options):
     )
     precision: WeightPrecision = option(
         "fp32",
-        "ONNX: of the weights; int8 is calibrated on images of the training set",
+        "ONNX, WEB: of the weights; int8 is calibrated on images of the training set",
         other_names="half quantize quantise dtype",
         commands="export",
     )
@@ -42,10 +42,16 @@ class ExportOptions(Options):
     )
     opset: int = option(
         20,
-        "ONNX: version of its operators; a lower one for older runtimes, GELU is slower below 20",
+        "ONNX, WEB: version of its operators; a lower one for older runtimes, GELU is slower below 20",
         commands="export",
         ge=13,
         le=23,
+    )
+    ort_web: str | None = option(
+        None,
+        "WEB: folder or .tgz of the npm package onnxruntime-web; left out: npm fetches it once",
+        path=True,
+        commands="export",
     )
     tolerance: float | None = option(
         None,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,10 @@ from convmixer.config.schema import ExportConfig
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.exporters.format import Format, format_of
+from convmixer.exporters.format import Format, check_options, format_of
 from convmixer.exporters.images import crops, open_images
 from convmixer.exporters.parity import TOLERANCES, Parity, compare, table
+from convmixer.exporters.target import publish, target_of
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.machine import workers
 from convmixer.metadata import ModelMetadata
@@ -54,22 +53,20 @@ def export_weights(resolved: Resolved[ExportConfig]) -> ExportResult:
     config = resolved.options
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
-    for name in ("precision", "embed_preprocess", "opset"):
-        if config.file_format != "ONNX" and getattr(config, name) != ExportConfig.model_fields[name].default:
-            raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
+    check_options(config, config.file_format)
     form = format_of(config.file_format)
-    model, metadata, source = _open(resolved)
-    target = _target(config.output, metadata.architecture.name, form.suffix)
+    model, metadata, source = _open(resolved, form)
+    target = target_of(config.output, metadata.architecture.name, form)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             parity = _write(resolved, form, model, metadata, source, Path(folder, target.name))
-            _publish(Path(folder), target)
+            publish(Path(folder), target, form)
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
     return ExportResult(target, parity)
 
 
-def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata, Path]:
+def _open(resolved: Resolved[ExportConfig], form: Format) -> tuple[ConvMixer, ModelMetadata, Path]:
     """The network on the CPU, what the exported file will say of itself, and the file of the weights."""
     config = resolved.options
     weights = read_weights(str(config.pretrained), config.entry)
@@ -88,21 +85,9 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata, P
         preprocessing,
         source_sha256=source,
         precision=config.precision,
-        embed_preprocess=config.embed_preprocess,
+        embed_preprocess=config.embed_preprocess or form.embeds_preprocessing,
     )
     return model, metadata, weights.path
-
-
-def _target(output: str | None, name: str, suffix: str) -> Path:
-    """Where the exported file goes: `output` may be a file or a folder."""
-    target = Path(output or "")
-    if target.is_dir():
-        target /= name + suffix
-    if target.suffix != suffix:
-        raise UserError(f"--output: {output} must be a folder, or end in {suffix}")
-    if not target.parent.is_dir():
-        raise UserError(f"--output: there is no folder {target.parent}")
-    return target
 
 
 def _write(
@@ -122,12 +107,13 @@ def _write(
         lambda: crops(
             open_images(resolved, config.calibration_images, weights, train=True), inputs, threads, config.max_pixels
         ),
-        config.opset,
+        config,
     )
     if shown is None:
         logger.info(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")
         return None
     tolerance = config.tolerance or TOLERANCES[metadata.precision]
+    path = form.model_file(path)
     parity = _parity(model, metadata, path, list(crops(shown, inputs, threads, config.max_pixels)))
     for line in table(path.name, parity, tolerance).splitlines():
         logger.info(line)
@@ -166,13 +152,3 @@ def _check_preprocessing(metadata: ModelMetadata, source: Source, max_pixels: in
     if levels > 1.01:
         raise UserError("--embed_preprocess: the graph's crops differ by more than a level", exit_code=RUN_FAILED)
     return levels
-
-
-def _publish(folder: Path, target: Path) -> None:
-    """Move the proven file and what stands beside it to its place, the file itself last."""
-    beside = sorted(entry for entry in folder.iterdir() if entry.name != target.name)
-    for entry in beside:
-        if entry.is_dir():
-            shutil.rmtree(target.with_name(entry.name), ignore_errors=True)
-        os.replace(entry, target.with_name(entry.name))
-    os.replace(folder / target.name, target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 from contextlib import suppress
 from dataclasses import asdict
@@ -19,12 +18,12 @@ from convmixer.backends.autotune.benchmark import Timing
 from convmixer.backends.compiled import has_compiler
 from convmixer.backends.workload import Workload
 from convmixer.runs.durable import write_file
+from convmixer.user_cache import user_cache
 
 
 def cache_folder() -> Path:
-    """`convmixer/execution` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "convmixer" / "execution"
+    """`convmixer/execution` in the user's cache folder."""
+    return user_cache("execution")
 
 
 def key_of(workload: Workload) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from convmixer.data.shards.samples import Samples, concatenated, scan
 from convmixer.data.storage import about, base_name, is_remote
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.terminal.progress import Progress
+from convmixer.user_cache import user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -173,9 +174,8 @@ class _Mebibytes:
 
 
 def cache_folder() -> Path:
-    """`convmixer/shards` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "convmixer" / "shards"
+    """`convmixer/shards` in the user's cache folder."""
+    return user_cache("shards")
 
 
 def _cache_file(shard: str, size: int, stamp: str, labelled: bool) -> Path | None:

@@ -14,7 +14,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from convmixer.backends.autotune.cache import cache_folder
 from convmixer.data.folders import Files
 from convmixer.data.limits import BadImage
 from convmixer.data.source import Source, Subset, in_memory_images, is_in_memory
@@ -22,14 +21,15 @@ from convmixer.model import ConvMixer
 from convmixer.runs.durable import write_file
 from convmixer.training.frozen.features import Features
 from convmixer.training.resolved_run import ResolvedRun
+from convmixer.user_cache import user_cache
 
 # Of all features together; a set that has more is not kept.
 MAX_BYTES = 2 * 2**30
 
 
 def features_folder() -> Path:
-    """Beside the measurements of `backends.autotune`, in the user's cache folder."""
-    return cache_folder().with_name("features")
+    """`convmixer/features` in the user's cache folder."""
+    return user_cache("features")
 
 
 def key_of(run: ResolvedRun, model: ConvMixer, source: Source, views: int) -> str:
