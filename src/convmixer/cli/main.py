@@ -132,13 +132,16 @@ def _run(words: list[str]) -> int:
         raise UserError(f"unknown command {words[0]!r}; {hint}")
     # What a machine may lack is asked for here, where its absence becomes a line.
     from convmixer.config.loading import parse
+    from convmixer.config.options import options_of
 
     module = import_module(f"convmixer.cli.{words[0].replace('-', '_')}_command")
     resolved = parse(module.COMMAND, words[1:])
     logs.configure(resolved.options)
     if logger.isEnabledFor(logging.DEBUG):
+        secrets = {option.name for option in options_of(module.COMMAND.model) if option.secret}
         for name, origin in resolved.origins.items():
-            logger.debug(f"option {name}: {getattr(resolved.options, name)} ({origin})")
+            value = getattr(resolved.options, name)
+            logger.debug(f"option {name}: {'***' if name in secrets and value else value} ({origin})")
     code: int = module.run(resolved)
     return code
 

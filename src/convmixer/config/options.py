@@ -29,6 +29,7 @@ def option(
     path: bool = False,
     affects_training: bool = True,
     commands: str = "train",
+    secret: bool = False,
     **bounds: Any,
 ) -> Any:
     """A field: `help` is one line; `flags` are short forms; `also` is a second name of the same option.
@@ -36,7 +37,7 @@ def option(
     `other_names`: what other programs call it, for the hint to a user who types one of these. `path`: names a file or
     folder, so that `~` and `$NAME` in it are expanded wherever it comes from. `affects_training` False: what is learnt
     does not depend on it, so that a resumed run may have another value. `commands`: of those that take the options of
-    training, the ones that use it and list it in their help.
+    training, the ones that use it and list it in their help. `secret`: no log shows its value.
     """
     extra: dict[str, Any] = {
         "flags": list(flags),
@@ -45,6 +46,7 @@ def option(
         "path": path,
         "affects_training": affects_training,
         "commands": commands.split(),
+        "secret": secret,
     }
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
@@ -101,6 +103,7 @@ class Option:
     other_names: tuple[str, ...] = ()
     affects_training: bool = True
     commands: frozenset[str] = frozenset()
+    secret: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -243,6 +246,7 @@ def options_of(model: type[Options]) -> tuple[Option, ...]:
                 other_names=tuple(extra.get("other_names", ())),  # type: ignore[arg-type]
                 affects_training=bool(extra.get("affects_training", True)),
                 commands=frozenset(extra.get("commands", ())),  # type: ignore[arg-type]
+                secret=bool(extra.get("secret", False)),
             )
         )
     return tuple(found)

@@ -33,6 +33,7 @@ class AddressOptions(Options):
         None,
         "ask for it in the header Authorization: Bearer TOKEN; or in the environment as CONVMIXER_TOKEN",
         other_names="api_key password",
+        secret=True,
     )
 
 

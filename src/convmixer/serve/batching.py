@@ -66,7 +66,7 @@ class Batcher:
         self.on_their_way -= count
 
     async def answer(self, crop: np.ndarray) -> np.ndarray:
-        """Logits float32 [classes] of a crop uint8 [size, size, channels]. Raises Closed, and what the engine raises."""
+        """Logits float32 [classes] of a crop uint8 [size, size, channels]. Raises Closed, and what the engine does."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(crop, loop.create_future(), loop)
         with self._changed:

@@ -16,7 +16,7 @@ async function ask(path, options = {}) {
   if (response.ok) return response;
   if (response.status === 401) {
     token = prompt("This server asks for a token:") ?? "";
-    if (token) return ask(path, options);
+    if (token) return ask(path, options); // asked again where it is a wrong one
   }
   const { error } = await response.json().catch(() => ({}));
   throw new Error(sentence(error ?? `the server answers with ${response.status}`));
@@ -38,9 +38,10 @@ const classifier = {
     const [found] = (await (await ask("predict", { method: "POST", body: file })).json()).predictions;
     const { blob, orientation } = await withoutOrientation(file);
     const picture = await shown(blob, about.preprocessing.exif ? orientation : 1);
-    const explain = async (index) => {
+    const explain = async ({ index }) => {
       const response = await ask(`explain?index=${index}`, { method: "POST", body: file });
-      return createImageBitmap(await response.blob());
+      const map = await createImageBitmap(await response.blob());
+      return thumbnail(map, map.width, map.height);
     };
     return { picture, answers: found.topk, explain: about.explains ? explain : null };
   },

@@ -9,12 +9,10 @@ function element(tag, className, ...content) {
   return made;
 }
 
-/** <li>: a picture, its file's name, and its likeliest classes, `answers` [{name, probability}], the likeliest first. */
-function answerCard(fileName, picture, answers) {
-  picture.classList.add("picture");
-  picture.classList.toggle("tiny", Math.max(picture.width, picture.height) < 128);
-  picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", fileName);
+/** <li>: a picture, its file's name, and its likeliest classes, `answers` [{name, probability}], the likeliest first.
+ * `explain`, where there is one: answer -> a promise of the picture of what spoke for it. */
+function answerCard(fileName, picture, answers, explain) {
+  dressed(picture, fileName);
   const rows = answers.map(({ name, probability }) => {
     const bar = element("div", "bar");
     bar.style.setProperty("--share", probability);
@@ -23,7 +21,43 @@ function answerCard(fileName, picture, answers) {
     return element("li", "row", element("span", "name", name), share, bar);
   });
   const words = element("div", "", element("h2", "", fileName), element("ol", "", ...rows));
-  return element("li", "card", picture, words);
+  if (!explain) return element("li", "card", picture, words);
+  const button = explainButton(fileName, picture, answers[0], explain);
+  return element("li", "card", element("div", "seen", picture, button), words);
+}
+
+/** <button>: shows what spoke for an answer in the place of the picture, and the picture again. */
+function explainButton(fileName, picture, answer, explain) {
+  const button = element("button", "quiet", `What spoke for ${answer.name}`);
+  button.type = "button";
+  button.setAttribute("aria-pressed", "false");
+  let map = null;
+  button.addEventListener("click", async () => {
+    const shows = button.getAttribute("aria-pressed") === "false";
+    if (map === null) {
+      button.disabled = true;
+      try {
+        map = dressed(await explain(answer), `${fileName}: what spoke for ${answer.name}`);
+      } catch (error) {
+        button.replaceWith(element("p", "bad", error.message));
+        return;
+      }
+      button.disabled = false;
+      button.focus();
+    }
+    (shows ? picture : map).replaceWith(shows ? map : picture);
+    button.setAttribute("aria-pressed", String(shows));
+  });
+  return button;
+}
+
+/** The canvas or <img> as a card shows it, with a text for those who do not see it. */
+function dressed(picture, text) {
+  picture.classList.add("picture");
+  picture.classList.toggle("tiny", Math.max(picture.width, picture.height) < 128);
+  picture.setAttribute("role", "img");
+  picture.setAttribute("aria-label", text);
+  return picture;
 }
 
 /** <li>: a file, and why it has no answer. */

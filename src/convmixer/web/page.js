@@ -3,7 +3,8 @@
 // Takes pictures that are dropped, pasted or chosen, and shows what is answered. classify.js, which each user of this
 // page brings, defines `classifier`:
 //   open()          resolves to lines about the network, when pictures can be classified
-//   classify(file)  resolves to {picture, answers}: a canvas or <img>, and [{name, probability}], the likeliest first
+//   classify(file)  resolves to {picture, answers, explain}: a canvas or <img>; [{name, probability}], the likeliest
+//                   first; and explain(answer), which resolves to a canvas of what spoke for it, or nothing
 // Each rejects with an Error whose message is for the reader.
 
 const drop = document.getElementById("drop");
@@ -50,9 +51,9 @@ function add(chosen) {
 
 async function cardOf(file) {
   try {
-    const { picture, answers } = await classifier.classify(file);
+    const { picture, answers, explain } = await classifier.classify(file);
     answered += 1;
-    return answerCard(file.name, picture, answers);
+    return answerCard(file.name, picture, answers, explain);
   } catch (error) {
     failed += 1;
     return failureCard(file.name, error.message);

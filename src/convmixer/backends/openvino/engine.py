@@ -17,6 +17,8 @@ from convmixer.backends.padding import filled_up
 # Pixels of a request: one image at 224 px, so that its activations stay in a core's cache, and many small ones.
 REQUEST_PIXELS = 128 * 128
 MAX_IMAGES = 32
+# Graphs that are kept compiled: of the few sizes of batches that a server runs, from one image to MAX_IMAGES.
+MAX_FORMS = 8
 
 
 @cache
@@ -35,7 +37,7 @@ def has_bf16() -> bool:
 
 
 class OpenVinoEngine:
-    """`graph`, compiled for batches [images, *shape] of the first call's shape, and again where another comes.
+    """`graph`, compiled for batches [images, *shape] of each shape that comes, of which the last MAX_FORMS are kept.
 
     `precision`: bf16 or f32 for what the graph has in fp32. `output`: the number of the one that holds the logits. Of a
     graph whose batch is fixed a request takes as much.
@@ -74,8 +76,9 @@ class OpenVinoEngine:
             hint = "THROUGHPUT" if len(images) > step else "LATENCY"
             settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self.precision}
             compiled = core().compile_model(graph, "CPU", settings)
-            # Those of another size are done with.
-            self._compiled = {key: (openvino.AsyncInferQueue(compiled), step)}
+            if len(self._compiled) == MAX_FORMS:
+                del self._compiled[next(iter(self._compiled))]
+            self._compiled[key] = (openvino.AsyncInferQueue(compiled), step)
         return self._compiled[key]
 
 
