@@ -138,7 +138,12 @@ def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints) -> Model
     return open_model(
         path,
         partial(preprocessing_for, resolved),
-        DeviceRequest(options.device_target, options.device_id, resolved.is_explicit("device_target")),
+        DeviceRequest(
+            options.device_target,
+            options.device_id,
+            resolved.is_explicit("device_target"),
+            native_code=options.native_code,
+        ),
         hints,
         autocast=partial(_autocast, options),
         entry=options.entry,

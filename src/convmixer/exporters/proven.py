@@ -24,7 +24,7 @@ from convmixer.config.schema import ExportConfig
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.exporters.format import Format, format_of
+from convmixer.exporters.format import Format, WriteSettings, format_of, formats_with
 from convmixer.exporters.images import crops, open_images
 from convmixer.exporters.parity import TOLERANCES, Parity, compare, table
 from convmixer.inputs import overruled, preprocessing_for
@@ -54,19 +54,32 @@ def export_weights(resolved: Resolved[ExportConfig]) -> ExportResult:
     config = resolved.options
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
-    for name in ("precision", "embed_preprocess", "opset"):
-        if config.file_format != "ONNX" and getattr(config, name) != ExportConfig.model_fields[name].default:
-            raise UserError(f"--{name}: is for ONNX only, not for {config.file_format}")
     form = format_of(config.file_format)
+    _refuse_unfit(config, form)
     model, metadata, source = _open(resolved)
-    target = _target(config.output, metadata.architecture.name, form.suffix)
+    target = _target(config.output, metadata.architecture.name, form)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             parity = _write(resolved, form, model, metadata, source, Path(folder, target.name))
-            _publish(Path(folder), target)
+            _publish(Path(folder), target, form)
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
     return ExportResult(target, parity)
+
+
+def _refuse_unfit(config: ExportConfig, form: Format) -> None:
+    """Raise UserError for what the format does not have."""
+    if config.precision not in form.precisions:
+        raise UserError(
+            f"--precision: {config.file_format} files are written in {' or '.join(form.precisions)}, "
+            f"not in {config.precision}"
+        )
+    for name in ("embed_preprocess", "opset", "int8_skip"):
+        if name not in form.options and getattr(config, name) != ExportConfig.model_fields[name].default:
+            others = " or ".join(formats_with(name))
+            raise UserError(f"--{name}: is for {others}, not for {config.file_format}")
+    if config.int8_skip and config.precision != "int8":
+        raise UserError("--int8_skip: is for --precision int8")
 
 
 def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata, Path]:
@@ -86,6 +99,8 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata, P
         architecture,
         weights.classes,
         preprocessing,
+        # Which images they have not learnt from.
+        {name: weights.metadata[name] for name in ("held_out",) if name in weights.metadata},
         source_sha256=source,
         precision=config.precision,
         embed_preprocess=config.embed_preprocess,
@@ -93,15 +108,21 @@ def _open(resolved: Resolved[ExportConfig]) -> tuple[ConvMixer, ModelMetadata, P
     return model, metadata, weights.path
 
 
-def _target(output: str | None, name: str, suffix: str) -> Path:
-    """Where the exported file goes: `output` may be a file or a folder."""
+def _target(output: str | None, name: str, form: Format) -> Path:
+    """Where the exported file goes: `output` may be a file or a folder.
+
+    Raises UserError where it cannot go there, or a part of it would replace a file that is of no earlier export.
+    """
     target = Path(output or "")
     if target.is_dir():
-        target /= name + suffix
-    if target.suffix != suffix:
-        raise UserError(f"--output: {output} must be a folder, or end in {suffix}")
+        target /= name + form.suffix
+    if not target.name.endswith(form.suffix):
+        raise UserError(f"--output: {output} must be a folder, or end in {form.suffix}")
     if not target.parent.is_dir():
         raise UserError(f"--output: there is no folder {target.parent}")
+    for part in (form.part(target, ending) for ending in form.parts):
+        if part.exists() and not target.exists():
+            raise UserError(f"--output: {target.name} brings {part.name}, and another file has that name; rename one")
     return target
 
 
@@ -114,16 +135,15 @@ def _write(
     """
     config = resolved.options
     threads, inputs = workers(config.num_parallel_workers), metadata.known_preprocessing
-    shown = open_images(resolved, config.parity_images, weights, train=False) if form.runs else None
-    form.write(
-        model,
-        metadata,
-        path,
+    settings = WriteSettings(
         lambda: crops(
             open_images(resolved, config.calibration_images, weights, train=True), inputs, threads, config.max_pixels
         ),
         config.opset,
+        config.int8_skip,
     )
+    shown = open_images(resolved, config.parity_images, weights, train=False) if form.runs else None
+    form.write(model, metadata, path, settings)
     if shown is None:
         logger.info(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")
         return None
@@ -153,7 +173,7 @@ def _parity(model: ConvMixer, metadata: ModelMetadata, path: Path, batches: list
     def same(record: object, channels: int, size: int | None = None) -> Preprocessing:
         return metadata.known_preprocessing
 
-    exported = open_model(str(path), same, DeviceRequest("CPU"))
+    exported = open_model(str(path), same, DeviceRequest("CPU", native_code=True))
     return compare(TorchRuntime(model, metadata.known_preprocessing, torch.device("cpu")), exported.runtime, batches)
 
 
@@ -168,9 +188,14 @@ def _check_preprocessing(metadata: ModelMetadata, source: Source, max_pixels: in
     return levels
 
 
-def _publish(folder: Path, target: Path) -> None:
-    """Move the proven file and what stands beside it to its place, the file itself last."""
+def _publish(folder: Path, target: Path, form: Format) -> None:
+    """Move the proven file and what stands beside it to its place, the file itself last.
+
+    Where it has parts an old one is removed before: with new parts it would answer wrongly, should this stop between.
+    """
     beside = sorted(entry for entry in folder.iterdir() if entry.name != target.name)
+    if form.parts:
+        target.unlink(missing_ok=True)
     for entry in beside:
         if entry.is_dir():
             shutil.rmtree(target.with_name(entry.name), ignore_errors=True)

@@ -38,7 +38,8 @@ def openvino_engine(path: str, metadata: ModelMetadata | None, output: int) -> C
     `output`: the number of the one that holds the logits. Raises UserError where OpenVINO is not installed, or does not
     know the file.
     """
-    return _engine(_read(path, "--engine: openvino"), metadata, output)
+    graph = _read(path, "--engine: openvino")
+    return _engine(graph, output, lower=metadata is not None and metadata.precision != "fp32")
 
 
 def open_ir(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
@@ -55,7 +56,7 @@ def open_ir(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
     form = form_of(path, [_described(entry) for entry in graph.inputs])
     metadata, output = _metadata(path, graph), _output(path, graph, request.output)
     chosen = chosen_preprocessing(path, form, metadata, choose)
-    runtime = GraphRuntime(path, _engine(graph, metadata, output), form, metadata, chosen)
+    runtime = GraphRuntime(path, _engine(graph, output), form, metadata, chosen)
     return runtime.as_model(runtime.logits(random_image(chosen)), _last_operator(graph, output))
 
 
@@ -79,13 +80,16 @@ def _read(path: str, what: str) -> Any:
         raise UserError(f"{path}: OpenVINO does not know it, or it is damaged: {_reason(error)}") from None
 
 
-def _engine(graph: Any, metadata: ModelMetadata | None, output: int) -> Callable[[np.ndarray], object]:
+def _engine(graph: Any, output: int, *, lower: bool = False) -> Callable[[np.ndarray], object]:
+    """`lower`: whether what the graph has in fp32 may be computed in bf16 though it is not quantised.
+
+    IR in fp16 is not: there it is only the weights that are stored so, and bf16 would differ by more than fp16 may.
+    """
     import openvino
 
     from convmixer.backends.openvino.engine import OpenVinoEngine, has_bf16, is_quantised
 
-    lower = is_quantised(graph) or (metadata is not None and metadata.precision != "fp32")
-    precision = "bf16" if lower and has_bf16() else "f32"
+    precision = "bf16" if (lower or is_quantised(graph)) and has_bf16() else "f32"
     logger.info(
         f"OpenVINO {openvino.__version__.partition('-')[0]}, {'int8 and ' if is_quantised(graph) else ''}{precision}"
     )
