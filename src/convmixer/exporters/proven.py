@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.exporters.format import Format, WriteSettings, format_of, formats_with
-from convmixer.exporters.images import crops, open_images
+from convmixer.exporters.images import crops, indexed_crops, labels_in, open_images
 from convmixer.exporters.parity import TOLERANCES, Parity, compare, table
 from convmixer.inputs import overruled, preprocessing_for
 from convmixer.machine import workers
@@ -35,6 +36,8 @@ from convmixer.weights.load import build, complete
 from convmixer.weights.read import read_weights
 
 logger = logging.getLogger(__name__)
+# Of the right answers int8 may lose so many without a word.
+_MAX_LOST = 0.005
 _HINTS = ("arch", "kernel_size", "patch_size", "activation", "num_classes")
 
 
@@ -148,9 +151,15 @@ def _write(
         logger.info(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")
         return None
     tolerance = config.tolerance or TOLERANCES[metadata.precision]
-    parity = _parity(model, metadata, path, list(crops(shown, inputs, threads, config.max_pixels)))
+    batches, indices = zip(*indexed_crops(shown, inputs, threads, config.max_pixels), strict=True)
+    labels = labels_in(shown, metadata.classes)
+    parity = _parity(model, metadata, path, batches, None if labels is None else labels[np.concatenate(indices)])
     for line in table(path.name, parity, tolerance).splitlines():
         logger.info(line)
+    if metadata.precision == "int8" and (parity.lost > _MAX_LOST or not parity.within(tolerance)):
+        from convmixer.exporters.sensitivity import layer_sensitivity, tell
+
+        tell(layer_sensitivity(model, metadata, settings, batches), config.int8_skip)
     facts: dict[str, Any] = {
         "file": path.name,
         "precision": metadata.precision,
@@ -169,12 +178,15 @@ def _write(
     return parity
 
 
-def _parity(model: ConvMixer, metadata: ModelMetadata, path: Path, batches: list[np.ndarray]) -> Parity:
+def _parity(
+    model: ConvMixer, metadata: ModelMetadata, path: Path, batches: Sequence[np.ndarray], labels: np.ndarray | None
+) -> Parity:
     def same(record: object, channels: int, size: int | None = None) -> Preprocessing:
         return metadata.known_preprocessing
 
     exported = open_model(str(path), same, DeviceRequest("CPU", native_code=True))
-    return compare(TorchRuntime(model, metadata.known_preprocessing, torch.device("cpu")), exported.runtime, batches)
+    weights = TorchRuntime(model, metadata.known_preprocessing, torch.device("cpu"))
+    return compare(weights, exported.runtime, batches, labels)
 
 
 def _check_preprocessing(metadata: ModelMetadata, source: Source, max_pixels: int) -> float:
