@@ -160,3 +160,44 @@ def test_digits_from_training_to_the_exported_file(
         assert top1 - found <= bound
         if precision == "fp32":
             assert found == top1
+
+
+def test_openvino_brings_its_weights_and_replaces_only_its_own(
+    convmixer: Command, here: Path, toy: Path, toy_run: Run
+) -> None:
+    pytest.importorskip("openvino")
+    words = ["--pretrained", toy_run.best / "best.safetensors", "--file_format=openvino", "--data_url", toy]
+    (here / "convmixer_8_2.bin").write_text("somebody's own")
+    done = convmixer("export", *words)
+    assert done.code == 2
+    assert done.error == (
+        "--output: convmixer_8_2.xml brings convmixer_8_2.bin, and another file has that name; rename one"
+    )
+    assert (here / "convmixer_8_2.bin").read_text() == "somebody's own"
+    (here / "convmixer_8_2.bin").unlink()
+    for _ in range(2):
+        assert convmixer("export", *words).out == "convmixer_8_2.xml\n"
+        assert {entry.name for entry in here.iterdir()} == {
+            "convmixer_8_2.xml",
+            "convmixer_8_2.bin",
+            "convmixer_8_2.xml.parity.json",
+        }
+    data = ["--data_url", toy]
+    weights = results(convmixer("eval", *data, "--pretrained", toy_run.best / "best.safetensors"))
+    assert results(convmixer("eval", *data, "--pretrained", "convmixer_8_2.xml")) == pytest.approx(weights, abs=2e-4)
+    done = convmixer("infer", toy / "val/red", "--checkpoint", "convmixer_8_2.xml", "--format=full")
+    assert done.code == 0, done.err
+    assert json.loads((here / "predictions.json").read_text())
+
+
+def test_int8_that_goes_wrong_names_its_layers(convmixer: Command, here: Path, toy: Path, toy_run: Run) -> None:
+    words = ["--pretrained", toy_run.best / "best.safetensors", "--data_url", toy, "--precision=int8"]
+    done = convmixer("export", *words, "--tolerance=1e-9")
+    assert done.code == 1
+    assert "--int8_skip " in done.err
+    assert "right top-1 class" in done.err
+    assert list(here.iterdir()) == []
+    done = convmixer("export", *words, "--tolerance=1", "--int8_skip", "blocks.0.pointwise", "blocks.1.pointwise")
+    assert done.code == 0, done.err
+    done = convmixer("export", *words[:-1], "--int8_skip", "head")
+    assert (done.code, done.error) == (2, "--int8_skip: is for --precision int8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -21,7 +22,9 @@ def write_pte(model: ConvMixer, metadata: ModelMetadata, path: Path) -> None:
     """
     program = exported_program(model, metadata.known_preprocessing.size, batch=1)
     record = torch.frombuffer(bytearray(encode_metadata(metadata).encode()), dtype=torch.uint8)
-    lowered = to_edge_transform_and_lower(
-        program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: record}
-    ).to_executorch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on ExecuTorch's own use of torch
+        lowered = to_edge_transform_and_lower(
+            program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: record}
+        ).to_executorch()
     path.write_bytes(lowered.buffer)
