@@ -154,9 +154,7 @@ def predictions(
     )
 
 
-def _open(
-    resolved: Resolved[Any], path: str, hints: ArchitectureHints, engine: str = "onnxruntime"
-) -> ModelFile:
+def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints, engine: str = "onnxruntime") -> ModelFile:
     # No engine is imported before the file shows which one it needs.
     from convmixer.backends.model_file import DeviceRequest
     from convmixer.backends.opening import open_model

@@ -35,7 +35,10 @@ def write_means(tmp_path: Path) -> Means:
     """`write_means([1, 3, 8, 8])`: a file that answers with the means of the channels, and `after` them."""
 
     def write(
-        shape: list[int], dtype: type = np.float32, after: Callable[[Any], Any] = lambda means: means, name: str = "m.xml"
+        shape: list[int],
+        dtype: type = np.float32,
+        after: Callable[[Any], Any] = lambda means: means,
+        name: str = "m.xml",
     ) -> Path:
         images = ops.parameter(shape, dtype, name="images")
         axes = np.array([1, 2] if shape[-1] == 3 else [2, 3])
@@ -104,7 +107,11 @@ def test_files_that_are_refused(write_means: Means, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"its weights, m\.bin, are not beside it"):
         opened(path)
     path.with_suffix(".bin").touch()
-    for damage in (text[: len(text) // 2], text.replace("ReduceMean", "Unheard"), '<?xml version="1.0"?><net name="x">'):
+    for damage in (
+        text[: len(text) // 2],
+        text.replace("ReduceMean", "Unheard"),
+        '<?xml version="1.0"?><net name="x">',
+    ):
         path.write_text(damage)
         with pytest.raises(UserError) as refusal:
             opened(path)

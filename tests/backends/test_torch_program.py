@@ -1,4 +1,4 @@
-"""torch's .pt2 files: what others exported is run, and what could do more than compute is refused before torch reads it."""
+"""torch's .pt2 files: what others exported is run, what could do more than compute is refused before torch reads it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,10 @@ def test_what_could_run_anything_is_refused(tmp_path: Path) -> None:
         (pickled_constant, "a part of its weights is a pickle"),
         (old_weights, "its weights are a pickle, of an older torch"),
         (in_graph("torch.ops.aten.mul.Tensor", "torch.os.system"), "it calls torch.os.system, which is no operator"),
-        (in_graph("torch.ops.aten.mul.Tensor", "torch.ops.aten.from_file.default"), "it calls torch.ops.aten.from_file"),
+        (
+            in_graph("torch.ops.aten.mul.Tensor", "torch.ops.aten.from_file.default"),
+            "it calls torch.ops.aten.from_file",
+        ),
         (in_graph("Symbol(", "__import__('os').getpid() or Symbol("), "it computes a size by "),
         (in_graph('"guards_code": []', '"guards_code": ["1"]'), "it holds code of Python"),
     ):

@@ -66,7 +66,10 @@ def test_a_file_that_differs_too_much_is_not_left(convmixer: Command, here: Path
     [
         ([], "--pretrained"),
         (["--pretrained=gone.safetensors"], "gone.safetensors: no such file"),
-        (["--pretrained=W", "--file_format=MINDIR", "--precision=int8"], "--precision: MINDIR files are written in fp32, not in int8"),
+        (
+            ["--pretrained=W", "--file_format=MINDIR", "--precision=int8"],
+            "--precision: MINDIR files are written in fp32, not in int8",
+        ),
         (["--pretrained=W", "--file_format=AIR", "--embed_preprocess"], "--embed_preprocess: is for ONNX, not for AIR"),
         (["--pretrained=W", "--file_format=MINDIR", "--opset=17"], "--opset: is for ONNX, not for MINDIR"),
         (["--pretrained=W", "--file_format=ONNX", "--opset=12"], "--opset: should be greater than or equal to 13"),

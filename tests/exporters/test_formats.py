@@ -81,9 +81,7 @@ def test_it_answers_as_torch_does(small: ConvMixer, tmp_path: Path, name: str, p
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
 def test_openvino_has_each_activation(tmp_path: Path, activation: str) -> None:
-    model = lively_model(
-        "convmixer_8_1", kernel_size=4, patch_size=2, num_classes=3, in_chans=1, activation=activation
-    )
+    model = lively_model("convmixer_8_1", kernel_size=4, patch_size=2, num_classes=3, in_chans=1, activation=activation)
     path = write("OPENVINO", model, metadata_of(model), tmp_path)
     images = random_images(3, 1)
     np.testing.assert_allclose(opened(path).runtime.logits(images), expected_of(model, images), rtol=1e-4, atol=1e-4)

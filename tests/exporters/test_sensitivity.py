@@ -18,8 +18,10 @@ from convmixer.model import Block, ConvMixer
 
 
 def harmed_model() -> ConvMixer:
-    """In its second block one channel is ten thousand times the others and counts for nothing, so that in eight bits the
-    others are all zero."""
+    """In its second block one channel is ten thousand times the others and counts for nothing.
+
+    In eight bits the others are then all zero.
+    """
     model = lively_model("convmixer_16_3", kernel_size=3, patch_size=2, num_classes=5)
     block = model.blocks[1]
     assert isinstance(block, Block)

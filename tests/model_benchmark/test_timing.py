@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 
 from convmixer.errors import UserError
-from convmixer.model_benchmark import timing
 from convmixer.model_benchmark.timing import ROUNDS, Times, measure
 
 
@@ -17,8 +17,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.order = 0.0, list[str]()
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
     def call(self, name: str, seconds: float) -> None:
         self.order.append(name)
@@ -33,7 +33,7 @@ def test_each_has_its_own_times_and_all_take_turns(monkeypatch: pytest.MonkeyPat
     # A tenth of ten seconds per round: four calls of the one, and of the other one, which is longer.
     assert fast.seconds == pytest.approx((0.25,) * 4 * ROUNDS)
     assert slow.seconds == pytest.approx((2.0,) * ROUNDS)
-    assert (fast.rate, slow.rate) == (pytest.approx(32), pytest.approx(4))
+    assert [fast.rate, slow.rate] == pytest.approx([32, 4])
     turns = [name for name, _ in itertools.groupby(clock.order)]
     assert turns == ["fast", "slow"] * (ROUNDS + 1)
 

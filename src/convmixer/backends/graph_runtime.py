@@ -97,9 +97,7 @@ class GraphRuntime:
         return ModelFile(runtime, self.preprocessing, classes, count, self.metadata.architecture, facts=facts)
 
 
-def chosen_preprocessing(
-    path: str, form: InputForm, metadata: ModelMetadata | None, choose: Chooser
-) -> Preprocessing:
+def chosen_preprocessing(path: str, form: InputForm, metadata: ModelMetadata | None, choose: Chooser) -> Preprocessing:
     """The preprocessing, as far as the file leaves a choice. Raises UserError for one that it cannot have."""
     record = None if metadata is None else metadata.preprocessing
     embedded = record if metadata is not None and metadata.embed_preprocess else None

@@ -31,6 +31,10 @@ _OPERATOR = re.compile(r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+")  # that one
 _SIZE = re.compile(r"-?\d+|s\d+|(\d+\*)?s\d+|Symbol\('s\d+'(, (positive|integer)=True)*\)")
 _MAX_TEXT = 64 * 2**20  # bytes of the graph; that of 1536/20 has 0.4 million
 
+_Members = dict[str, zipfile.ZipInfo]
+# What the file says of itself, its input, and what runs it.
+_Opened = tuple[ModelMetadata | None, InputForm, Callable[[torch.Tensor], Any]]
+
 
 def open_program(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
     """Open a .pt2 archive on the CPU; see `backends.opening.open_model`.
@@ -44,17 +48,18 @@ def open_program(path: str, choose: Chooser, request: DeviceRequest) -> ModelFil
         with zipfile.ZipFile(path) as archive:
             members = _members(path, archive)
             if any(name.startswith(_COMPILED) for name in members):
-                metadata, form, network = _compiled(path, archive, members, request)
+                opened = _compiled(path, archive, members, request)
             else:
-                metadata, form, network = _program(path, archive, members)
+                opened = _program(path, archive, members)
     except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError, ValueError, KeyError, TypeError):
         raise UserError(f"{path}: a truncated or damaged .pt2 file; export it again") from None
+    metadata, form, network = opened
     chosen = chosen_preprocessing(path, form, metadata, choose)
     runtime = GraphRuntime(path, _engine(network), form, metadata, chosen)
     return runtime.as_model(runtime.logits(random_image(chosen)))
 
 
-def _members(path: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _members(path: str, archive: zipfile.ZipFile) -> _Members:
     """What the archive holds, by name below its only folder. Raises UserError where two readers could differ on it, or
     it would unpack to more than it is.
 
@@ -74,9 +79,7 @@ def _text(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
     return archive.read(info).decode()
 
 
-def _program(
-    path: str, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
-) -> tuple[ModelMetadata | None, InputForm, Callable[[torch.Tensor], Any]]:
+def _program(path: str, archive: zipfile.ZipFile, members: _Members) -> _Opened:
     """The record, the input and the network of a program. Raises UserError for what is refused."""
     _look_through(path, archive, members)
     record = members.get(f"extra/{KEY}")
@@ -87,9 +90,7 @@ def _program(
             program = torch.export.load(path if path.endswith(".pt2") else io.BytesIO(Path(path).read_bytes()))
     except Exception as error:  # torch has no error of its own for a damaged file
         raise UserError(f"{path}: torch cannot read it: {first_line(error)}") from None
-    inputs = [
-        _Input(node.name, node.meta["val"]) for node in program.graph.nodes if node.name in _user_inputs(program)
-    ]
+    inputs = [_Input(node.name, node.meta["val"]) for node in program.graph.nodes if node.name in _user_inputs(program)]
     return metadata, form_of(path, inputs), program.module()
 
 
@@ -105,7 +106,7 @@ def _user_inputs(program: torch.export.ExportedProgram) -> set[str]:
     return {str(name) for name in program.graph_signature.user_inputs}
 
 
-def _look_through(path: str, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> None:
+def _look_through(path: str, archive: zipfile.ZipFile, members: _Members) -> None:
     """Raise UserError for a program whose reading or running could do more than compute."""
     graphs = [info for name, info in members.items() if name.startswith("models/")]
     if len(graphs) != 1:
@@ -113,7 +114,9 @@ def _look_through(path: str, archive: zipfile.ZipFile, members: dict[str, zipfil
     for name, info in members.items():
         if name.endswith("_config.json"):
             entries = json.loads(_text(archive, info))["config"].values()
-            if any(entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")) for entry in entries):
+            if any(
+                entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")) for entry in entries
+            ):
                 raise UserError(f"{path}: refused: a part of its weights is a pickle, which could run anything")
         elif name.startswith(("data/weights/", "data/constants/")) and name.endswith(".pt"):
             raise UserError(f"{path}: refused: its weights are a pickle, of an older torch; export it again")
@@ -143,12 +146,10 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
             waiting.extend(part)
 
 
-def _compiled(
-    path: str, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], request: DeviceRequest
-) -> tuple[ModelMetadata, InputForm, Callable[[torch.Tensor], Any]]:
+def _compiled(path: str, archive: zipfile.ZipFile, members: _Members, request: DeviceRequest) -> _Opened:
     if not request.native_code:
         raise UserError(
-            f"{path}: is machine code, which can do whatever you can do; --native_code runs it, where you trust its maker"
+            f"{path}: is machine code, which can do whatever you can do; --native_code runs it, if you trust it"
         )
     texts = [_text(archive, info) for name, info in members.items() if name.endswith("wrapper_metadata.json")]
     record = json.loads(texts[0]).get(KEY) if texts else None

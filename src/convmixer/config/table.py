@@ -9,10 +9,10 @@ from convmixer.config.schema import BenchmarkConfig, Config, EvalConfig, ExportC
 
 INTRODUCTION = """# Options
 
-Every option of `train`, `lr-find`, `plan`, `eval`, `export` and `benchmark`, as YAML key and as flag (`--base_lr` or `--base-lr`).
-Defaults are overridden by the recipe, and that by the command line. `eval` and `export` accept all, and use those that
-their `--help` lists; the last groups belong to one command each. Made by `python -m convmixer.config.table`; do not
-edit.
+Every option of `train`, `lr-find`, `plan`, `eval`, `export` and `benchmark`, as YAML key and as flag (`--base_lr` or
+`--base-lr`). Defaults are overridden by the recipe, and that by the command line. `eval`, `export` and `benchmark`
+accept all, and use those that their `--help` lists; the last groups belong to one command each. Made by
+`python -m convmixer.config.table`; do not edit.
 """
 
 

@@ -52,7 +52,8 @@ def write_onnx(
 
     Input `input`, float [batch, channels, size, size], normalised; with the preprocessing in the graph `images`, uint8
     [batch, height, width, channels]. Output `logits`, float [batch, classes]. `calibration()` yields crops uint8
-    [N, size, size, channels] for int8, which leaves the layers `int8_skip` as they are. Raises UserError for what ONNX, or this opset, does not have.
+    [N, size, size, channels] for int8, which leaves the layers `int8_skip` as they are. Raises UserError for what ONNX,
+    or this opset, does not have.
     """
     front = preprocessing_graph(metadata.known_preprocessing, opset) if metadata.embed_preprocess else None
     proto = precise_graph(model, metadata, calibration, opset, int8_skip)

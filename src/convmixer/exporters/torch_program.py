@@ -43,6 +43,6 @@ def write_compiled(model: ConvMixer, metadata: ModelMetadata, path: Path) -> Non
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
     except Exception as error:  # torch has many of its own, and those of the compiler that it calls
         raise UserError(
-            f"AOTI: torch cannot compile the network here ({first_line(error)}); convmixer doctor looks at the compiler",
+            f"AOTI: torch cannot compile the network here ({first_line(error)}); convmixer doctor tries the compiler",
             exit_code=RUN_FAILED,
         ) from None

@@ -63,12 +63,12 @@ def compare_files(resolved: Resolved[BenchmarkConfig]) -> Comparison:
     one, batch = (_times([opened[n] for n in kept], size, options.seconds) for size in (1, options.batch_size))
     for number, alone, together in zip(kept, one, batch, strict=True):
         contender = opened[number]
-        error = next((times for times in (alone, together) if isinstance(times, UserError)), None)
+        refusal = next((times for times in (alone, together) if isinstance(times, UserError)), None)
         if isinstance(alone, Times) and isinstance(together, Times):
             top1 = scores.get(number)
             rows.append(Row(contender.file, contender.engine, contender.bytes, alone, together, top1))
         else:
-            failed.append(Failure(contender.file, contender.engine, str(error)))
+            failed.append(Failure(contender.file, contender.engine, str(refusal)))
     return Comparison(tuple(rows), tuple(failed))
 
 

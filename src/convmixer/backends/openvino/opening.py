@@ -145,5 +145,7 @@ def _last_operator(graph: Any, output: int) -> str | None:
 
 def _reason(error: Exception) -> str:
     """The last line of OpenVINO's error that says something: the first ones name its own source files."""
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(("Exception from", "Check"))]
+    lines = [
+        line for line in str(error).splitlines() if line.strip() and not line.startswith(("Exception from", "Check"))
+    ]
     return lines[-1][:300] if lines else first_line(error)

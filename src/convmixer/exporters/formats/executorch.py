@@ -16,7 +16,9 @@ def write(model: ConvMixer, metadata: ModelMetadata, path: Path, settings: Write
     except ModuleNotFoundError as error:
         raise UserError(f"--file_format: EXECUTORCH needs {error.name}, pip install 'convmixer[executorch]'") from None
     except ImportError as error:
-        raise UserError(f"--file_format: executorch is installed, but cannot be imported: {first_line(error)}") from None
+        raise UserError(
+            f"--file_format: executorch is installed, but cannot be imported: {first_line(error)}"
+        ) from None
 
     write_pte(model, metadata, path)
 

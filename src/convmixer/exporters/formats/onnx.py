@@ -19,6 +19,4 @@ def write(model: ConvMixer, metadata: ModelMetadata, path: Path, settings: Write
     write_onnx(model, metadata, path, settings.calibration, settings.opset, settings.int8_skip)
 
 
-FORMAT = Format(
-    ".onnx", write, precisions=("fp32", "fp16", "int8"), options=("embed_preprocess", "opset", "int8_skip")
-)
+FORMAT = Format(".onnx", write, precisions=("fp32", "fp16", "int8"), options=("embed_preprocess", "opset", "int8_skip"))
