@@ -72,7 +72,7 @@ def test_a_file_that_differs_too_much_is_not_left(convmixer: Command, here: Path
         ),
         (
             ["--pretrained=W", "--file_format=AIR", "--embed_preprocess"],
-            "--embed_preprocess: is for ONNX or WEB, not for AIR",
+            "is for ONNX or WEB, not for AIR",
         ),
         (["--pretrained=W", "--file_format=MINDIR", "--opset=17"], "--opset: is for ONNX or WEB, not for MINDIR"),
         (["--pretrained=W", "--file_format=ONNX", "--opset=12"], "--opset: should be greater than or equal to 13"),
