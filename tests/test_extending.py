@@ -137,7 +137,7 @@ import numpy as np
 from convmixer.exporters.format import Format
 
 
-def write(model, metadata, path, calibration, options):
+def write(model, metadata, path, settings):
     np.savez(path, **{name: tensor.numpy() for name, tensor in model.state_dict().items()})
 
 

@@ -49,14 +49,43 @@ def evaluate_model(resolved: Resolved[EvalConfig]) -> tuple[Score, Source]:
     config = resolved.options
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
+    model = open_for_evaluation(resolved, config.pretrained)
+    return evaluate_opened(
+        resolved,
+        model,
+        config.pretrained,
+        tta=config.tta,
+        tune=lambda images: _tune(resolved, model, images, config.batch_size),
+    )
+
+
+def open_for_evaluation(resolved: Resolved[Any], path: str, *, engine: str | None = None) -> ModelFile:
+    """A model of the options' shape, preprocessing and device. `engine`: of an ONNX file. Raises UserError."""
     hints = ArchitectureHints(**{name: resolved.explicit(name) for name in _HINTS})
-    model = _open(resolved, config.pretrained, hints)
+    model = _open(resolved, path, hints, engine)
     for line in overruled(resolved, model.preprocessing):
         logger.info(line)
-    source = _evaluation_split(resolved, model)
-    _tune(resolved, model, len(source), config.batch_size)
+    return model
+
+
+def evaluate_opened(
+    resolved: Resolved[Any],
+    model: ModelFile,
+    path: str,
+    *,
+    tta: TestTimeAugmentation = "none",
+    tune: Callable[[int], None] | None = None,
+) -> tuple[Score, Source]:
+    """The score of the model, opened from `path`, on the evaluation images that the options name, and these.
+
+    `tune`: is told how many they are. Raises UserError as `evaluate_model`.
+    """
+    config = resolved.options
+    source = _evaluation_split(resolved, model, path)
+    if tune is not None:
+        tune(len(source))
     threads = workers(config.num_parallel_workers)
-    score = score_of(model, source, config.batch_size, threads, max_pixels=config.max_pixels, tta=config.tta)
+    score = score_of(model, source, config.batch_size, threads, max_pixels=config.max_pixels, tta=tta)
     return score, source
 
 
@@ -185,17 +214,22 @@ def names_of(model: ModelFile) -> ClassMap | None:
     return model.classes
 
 
-def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints) -> ModelFile:
+def _open(resolved: Resolved[Any], path: str, hints: ArchitectureHints, engine: str | None = None) -> ModelFile:
     # No engine is imported before the file shows which one it needs.
     from convmixer.backends.model_file import DeviceRequest
     from convmixer.backends.opening import open_model
 
     options = resolved.options
-    engine = getattr(options, "engine", "onnxruntime")
     return open_model(
         path,
         partial(preprocessing_for, resolved),
-        DeviceRequest(options.device_target, options.device_id, resolved.is_explicit("device_target"), engine),
+        DeviceRequest(
+            options.device_target,
+            options.device_id,
+            resolved.is_explicit("device_target"),
+            engine or str(getattr(options, "engine", DeviceRequest.engine)),
+            native_code=options.native_code,
+        ),
         hints,
         autocast=partial(_autocast, options),
         entry=options.entry,
@@ -218,7 +252,7 @@ def _autocast(options: PrecisionOptions, device: torch.device) -> Callable[[], A
     return Precision.of(options, device).autocast
 
 
-def _evaluation_split(resolved: Resolved[EvalConfig], model: ModelFile) -> Source:
+def _evaluation_split(resolved: Resolved[Any], model: ModelFile, path: str) -> Source:
     """The evaluation images, labelled in the model's classes. Raises UserError where data and model do not fit."""
     config = resolved.options
     splits = find_splits(config)
@@ -231,7 +265,7 @@ def _evaluation_split(resolved: Resolved[EvalConfig], model: ModelFile) -> Sourc
     wanted = config.num_classes if resolved.is_explicit("num_classes") else None
     for number, where in ((wanted, "--num_classes says"), (len(source.classes), "the data has")):
         if number is not None and number != model.num_classes:
-            raise UserError(f"{config.pretrained}: answers in {model.num_classes} classes, {where} {number}")
+            raise UserError(f"{path}: answers in {model.num_classes} classes, {where} {number}")
     if config.val_fraction is not None:
         source = splits.hold_out(source).val
     elif splits.val_dir is None:

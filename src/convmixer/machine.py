@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +28,12 @@ def usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = re.fullmatch(r"(\d+) (\d+)", text_of("/sys/fs/cgroup/cpu.max").strip())
     return max(1, min(cores, int(quota[1]) // int(quota[2]))) if quota else cores
+
+
+def processor_name() -> str:
+    """The processor's model, as the system calls it."""
+    model = re.search(r"^model name\s*:\s*(.+)", text_of("/proc/cpuinfo"), re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def workers(wanted: int | None) -> int:

@@ -21,6 +21,7 @@ from convmixer.backends.torch_runtime import TorchRuntime
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 from convmixer.exporters.onnx import write_onnx
+from convmixer.exporters.openvino import write_ir
 from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
 
@@ -92,6 +93,14 @@ def test_weights(model: ConvMixer) -> None:
 )
 def test_onnx_files(tmp_path: Path, model: ConvMixer, described: dict[str, object], tolerance: float) -> None:
     check(of_onnx(tmp_path / "m.onnx", model, **described), model, tolerance)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("int8", 0.1)])
+def test_openvino_files(tmp_path: Path, model: ConvMixer, precision: str, tolerance: float) -> None:
+    pytest.importorskip("openvino")
+    metadata = ModelMetadata(model.arch, None, INPUTS, precision=precision)  # type: ignore[arg-type]
+    write_ir(model, metadata, tmp_path / "m.xml", lambda: iter([CROPS]))
+    check(opened(tmp_path / "m.xml"), model, tolerance)
 
 
 def graph_of_others(path: Path, head: str) -> Path:

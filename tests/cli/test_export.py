@@ -66,9 +66,15 @@ def test_a_file_that_differs_too_much_is_not_left(convmixer: Command, here: Path
     [
         ([], "--pretrained"),
         (["--pretrained=gone.safetensors"], "gone.safetensors: no such file"),
-        (["--pretrained=W", "--file_format=MINDIR", "--precision=int8"], "--precision: is for ONNX and WEB only"),
-        (["--pretrained=W", "--file_format=AIR", "--embed_preprocess"], "--embed_preprocess: is for ONNX and WEB only"),
-        (["--pretrained=W", "--file_format=MINDIR", "--opset=17"], "--opset: is for ONNX and WEB only"),
+        (
+            ["--pretrained=W", "--file_format=MINDIR", "--precision=int8"],
+            "--precision: MINDIR files are written in fp32, not in int8",
+        ),
+        (
+            ["--pretrained=W", "--file_format=AIR", "--embed_preprocess"],
+            "is for ONNX or WEB, not for AIR",
+        ),
+        (["--pretrained=W", "--file_format=MINDIR", "--opset=17"], "--opset: is for ONNX or WEB, not for MINDIR"),
         (["--pretrained=W", "--file_format=ONNX", "--opset=12"], "--opset: should be greater than or equal to 13"),
         (["--pretrained=W", "--file_format=ONNX", "--embed_preprocess", "--opset=17"], "needs --opset 18 or more"),
         (["--pretrained=W", "--output=model.bin"], "must be a folder, or end in .onnx"),
@@ -160,3 +166,44 @@ def test_digits_from_training_to_the_exported_file(
         assert top1 - found <= bound
         if precision == "fp32":
             assert found == top1
+
+
+def test_openvino_brings_its_weights_and_replaces_only_its_own(
+    convmixer: Command, here: Path, toy: Path, toy_run: Run
+) -> None:
+    pytest.importorskip("openvino")
+    words = ["--pretrained", toy_run.best / "best.safetensors", "--file_format=openvino", "--data_url", toy]
+    (here / "convmixer_8_2.bin").write_text("somebody's own")
+    done = convmixer("export", *words)
+    assert done.code == 2
+    assert done.error == (
+        "--output: convmixer_8_2.xml brings convmixer_8_2.bin, and another file has that name; rename one"
+    )
+    assert (here / "convmixer_8_2.bin").read_text() == "somebody's own"
+    (here / "convmixer_8_2.bin").unlink()
+    for _ in range(2):
+        assert convmixer("export", *words).out == "convmixer_8_2.xml\n"
+        assert {entry.name for entry in here.iterdir()} == {
+            "convmixer_8_2.xml",
+            "convmixer_8_2.bin",
+            "convmixer_8_2.xml.parity.json",
+        }
+    data = ["--data_url", toy]
+    weights = results(convmixer("eval", *data, "--pretrained", toy_run.best / "best.safetensors"))
+    assert results(convmixer("eval", *data, "--pretrained", "convmixer_8_2.xml")) == pytest.approx(weights, abs=2e-4)
+    done = convmixer("infer", toy / "val/red", "--checkpoint", "convmixer_8_2.xml", "--format=full")
+    assert done.code == 0, done.err
+    assert json.loads((here / "predictions.json").read_text())
+
+
+def test_int8_that_goes_wrong_names_its_layers(convmixer: Command, here: Path, toy: Path, toy_run: Run) -> None:
+    words = ["--pretrained", toy_run.best / "best.safetensors", "--data_url", toy, "--precision=int8"]
+    done = convmixer("export", *words, "--tolerance=1e-9")
+    assert done.code == 1
+    assert "--int8_skip " in done.err
+    assert "right top-1 class" in done.err
+    assert list(here.iterdir()) == []
+    done = convmixer("export", *words, "--tolerance=1", "--int8_skip", "blocks.0.pointwise", "blocks.1.pointwise")
+    assert done.code == 0, done.err
+    done = convmixer("export", *words[:-1], "--int8_skip", "head")
+    assert (done.code, done.error) == (2, "--int8_skip: is for --precision int8")

@@ -55,3 +55,15 @@ def test_the_table_shows_the_limit() -> None:
     text = table("m.onnx", compare(WEIGHTS, Fixed([[1, 2], [3, -9.5], [0, 1]]), BATCHES), 1e-5)
     assert "0.05 (allowed 1e-05)" in text
     assert "100.00%" in text
+
+
+def test_right_answers_where_the_labels_are_known() -> None:
+    exported = Fixed([[1, 2], [3, -9.5], [1.25, 1]])
+    parity = compare(WEIGHTS, exported, BATCHES, np.array([1, 1, 1]))
+    assert parity.weights_top1 == pytest.approx(2 / 3)
+    assert parity.exported_top1 == pytest.approx(1 / 3)
+    assert parity.lost == pytest.approx(1 / 3)
+    assert "right top-1 class" in table("m", parity, 1)
+    unknown = compare(WEIGHTS, exported, BATCHES)
+    assert (unknown.lost, unknown.to_dict()["weights_top1"]) == (0, None)
+    assert "right" not in table("m", unknown, 1)

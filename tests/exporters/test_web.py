@@ -208,7 +208,7 @@ def test_what_others_made_is_not_replaced(here: Path, monkeypatch: pytest.Monkey
         (["--interpolation=lanczos"], 2, "not lanczos"),
         (["--output=gone/page"], 2, "there is no folder gone"),
         (["--ort_web=gone.tgz"], 2, "--ort_web: there is no file or folder gone.tgz"),
-        (["--file_format=ONNX"], 2, "--ort_web: is for WEB only, not for ONNX"),
+        (["--file_format=ONNX"], 2, "--ort_web: is for WEB, not for ONNX"),
         (["--tolerance=1e-12"], 1, "more than --tolerance"),
     ],
 )

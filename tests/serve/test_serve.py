@@ -233,7 +233,7 @@ def test_what_was_asked_before_the_end_is_answered(weights: Path, number: signal
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed(weights: Path) -> None:
-    """Of two, while requests come: the connections of the dead one break, the others are answered, then there are two."""
+    """Of two, while requests come: connections of the dead one break, the others are answered, then there are two."""
     with serving(weights, "--workers=2") as server:
         wait_until(lambda: len(workers(server)) == 2 and answers(server), 60)
         first, second = workers(server)

@@ -28,7 +28,7 @@ class DeviceRequest:
     """Where the user wants a model to run. `is_required`: on the command line, so that it must not be something else.
 
     `engine`: what runs an ONNX file, onnxruntime or openvino. `output`: which of its outputs holds the logits; None:
-    the file decides.
+    the file decides. `native_code`: whether a file may be run that is machine code.
     """
 
     target: str | None = None
@@ -36,13 +36,14 @@ class DeviceRequest:
     is_required: bool = False
     engine: str = "onnxruntime"
     output: str | None = None
+    native_code: bool = False
 
 
 @dataclass(frozen=True)
 class ModelFile:
     """An opened model. `classes` is None where the file has no names; `num_classes` is always known.
 
-    Of weights `path` is their file, and `facts` is what it says of the run that they are from. `open_inside`: None
+    Of weights `path` is their file. `facts`: what a file says of the run that its weights are from. `open_inside`: None
     where nothing here looks into files of this kind; it raises UserError for one whose inside is not as `Inside` has
     it.
     """

@@ -18,12 +18,35 @@ from convmixer.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-ModelFormat = Literal["onnx", "mindir", "weights"]
+ModelFormat = Literal["onnx", "openvino", "executorch", "torch_program", "mindir", "weights"]
 
 # Protobuf: `ir_version`, a small number, and then the tag of another field of ModelProto.
 _ONNX = re.compile(rb"\x08[\x01-\x7f][\x12\x1a\x22\x28\x32\x3a\x42\x72]")
 # The same fields in MindSpore's ModelProto, where the version and the producer are text.
 _MINDIR = re.compile(rb"\x0a.[0-9.]+\x12.MindSpore", re.DOTALL)
+
+# OpenVINO's IR: XML whose root is a net.
+_IR = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>)?\s*(<!--.*?-->\s*)?<net\s", re.DOTALL)
+# The identifier of ExecuTorch's FlatBuffers.
+_EXECUTORCH = re.compile(rb".{4}ET\d\d", re.DOTALL)
+# A zip archive of torch.export or AOTInductor; those of torch.save have neither folder.
+_TORCH_PROGRAM = re.compile(
+    rb"PK\x03\x04.{26}[^/\x00]+/(data/(weights|constants|aotinductor|sample_inputs)|models)/", re.DOTALL
+)
+_PATTERNS: tuple[tuple[re.Pattern[bytes], ModelFormat], ...] = (
+    (_ONNX, "onnx"),
+    (_MINDIR, "mindir"),
+    (_IR, "openvino"),
+    (_EXECUTORCH, "executorch"),
+    (_TORCH_PROGRAM, "torch_program"),
+)
+_ENDINGS: dict[str, ModelFormat] = {
+    ".onnx": "onnx",
+    ".mindir": "mindir",
+    ".xml": "openvino",
+    ".pte": "executorch",
+    ".pt2": "torch_program",
+}
 
 
 def detect_format(path: str | os.PathLike[str]) -> ModelFormat:
@@ -31,15 +54,11 @@ def detect_format(path: str | os.PathLike[str]) -> ModelFormat:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(1024)
     except OSError:
         head = b""  # a folder, or nothing: the reader says what is wrong with it
-    if _ONNX.match(head):
-        return "onnx"
-    if _MINDIR.match(head):
-        return "mindir"
-    endings: dict[str, ModelFormat] = {".onnx": "onnx", ".mindir": "mindir"}
-    return "weights" if path.is_dir() else endings.get(path.suffix.lower(), "weights")
+    found = next((name for pattern, name in _PATTERNS if pattern.match(head)), None)
+    return found or ("weights" if path.is_dir() else _ENDINGS.get(path.suffix.lower(), "weights"))
 
 
 def open_model(
@@ -51,7 +70,7 @@ def open_model(
     autocast: Callable[[torch.device], Any] | None = None,
     entry: str | None = None,
 ) -> ModelFile:
-    """Open a weight file of any layout, a checkpoint folder, an ONNX or a MINDIR file.
+    """Open a weight file of any layout, a checkpoint folder, or an exported file.
 
     `hints` say what the file does not (all of them for weights, `arch` for the others); `entry` which network of a
     weight file that holds several. `autocast`: for weights, device -> a maker of the context that they run
@@ -66,6 +85,14 @@ def open_model(
         return open_weights(path, hints, choose, device, autocast, entry)
     if entry is not None:
         raise UserError(f"--entry: names a network of a weight file; {path} is none")
+    model = _open_exported(model_format, path, choose, device)
+    arch = hints.arch
+    if arch is not None and model.architecture is not None and parse_arch(arch).name != model.architecture.name:
+        raise UserError(f"{path}: holds {model.architecture.name}, not {arch} as asked for")
+    return model
+
+
+def _open_exported(model_format: ModelFormat, path: str, choose: Chooser, device: DeviceRequest) -> ModelFile:
     if model_format == "onnx":
         try:
             from convmixer.backends.onnx.opening import open_onnx
@@ -74,12 +101,19 @@ def open_model(
         except ImportError as error:
             raise UserError(f"{path}: ONNX Runtime is installed, but cannot be imported: {error}") from None
 
-        model = open_onnx(path, choose, device)
-    else:
-        from convmixer.backends.mindspore_runtime import open_mindspore
+        return open_onnx(path, choose, device)
+    if model_format == "openvino":
+        from convmixer.backends.openvino.opening import open_ir
 
-        model = open_mindspore(path, choose)
-    arch = hints.arch
-    if arch is not None and model.architecture is not None and parse_arch(arch).name != model.architecture.name:
-        raise UserError(f"{path}: holds {model.architecture.name}, not {arch} as asked for")
-    return model
+        return open_ir(path, choose, device)
+    if model_format == "torch_program":
+        from convmixer.backends.torch_program import open_program
+
+        return open_program(path, choose, device)
+    if model_format == "executorch":
+        from convmixer.backends.executorch import open_executorch
+
+        return open_executorch(path, choose, device)
+    from convmixer.backends.mindspore_runtime import open_mindspore
+
+    return open_mindspore(path, choose)

@@ -7,7 +7,7 @@ from typing import Any
 
 from convmixer.config.command import Command
 from convmixer.config.inference import InferOptions
-from convmixer.config.schema import Config, EvalConfig, ExportConfig, LrFindConfig, PlanConfig
+from convmixer.config.schema import BenchmarkConfig, Config, EvalConfig, ExportConfig, LrFindConfig, PlanConfig
 
 FOLDER_RECIPE = "small_folder"
 
@@ -68,5 +68,13 @@ EXPORT = Command(
     positional="data_url",
     also_flag=True,
     takes_config=True,
+)
+BENCHMARK = Command(
+    "benchmark",
+    "Compare model files on this machine: size, speed, and with --data_url what they get right.",
+    BenchmarkConfig,
+    positional="files",
+    takes_config=True,
+    listed_with="eval",
 )
 INFER = Command("infer", "Classify images.", InferOptions, positional="data")

@@ -44,6 +44,12 @@ class ExecutionOptions(Options):
         commands="train eval",
         affects_training=False,
     )
+    native_code: bool = option(
+        False,
+        "run a file that is machine code (.aoti.pt2), which can do whatever you can do",
+        commands="eval",
+        affects_training=False,
+    )
     compile: bool = option(False, "the same as --execution compile", commands="train eval", affects_training=False)
 
     @property

@@ -33,9 +33,12 @@ class ExportOptions(Options):
     )
     precision: WeightPrecision = option(
         "fp32",
-        "ONNX, WEB: of the weights; int8 is calibrated on images of the training set",
+        "ONNX, OPENVINO, WEB: of the weights; int8 is calibrated on images of the training set",
         other_names="half quantize quantise dtype",
         commands="export",
+    )
+    int8_skip: tuple[str, ...] = option(
+        (), "layers that int8 leaves in single precision, as blocks.3.pointwise head", commands="export"
     )
     embed_preprocess: bool = option(
         False, "ONNX: the graph takes uint8 images, resizes, crops and normalises them", commands="export"

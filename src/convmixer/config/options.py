@@ -131,7 +131,8 @@ class Option:
         if self.choices:
             return " | ".join(("none", *self.choices) if self.is_list else self.choices)
         if self.is_list:
-            return "numbers"
+            parts = [get_args(part)[0] for part in _parts(self.annotation) if get_origin(part) is tuple]
+            return "texts" if str in parts else "numbers"
         words = {bool: "true | false", int: "integer", float: "number", str: "text"}
         type_name = next(words[part] for part in _parts(self.annotation) if part in words)
         return " ".join((type_name, " and ".join(self.bounds))).strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import field_validator
 
 from convmixer.config.augment import AugmentOptions
+from convmixer.config.benchmark import BenchmarkOptions
 from convmixer.config.data import AUTO_BATCH, DataOptions, DecodingOptions, ShardOptions
 from convmixer.config.evaluation import ScoreOptions
 from convmixer.config.execution import DeviceOptions, ExecutionOptions, LossScaleOptions, PrecisionOptions
@@ -83,3 +84,7 @@ class LrFindConfig(RangeTestOptions, Config):
 
 class PlanConfig(PlanOptions, Config):
     """Options of `plan`."""
+
+
+class BenchmarkConfig(BenchmarkOptions, Config):
+    """Options of `benchmark`."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import groupby
 
 from convmixer.config.options import Option, as_text, options_of
-from convmixer.config.schema import Config, EvalConfig, ExportConfig, LrFindConfig, PlanConfig
+from convmixer.config.schema import BenchmarkConfig, Config, EvalConfig, ExportConfig, LrFindConfig, PlanConfig
 
 INTRODUCTION = """# Options
 
-Every option of `train`, `lr-find`, `plan`, `eval` and `export`, as YAML key and as flag (`--base_lr` or `--base-lr`).
-Defaults are overridden by the recipe, and that by the command line. `eval` and `export` accept all, and use those that
-their `--help` lists; the last groups belong to one command each. Made by `python -m convmixer.config.table`; do not
-edit.
+Every option of `train`, `lr-find`, `plan`, `eval`, `export` and `benchmark`, as YAML key and as flag (`--base_lr` or
+`--base-lr`). Defaults are overridden by the recipe, and that by the command line. `eval`, `export` and `benchmark`
+accept all, and use those that their `--help` lists; the last groups belong to one command each. Made by
+`python -m convmixer.config.table`; do not edit.
 """
 
 
@@ -22,7 +22,7 @@ def page() -> str:
     shared = options_of(Config)
     own = [
         option
-        for model in (EvalConfig, ExportConfig, LrFindConfig, PlanConfig)
+        for model in (EvalConfig, ExportConfig, LrFindConfig, PlanConfig, BenchmarkConfig)
         for option in options_of(model)
         if option not in shared
     ]

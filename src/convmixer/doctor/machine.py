@@ -15,7 +15,7 @@ from pathlib import Path
 
 from convmixer import __version__, machine
 from convmixer.doctor.check_result import CheckResult
-from convmixer.machine import text_of, usable_cores
+from convmixer.machine import processor_name, text_of, usable_cores
 
 GIB = 1 << 30
 _MIN_PYTHON = (3, 11)
@@ -52,7 +52,8 @@ _OPTIONAL = {
     "mindspore": "export to MINDIR and AIR",
     "torch_npu": "Ascend",
     "pytorch_optimizer": "--optimizer muon, which suits small sets, lion, lamb, schedule_free",
-    "openvino": "--execution openvino and --engine openvino",
+    "openvino": "--execution openvino, --engine openvino, export to OPENVINO",
+    "executorch": "export to EXECUTORCH, and .pte files",
     "huggingface_hub": "published weights by name, and push",
     "pi-heif": "HEIC photos",
     "datasets": "--set datasets",
@@ -101,13 +102,11 @@ def _version(name: str) -> str | None:
 def processor() -> CheckResult:
     """Model, cores that this process may use, and the instructions that speed up training."""
     text = text_of("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)", text, re.MULTILINE)
     known = [flag for flag in _CPU_FLAGS if flags and flag in flags[1].split()]
     cores, all_cores = usable_cores(), os.cpu_count() or 1
     of = "" if cores == all_cores else f" of {all_cores}"
-    name = model[1] if model else platform.processor() or platform.machine()
-    found = f"{name}, {cores}{of} cores, {' '.join(known) or 'no instructions for speed known'}"
+    found = f"{processor_name()}, {cores}{of} cores, {' '.join(known) or 'no instructions for speed known'}"
     if cores < 2:
         return CheckResult(
             "processor", "warning", found, "with a single core images are decoded between steps: give it more"

@@ -1,4 +1,4 @@
-"""What a format of exported files is: the end of a file's name, who writes it, and what it can be asked for."""
+"""What a format of exported files is: the end of a file's name, what it can hold, and who writes it."""
 
 from __future__ import annotations
 
@@ -9,42 +9,54 @@ from typing import Protocol
 
 import numpy as np
 
-from convmixer.config.export import ExportOptions
-from convmixer.errors import UserError
 from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
 from convmixer.plugins import module_of, names_in
 
-# Options that not every format takes.
-OWN_OPTIONS = ("precision", "embed_preprocess", "opset", "ort_web")
+_FORMATS = "exporters.formats"
 # Yields crops uint8 [N, size, size, channels] of images that represent what the network will see.
 Calibration = Callable[[], Iterator[np.ndarray]]
 
 
-class Writer(Protocol):
-    """Writes an exported file, and what belongs beside it under names that begin with the file's.
+@dataclass(frozen=True)
+class WriteSettings:
+    """What a writer may need beside the network.
 
-    Of a format that is a folder `path` is that folder, which is not there yet.
+    `opset`: of ONNX. `int8_skip`: layers that int8 leaves as they are. `ort_web`: where ONNX Runtime for browsers lies.
     """
 
-    def __call__(
-        self, model: ConvMixer, metadata: ModelMetadata, path: Path, calibration: Calibration, options: ExportOptions
-    ) -> None: ...
+    calibration: Calibration
+    opset: int = 20
+    int8_skip: tuple[str, ...] = ()
+    ort_web: str | None = None
+
+
+class Writer(Protocol):
+    """Writes an exported file and what belongs beside it: under names that begin with the file's, or as `parts` say.
+
+    Of a format that is a folder `path` is that folder, which is not there yet.
+    The precision is the record's. Raises UserError for what the format cannot hold, or for a package that is missing.
+    """
+
+    def __call__(self, model: ConvMixer, metadata: ModelMetadata, path: Path, settings: WriteSettings) -> None: ...
 
 
 @dataclass(frozen=True)
 class Format:
-    """What a format is.
+    """`runs`: the file can be loaded again and compared with the weights, on the machine that wrote it.
 
-    `suffix`: the end of its files' names. `runs`: the file can be loaded again and compared with the weights, on the
-    machine that wrote it. `options`: those of OWN_OPTIONS that mean something to it. `model`: the format is a folder,
-    and this the file in it that is compared. `embeds_preprocessing`: its graph always resizes, crops and normalises.
+    `precisions` that it is written in. `options`: those of export's that it takes, and not every format does. `parts`:
+    endings of the files without which it is not whole; they have its name with this ending in place of `suffix`.
+    `model`: the format is a folder, and this the file in it that is compared. `embeds_preprocessing`: its graph always
+    resizes, crops and normalises.
     """
 
     suffix: str
     write: Writer
     runs: bool = True
+    precisions: tuple[str, ...] = ("fp32",)
     options: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     model: str | None = None
     embeds_preprocessing: bool = False
 
@@ -52,18 +64,17 @@ class Format:
         """The file that answers, of what was exported as `path`."""
         return path if self.model is None else path / self.model
 
+    def part(self, path: Path, ending: str) -> Path:
+        """The place of a part of the file `path`."""
+        return path.with_name(path.name.removesuffix(self.suffix) + ending)
+
 
 def format_of(name: str) -> Format:
     """The format that `file_format` names."""
-    found: Format = module_of("exporters.formats", name.lower()).FORMAT
+    found: Format = module_of(_FORMATS, name.lower()).FORMAT
     return found
 
 
-def check_options(options: ExportOptions, file_format: str) -> None:
-    """Raise UserError for an option that means nothing to the format."""
-    for name in OWN_OPTIONS:
-        if getattr(options, name) == ExportOptions.model_fields[name].default:
-            continue
-        takers = [other.upper() for other in names_in("exporters.formats") if name in format_of(other).options]
-        if file_format not in takers:
-            raise UserError(f"--{name}: is for {' and '.join(takers)} only, not for {file_format}")
+def formats_with(option: str) -> list[str]:
+    """The names, as `file_format` has them, of the formats that take an option."""
+    return [name.upper() for name in names_in(_FORMATS) if option in format_of(name).options]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from convmixer.config.resolved import Resolved
+from convmixer.data.classes import ClassMap, composed
 from convmixer.data.folders import ignored_line, open_files
 from convmixer.data.holdout import record_beside, recorded_part
 from convmixer.data.limits import MAX_PIXELS
@@ -61,12 +62,33 @@ def crops(
     source: Source, preprocessing: Preprocessing, threads: int, max_pixels: int = MAX_PIXELS
 ) -> Iterator[np.ndarray]:
     """Batches of crops, uint8 [N, size, size, channels]. Raises UserError where no image can be read."""
+    return (images for images, _ in indexed_crops(source, preprocessing, threads, max_pixels))
+
+
+def indexed_crops(
+    source: Source, preprocessing: Preprocessing, threads: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same, each batch with the numbers of its images, int64 [N]."""
     found = False
     for batch in read_batches(source, preprocessing, BATCH, threads=threads, max_pixels=max_pixels):
         for index, reason in batch.bad:
             logger.warning(f"left out: {source.name(index)}: {reason}")
         if len(batch.images):
             found = True
-            yield batch.images
+            yield batch.images, batch.indices
     if not found:
         raise UserError("--data_url: none of its images can be read", exit_code=RUN_FAILED)
+
+
+def labels_in(source: Source, classes: ClassMap | None) -> np.ndarray | None:
+    """The labels of all images in a model's classes, int64 [n], by the source's or the folders' names; or None.
+
+    A model without names takes no labels: which number means what would be a guess.
+    """
+    if classes is None:
+        return None
+    if source.classes == classes:
+        return source.labels
+    numbers = {name: number for number, name in enumerate(classes.names)}
+    found = [numbers.get(composed(Path(source.name(index)).parent.name), -1) for index in range(len(source))]
+    return None if -1 in found else np.array(found)

@@ -15,7 +15,7 @@ from torch import nn
 from convmixer import __version__
 from convmixer.errors import UserError, first_line
 from convmixer.exporters.preprocess import NORMALISED, preprocessing_graph
-from convmixer.exporters.quantise import quantise
+from convmixer.exporters.quantise import layers_of, quantise
 from convmixer.metadata import KEY, ModelMetadata, encode_metadata
 from convmixer.model import ConvMixer
 
@@ -46,18 +46,17 @@ def write_onnx(
     path: Path,
     calibration: Callable[[], Iterator[np.ndarray]] | None = None,
     opset: int = OPSET,
+    int8_skip: tuple[str, ...] = (),
 ) -> None:
     """Write one ONNX file without external data, of this opset and the minimum IR version that holds it.
 
     Input `input`, float [batch, channels, size, size], normalised; with the preprocessing in the graph `images`, uint8
     [batch, height, width, channels]. Output `logits`, float [batch, classes]. `calibration()` yields crops uint8
-    [N, size, size, channels] for int8. Raises UserError for what ONNX, or this opset, does not have.
+    [N, size, size, channels] for int8, which leaves the layers `int8_skip` as they are. Raises UserError for what ONNX,
+    or this opset, does not have.
     """
     front = preprocessing_graph(metadata.known_preprocessing, opset) if metadata.embed_preprocess else None
-    proto = network_graph(model, metadata, opset)
-    if metadata.precision == "int8":
-        assert calibration is not None
-        proto = quantise(proto, INPUT, calibration(), metadata.known_preprocessing)
+    proto = precise_graph(model, metadata, calibration, opset, int8_skip)
     if front is not None:
         proto = _joined(front, proto)
     _describe(proto, metadata)
@@ -69,10 +68,41 @@ def write_onnx(
     path.write_bytes(proto.SerializeToString())
 
 
-def network_graph(model: ConvMixer, metadata: ModelMetadata, opset: int = OPSET) -> onnx.ModelProto:
-    """The network alone, for any batch size, in half precision where `metadata` says fp16."""
+def precise_graph(
+    model: ConvMixer,
+    metadata: ModelMetadata,
+    calibration: Callable[[], Iterator[np.ndarray]] | None,
+    opset: int = OPSET,
+    int8_skip: tuple[str, ...] = (),
+    *,
+    half: bool = True,
+) -> onnx.ModelProto:
+    """The network in the precision of `metadata`; see `write_onnx`. `half` False: what is to be fp16 stays fp32."""
+    proto = network_graph(model, metadata, opset, half=half and metadata.precision == "fp16")
+    if metadata.precision != "int8":
+        return proto
+    assert calibration is not None
+    layers = kept_layers(proto, int8_skip)
+    return quantise(proto, INPUT, calibration(), metadata.known_preprocessing, layers)
+
+
+def kept_layers(proto: onnx.ModelProto, int8_skip: tuple[str, ...]) -> tuple[str, ...]:
+    """The layers that int8 is for, but those named. Raises UserError for a name that is none of them."""
+    known = layers_of(proto)
+    for name in int8_skip:
+        if name not in known:
+            raise UserError(f"--int8_skip: {name!r} is none of the layers in int8: {', '.join(known)}")
+    if not set(known) - set(int8_skip):
+        raise UserError("--int8_skip: names every layer, so that nothing is left for int8; leave --precision out")
+    return tuple(name for name in known if name not in int8_skip)
+
+
+def network_graph(
+    model: ConvMixer, metadata: ModelMetadata, opset: int = OPSET, *, half: bool = False
+) -> onnx.ModelProto:
+    """The network alone, for any batch size, in half precision where that is asked for."""
     size, arch = metadata.known_preprocessing.size, model.arch
-    network = _HalfPrecision(model) if metadata.precision == "fp16" else model
+    network = _HalfPrecision(model) if half else model
     # A batch of one would be taken for a constant.
     example = torch.zeros(2, arch.in_chans, size, size)
     program = torch.onnx.export(

@@ -21,7 +21,8 @@ class Parity:
     """How an exported model's logits on `images` images compare with those of the weights.
 
     `difference`: the maximum of a logit, as a fraction of the weights' largest logit. `agreement`: fraction of the
-    images with the same top-1 class. The rates are in images per second.
+    images with the same top-1 class. The rates are in images per second. `weights_top1` and `exported_top1`: fraction
+    of right answers, None where the labels are not known.
     """
 
     images: int
@@ -29,6 +30,15 @@ class Parity:
     agreement: float
     weights_rate: float
     exported_rate: float
+    weights_top1: float | None = None
+    exported_top1: float | None = None
+
+    @property
+    def lost(self) -> float:
+        """What the exported model has less of right answers; 0 where the labels are not known."""
+        if self.weights_top1 is None or self.exported_top1 is None:
+            return 0.0
+        return self.weights_top1 - self.exported_top1
 
     def within(self, tolerance: float) -> bool:
         """False for a difference that is NaN, too."""
@@ -36,18 +46,30 @@ class Parity:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
+        return {
+            name: value if value is not None and np.isfinite(value) else None for name, value in asdict(self).items()
+        }
 
 
-def compare(weights: Runtime, exported: Runtime, batches: Sequence[np.ndarray]) -> Parity:
-    """Run both on the same crops: batches of uint8 [N, size, size, channels], at least one."""
+def compare(
+    weights: Runtime, exported: Runtime, batches: Sequence[np.ndarray], labels: np.ndarray | None = None
+) -> Parity:
+    """Run both on the same crops: batches of uint8 [N, size, size, channels], at least one.
+
+    `labels`: int64 [images], where they are known.
+    """
     expected, weights_rate = _timed(weights, batches)
     found, exported_rate = _timed(exported, batches)
     scale = float(np.abs(expected).max())
     max_difference = float(np.abs(found - expected).max())
     agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
     difference = max_difference / scale if scale > 0 else float("nan")
-    return Parity(len(expected), difference, agreement, weights_rate, exported_rate)
+    right = (None, None) if labels is None else (_top1(expected, labels), _top1(found, labels))
+    return Parity(len(expected), difference, agreement, weights_rate, exported_rate, *right)
+
+
+def _top1(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float((logits.argmax(axis=1) == labels).mean())
 
 
 def _timed(runtime: Runtime, batches: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
@@ -60,13 +82,15 @@ def _timed(runtime: Runtime, batches: Sequence[np.ndarray]) -> tuple[np.ndarray,
 
 def table(name: str, parity: Parity, tolerance: float) -> str:
     """The comparison in lines, to be read."""
-    rows = (
+    rows = [
         ("", "weights", name),
         ("images", str(parity.images), str(parity.images)),
         ("images/s", f"{parity.weights_rate:.1f}", f"{parity.exported_rate:.1f}"),
         ("largest difference of a logit / largest logit", "", f"{parity.difference:.2g} (allowed {tolerance:g})"),
         ("same top-1 class", "", f"{parity.agreement:.2%}"),
-    )
+    ]
+    if parity.weights_top1 is not None:
+        rows.append(("right top-1 class", f"{parity.weights_top1:.2%}", f"{parity.exported_top1:.2%}"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = (f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from convmixer.config.schema import ExportConfig
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.data.source import Source
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.exporters.format import Format, check_options, format_of
-from convmixer.exporters.images import crops, open_images
+from convmixer.exporters.format import Format, WriteSettings, format_of, formats_with
+from convmixer.exporters.images import crops, indexed_crops, labels_in, open_images
 from convmixer.exporters.parity import TOLERANCES, Parity, compare, table
 from convmixer.exporters.target import publish, target_of
 from convmixer.inputs import overruled, preprocessing_for
@@ -34,6 +35,8 @@ from convmixer.weights.load import build, complete
 from convmixer.weights.read import read_weights
 
 logger = logging.getLogger(__name__)
+# Of the right answers int8 may lose so many without a word.
+_MAX_LOST = 0.005
 _HINTS = ("arch", "kernel_size", "patch_size", "activation", "num_classes")
 
 
@@ -53,8 +56,8 @@ def export_weights(resolved: Resolved[ExportConfig]) -> ExportResult:
     config = resolved.options
     if config.pretrained is None:
         raise UserError("--pretrained: a weight file or a checkpoint folder is needed")
-    check_options(config, config.file_format)
     form = format_of(config.file_format)
+    _refuse_unfit(config, form)
     model, metadata, source = _open(resolved, form)
     target = target_of(config.output, metadata.architecture.name, form)
     try:
@@ -64,6 +67,21 @@ def export_weights(resolved: Resolved[ExportConfig]) -> ExportResult:
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror}", exit_code=RUN_FAILED) from None
     return ExportResult(target, parity)
+
+
+def _refuse_unfit(config: ExportConfig, form: Format) -> None:
+    """Raise UserError for what the format does not have."""
+    if config.precision not in form.precisions:
+        raise UserError(
+            f"--precision: {config.file_format} files are written in {' or '.join(form.precisions)}, "
+            f"not in {config.precision}"
+        )
+    for name in ("embed_preprocess", "opset", "int8_skip", "ort_web"):
+        if name not in form.options and getattr(config, name) != ExportConfig.model_fields[name].default:
+            others = " or ".join(formats_with(name))
+            raise UserError(f"--{name}: is for {others}, not for {config.file_format}")
+    if config.int8_skip and config.precision != "int8":
+        raise UserError("--int8_skip: is for --precision int8")
 
 
 def _open(resolved: Resolved[ExportConfig], form: Format) -> tuple[ConvMixer, ModelMetadata, Path]:
@@ -83,6 +101,8 @@ def _open(resolved: Resolved[ExportConfig], form: Format) -> tuple[ConvMixer, Mo
         architecture,
         weights.classes,
         preprocessing,
+        # Which images they have not learnt from.
+        {name: weights.metadata[name] for name in ("held_out",) if name in weights.metadata},
         source_sha256=source,
         precision=config.precision,
         embed_preprocess=config.embed_preprocess or form.embeds_preprocessing,
@@ -99,24 +119,30 @@ def _write(
     """
     config = resolved.options
     threads, inputs = workers(config.num_parallel_workers), metadata.known_preprocessing
-    shown = open_images(resolved, config.parity_images, weights, train=False) if form.runs else None
-    form.write(
-        model,
-        metadata,
-        path,
+    settings = WriteSettings(
         lambda: crops(
             open_images(resolved, config.calibration_images, weights, train=True), inputs, threads, config.max_pixels
         ),
-        config,
+        config.opset,
+        config.int8_skip,
+        config.ort_web,
     )
+    shown = open_images(resolved, config.parity_images, weights, train=False) if form.runs else None
+    form.write(model, metadata, path, settings)
     if shown is None:
         logger.info(f"{path.name}: not compared with the weights, nothing here runs {config.file_format} files")
         return None
     tolerance = config.tolerance or TOLERANCES[metadata.precision]
     path = form.model_file(path)
-    parity = _parity(model, metadata, path, list(crops(shown, inputs, threads, config.max_pixels)))
+    batches, indices = zip(*indexed_crops(shown, inputs, threads, config.max_pixels), strict=True)
+    labels = labels_in(shown, metadata.classes)
+    parity = _parity(model, metadata, path, batches, None if labels is None else labels[np.concatenate(indices)])
     for line in table(path.name, parity, tolerance).splitlines():
         logger.info(line)
+    if metadata.precision == "int8" and (parity.lost > _MAX_LOST or not parity.within(tolerance)):
+        from convmixer.exporters.sensitivity import layer_sensitivity, tell
+
+        tell(layer_sensitivity(model, metadata, settings, batches), config.int8_skip)
     facts: dict[str, Any] = {
         "file": path.name,
         "precision": metadata.precision,
@@ -135,12 +161,15 @@ def _write(
     return parity
 
 
-def _parity(model: ConvMixer, metadata: ModelMetadata, path: Path, batches: list[np.ndarray]) -> Parity:
+def _parity(
+    model: ConvMixer, metadata: ModelMetadata, path: Path, batches: Sequence[np.ndarray], labels: np.ndarray | None
+) -> Parity:
     def same(record: object, channels: int, size: int | None = None) -> Preprocessing:
         return metadata.known_preprocessing
 
-    exported = open_model(str(path), same, DeviceRequest("CPU"))
-    return compare(TorchRuntime(model, metadata.known_preprocessing, torch.device("cpu")), exported.runtime, batches)
+    exported = open_model(str(path), same, DeviceRequest("CPU", native_code=True))
+    weights = TorchRuntime(model, metadata.known_preprocessing, torch.device("cpu"))
+    return compare(weights, exported.runtime, batches, labels)
 
 
 def _check_preprocessing(metadata: ModelMetadata, source: Source, max_pixels: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +32,31 @@ class _Crops(CalibrationDataReader):  # type: ignore[misc]
         return None if crops is None else {self._name: self._preprocessing.normalise(crops)}
 
 
+def layers_of(proto: onnx.ModelProto) -> dict[str, str]:
+    """The layers that int8 is for, from first to last, as `blocks.0.pointwise` or `head`, with the names of their
+    nodes."""
+    nodes = {
+        node.input[1].removesuffix(".weight"): node.name
+        for node in proto.graph.node
+        if len(node.input) > 1 and _QUANTISED.fullmatch(node.input[1])
+    }
+    assert nodes, "the exporter has changed the names of the weights"
+    return nodes
+
+
 def quantise(
-    proto: onnx.ModelProto, name: str, crops: Iterator[np.ndarray], preprocessing: Preprocessing
+    proto: onnx.ModelProto,
+    name: str,
+    crops: Iterator[np.ndarray],
+    preprocessing: Preprocessing,
+    layers: Sequence[str] | None = None,
 ) -> onnx.ModelProto:
     """The network with int8 weights, a scale for each output channel, and activations in the ranges that `crops` show.
 
-    `crops`: uint8 [N, size, size, channels], for the input `name`.
+    `crops`: uint8 [N, size, size, channels], for the input `name`. `layers`: of `layers_of`; left out: all.
     """
-    nodes = [node.name for node in proto.graph.node if len(node.input) > 1 and _QUANTISED.fullmatch(node.input[1])]
-    assert nodes, "the exporter has changed the names of the weights"
+    known = layers_of(proto)
+    nodes = [known[layer] for layer in (known if layers is None else layers)]
     # It asks for a simplified graph, which torch's exporter has written already.
     logging.getLogger().addFilter(_no_hint)
     try:

@@ -20,7 +20,8 @@ def target_of(output: str | None, name: str, form: Format) -> Path:
     """What is to be written, of a network of that name.
 
     `output` may be the file, or the folder for it; of a format that is a folder it is that folder. Raises UserError for
-    another ending, for a parent that is not there, and for a folder that holds what export did not write.
+    another ending, for a parent that is not there, for a part that would replace a file of no earlier export, and for a
+    folder that holds what export did not write.
     """
     if form.model is not None:
         target = Path(output or name + form.suffix)
@@ -29,10 +30,13 @@ def target_of(output: str | None, name: str, form: Format) -> Path:
         target = Path(output or "")
         if target.is_dir():
             target /= name + form.suffix
-        if target.suffix != form.suffix:
+        if not target.name.endswith(form.suffix):
             raise UserError(f"--output: {output} must be a folder, or end in {form.suffix}")
     if not target.parent.is_dir():
         raise UserError(f"--output: there is no folder {target.parent}")
+    for part in (form.part(target, ending) for ending in form.parts):
+        if part.exists() and not target.exists():
+            raise UserError(f"--output: {target.name} brings {part.name}, and another file has that name; rename one")
     return target
 
 
@@ -73,8 +77,13 @@ def _digest(path: Path) -> str:
 
 
 def publish(folder: Path, target: Path, form: Format) -> None:
-    """Move what was proven in `folder` to its place, what stands beside it first. Raises OSError."""
+    """Move what was proven in `folder` to its place, what stands beside it first. Raises OSError.
+
+    Where it has parts an old one is removed before: with new parts it would answer wrongly, should this stop between.
+    """
     made = folder / target.name
+    if form.parts:
+        target.unlink(missing_ok=True)
     for entry in sorted(entry for entry in folder.iterdir() if entry != made):
         if entry.is_dir():
             shutil.rmtree(target.with_name(entry.name), ignore_errors=True)

@@ -6,9 +6,8 @@ import json
 from pathlib import Path, PurePosixPath
 
 from convmixer import __version__
-from convmixer.config.export import ExportOptions
 from convmixer.data.imagenet import readable
-from convmixer.exporters.format import Calibration
+from convmixer.exporters.format import WriteSettings
 from convmixer.exporters.onnx import write_onnx
 from convmixer.exporters.onnxruntime_web import PACKAGE, VERSION, runtime_files
 from convmixer.metadata import ModelMetadata, encode_metadata
@@ -25,13 +24,11 @@ The files in ort/ are of {PACKAGE} {VERSION}, whose licence is:
 """
 
 
-def write_web(
-    model: ConvMixer, metadata: ModelMetadata, folder: Path, calibration: Calibration, options: ExportOptions
-) -> None:
+def write_web(model: ConvMixer, metadata: ModelMetadata, folder: Path, settings: WriteSettings) -> None:
     """Fill the new `folder`. Raises UserError where ONNX Runtime's files cannot be had, and as `write_onnx`."""
-    runtime = runtime_files(options.ort_web)
+    runtime = runtime_files(settings.ort_web)
     folder.mkdir()
-    write_onnx(model, metadata, folder / MODEL, calibration, options.opset)
+    write_onnx(model, metadata, folder / MODEL, settings.calibration, settings.opset, settings.int8_skip)
     for name in (*SHARED, "classify.js"):
         (folder / name).write_bytes(page_file(name))
     (folder / "ort").mkdir()

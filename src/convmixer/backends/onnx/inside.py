@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from convmixer.backends.onnx.runtime import OnnxRuntime
+from convmixer.backends.graph_runtime import GraphRuntime
+from convmixer.backends.inside import are_maps
 from convmixer.backends.onnx.session import SILENT, reason
 from convmixer.backends.padding import filled_up
 from convmixer.errors import UserError
@@ -20,8 +21,6 @@ _POOLING = ("ReduceMean", "GlobalAveragePool")
 # A linear head; what stands around it of casts, of shapes and of quantisation.
 _HEAD = ("Gemm", "MatMul", "Add", "Conv")
 _AROUND = ("Cast", "Flatten", "Reshape", "Squeeze", "Identity", "QuantizeLinear", "DequantizeLinear", "Softmax")
-# The means of the maps are the logits: to rounding in fp32, and to a step of the quantisation in int8.
-_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}
 _PREFIX = "inside/"
 
 
@@ -31,7 +30,7 @@ class OnnxInside:
     Raises UserError where the package onnx is not installed, and for a file that is not made so.
     """
 
-    def __init__(self, runtime: OnnxRuntime, output: str) -> None:
+    def __init__(self, runtime: GraphRuntime, output: str) -> None:
         try:
             import onnx
         except ModuleNotFoundError as error:
@@ -59,12 +58,8 @@ class OnnxInside:
         return np.stack(maps)
 
     def _prove(self, whole: np.ndarray, image: np.ndarray) -> None:
-        """The head is linear, and these are the maps, if their means are the logits."""
         _, (logits, *_) = self._ask("features", image[None])
-        logits = logits.reshape(-1).astype(np.float32)
-        metadata = self._runtime.metadata
-        allowed = _TOLERANCE["fp32" if metadata is None else metadata.precision] * max(float(np.abs(logits).max()), 1)
-        if np.abs(whole.mean(axis=(0, 1)) - logits).max() > allowed:
+        if not are_maps(whole, logits.reshape(-1).astype(np.float32), self._runtime.metadata):
             raise UserError(f"{self._path}: its head is not linear, and has no exact maps of what it looked at")
         self._sessions["proven"] = True
 

@@ -11,11 +11,11 @@ from threading import Timer
 import numpy as np
 import onnxruntime
 
+from convmixer.backends.graph_input import InputForm, form_of
+from convmixer.backends.graph_runtime import Engine, GraphRuntime, chosen_preprocessing
 from convmixer.backends.memory_limit import memory_growth
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
-from convmixer.backends.onnx.input import InputForm, form_of
 from convmixer.backends.onnx.inside import OnnxInside
-from convmixer.backends.onnx.runtime import Engine, OnnxRuntime
 from convmixer.backends.onnx.session import (
     CPU,
     SILENT,
@@ -23,10 +23,10 @@ from convmixer.backends.onnx.session import (
     Provider,
     is_out_of_memory,
     providers_for,
+    reason,
     too_large,
 )
-from convmixer.backends.probabilities import random_image, undo_for
-from convmixer.data.preprocessing import Preprocessing
+from convmixer.backends.probabilities import random_image
 from convmixer.errors import UserError
 from convmixer.metadata import KEY, ModelMetadata, decode_metadata
 
@@ -48,18 +48,9 @@ def open_onnx(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
     session = file.session([CPU], fold=not cautious)
     metadata, output = _metadata(path, session), _output(path, session, request.output)
     form = _form(path, session, metadata)
-    chosen = _choose(path, form, metadata, choose)
-    runtime = OnnxRuntime(path, _engine(session, output, form), form, metadata, chosen)
+    chosen = chosen_preprocessing(path, form, metadata, choose)
+    runtime = GraphRuntime(path, _engine(session, output, form), form, metadata, chosen)
     answers = _proven(runtime, session, output, *file.bounds(chosen, form.batch or 1))
-    runtime = replace(
-        runtime, undo=undo_for(path, answers, file.graph.last_operator(output)), num_classes=answers.shape[1]
-    )
-    classes = None if metadata is None else metadata.classes
-    count = answers.shape[1]
-    if count < 1:
-        raise UserError(f"{path}: answers in {count} classes")
-    if classes is not None and len(classes) != count:
-        raise UserError(f"{path}: names {len(classes)} classes, but answers in {count}")
     if other_engine:
         from convmixer.backends.openvino.opening import openvino_engine
 
@@ -67,20 +58,23 @@ def open_onnx(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
         runtime = replace(runtime, engine=openvino_engine(path, metadata, index))
     elif cautious:
         runtime = replace(runtime, engine=_engine(_final(file, providers, request), output, form))
-    return ModelFile(
-        runtime,
-        chosen,
-        classes,
-        count,
-        None if metadata is None else metadata.architecture,
-        open_inside=partial(OnnxInside, runtime, output),
-    )
+    model = runtime.as_model(answers, file.graph.last_operator(output))
+    assert isinstance(model.runtime, GraphRuntime)
+    return replace(model, open_inside=partial(OnnxInside, model.runtime, output))
 
 
 def _engine(
     session: onnxruntime.InferenceSession, output: str, form: InputForm, settings: onnxruntime.RunOptions | None = None
 ) -> Engine:
-    return lambda batch: session.run([output], {form.name: batch}, settings)[0]
+    def run(batch: np.ndarray) -> object:
+        try:
+            return session.run([output], {form.name: batch}, settings)[0]
+        except MemoryError:
+            raise
+        except Exception as error:  # ONNX Runtime has no base class of its errors
+            raise RuntimeError(reason(error)) from None
+
+    return run
 
 
 def _final(file: OnnxFile, providers: Sequence[Provider], request: DeviceRequest) -> onnxruntime.InferenceSession:
@@ -92,7 +86,7 @@ def _final(file: OnnxFile, providers: Sequence[Provider], request: DeviceRequest
 
 
 def _proven(
-    runtime: OnnxRuntime, session: onnxruntime.InferenceSession, output: str, growth: int, seconds: float
+    runtime: GraphRuntime, session: onnxruntime.InferenceSession, output: str, growth: int, seconds: float
 ) -> np.ndarray:
     """What one image, drawn at random, gets before anything is undone: [1, classes], within bounds.
 
@@ -123,26 +117,6 @@ def _form(path: str, session: onnxruntime.InferenceSession, metadata: ModelMetad
     if embedded and not (form.takes_pixels and form.channels_last):
         raise UserError(f"{path}: a damaged ONNX file: its input is not the one that its record names")
     return form
-
-
-def _choose(path: str, form: InputForm, metadata: ModelMetadata | None, choose: Chooser) -> Preprocessing:
-    """The preprocessing, as far as the file leaves a choice."""
-    record = None if metadata is None else metadata.preprocessing
-    embedded = record if metadata is not None and metadata.embed_preprocess else None
-    size = form.side if embedded is None else embedded.size
-    chosen = choose(record, form.channels or (3 if record is None else record.channels), size)
-    if size is not None and chosen.size != size:
-        raise UserError(f"{path}: takes images of {size} x {size} pixels, --image_size says {chosen.size}")
-    if not form.takes_pixels:
-        return chosen
-    given = (chosen.mean, chosen.std)
-    if embedded is not None and given != (embedded.mean, embedded.std):
-        raise UserError(f"{path}: normalises its images itself; --mean and --std cannot be changed")
-    if embedded is None:
-        if form.channels != 1 and given != (Preprocessing.mean, Preprocessing.std):
-            raise UserError(f"{path}: takes uint8 pixels as they are; --mean and --std are for float input")
-        logger.info(f"{path}: takes uint8 pixels, 0 to 255, as they are; normalising them is left to the file")
-    return chosen
 
 
 def _output(path: str, session: onnxruntime.InferenceSession, wanted: str | None) -> str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convmixer.config.export import ExportOptions
-from convmixer.exporters.format import Calibration, Format
+from convmixer.exporters.format import Format, WriteSettings
 from convmixer.exporters.mindspore import export_mindspore
 from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
 
 
-def write(
-    model: ConvMixer, metadata: ModelMetadata, path: Path, calibration: Calibration, options: ExportOptions
-) -> None:
+def write(model: ConvMixer, metadata: ModelMetadata, path: Path, settings: WriteSettings) -> None:
     export_mindspore(model, metadata, path, "MINDIR")
 
 

@@ -1,23 +1,42 @@
-"""The input of an ONNX file, as its shape and type say it: layout, type, fixed sizes; and the batches that it takes."""
+"""The input of a graph (ONNX, OpenVINO), as shape and type say it: layout, type, fixed sizes; the batches it takes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import UserError
 
+# By the names that ONNX Runtime has for them, and OpenVINO.
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
+    "f32": np.float32,
+    "f16": np.float16,
+    "f64": np.float64,
+    "u8": np.uint8,
 }
 _MAX_SIDE = 4096
 _MAX_BATCH = 2**30  # bytes
+
+
+class GraphInput(Protocol):
+    """An input as an engine shows it; what is no positive number in its shape is a side of any size."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def shape(self) -> Sequence[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -49,8 +68,8 @@ class InputForm:
         return normalised.astype(self.dtype, copy=False)
 
 
-def form_of(path: str, inputs: list[Any]) -> InputForm:
-    """The form of a session's inputs. Raises UserError for those that are no batch of square images."""
+def form_of(path: str, inputs: Sequence[GraphInput]) -> InputForm:
+    """The form of a graph's inputs. Raises UserError for those that are no batch of square images."""
     if len(inputs) != 1:
         raise UserError(f"{path}: has {len(inputs)} inputs; a model of one, a batch of images, is run")
     entry = inputs[0]
