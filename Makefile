@@ -65,7 +65,7 @@ clean:
 # A mark's age tells whether the environment is as the files want it.
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core

@@ -9,6 +9,7 @@ import numpy as np
 
 from convmixer.errors import UserError, first_line
 from convmixer.metadata import ModelMetadata
+from convmixer.packages import needed_for
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +20,10 @@ def openvino_engine(path: str, metadata: ModelMetadata | None, output: int) -> C
     `output`: the number of the one that holds the logits. Raises UserError where OpenVINO is not installed, or does not
     know the file.
     """
-    try:
+    with needed_for("--engine: openvino"):
         import openvino
 
         from convmixer.backends.openvino.engine import OpenVinoEngine, core, has_bf16, is_quantised
-    except ModuleNotFoundError as error:
-        raise UserError(f"--engine: openvino needs {error.name}, pip install 'convmixer[openvino]'") from None
-    except ImportError as error:
-        raise UserError(f"--engine: openvino is installed, but cannot be imported: {first_line(error)}") from None
     try:
         graph = core().read_model(path)
     except RuntimeError as error:

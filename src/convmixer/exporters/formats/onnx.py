@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convmixer.errors import UserError
 from convmixer.exporters.format import Calibration, Format
 from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
+from convmixer.packages import needed_for
 
 
 def write(model: ConvMixer, metadata: ModelMetadata, path: Path, calibration: Calibration, opset: int) -> None:
-    try:
+    with needed_for("--file_format: ONNX", extra="onnx"):
         from convmixer.exporters.onnx import write_onnx
-    except ModuleNotFoundError as error:
-        raise UserError(f"--file_format: ONNX needs {error.name}, pip install 'convmixer[onnx]'") from None
 
-    write_onnx(model, metadata, path, calibration, opset)
+        write_onnx(model, metadata, path, calibration, opset)
 
 
 FORMAT = Format(".onnx", write)
