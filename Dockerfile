@@ -14,9 +14,10 @@ RUN uv venv "$VIRTUAL_ENV" \
 
 FROM python:3.11-slim
 COPY --from=build /opt/convmixer /opt/convmixer
-ENV PATH=/opt/convmixer/bin:$PATH
+# USER: torch asks for a name, which a number given by `docker run --user` has not.
+ENV PATH=/opt/convmixer/bin:$PATH USER=convmixer
 RUN useradd --uid 1000 --create-home --home-dir /work convmixer
-USER convmixer
+USER 1000
 WORKDIR /work
 EXPOSE 8000
 HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"]
