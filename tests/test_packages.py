@@ -16,8 +16,8 @@ from convmixer.packages import CORE, EXTRAS, install_command, missing_package, n
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OUR_WORK = {"bench", "dev", "docs"}
-# Imported where they are there: what torch brings for GPUs, and the vendor's package for Ascend.
-WITH_TORCH = {"triton", "torch-npu"}
+# What others bring: torch its kernels' language, Jinja2 its strings, onnx its messages (protobuf), a vendor his devices.
+BROUGHT = {"triton", "markupsafe", "google", "torch-npu"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -40,10 +40,8 @@ def test_the_page_on_installation_has_each_extra_with_its_purpose() -> None:
 
 
 def test_what_is_imported_belongs_to_the_core_or_an_extra() -> None:
-    known = set(map(normalised, CORE)) | WITH_TORCH
+    known = set(map(normalised, CORE)) | BROUGHT
     known |= {normalised(package) for extra in EXTRAS.values() for package in extra.packages}
-    # That onnx brings protobuf is in its own requirements; the module of its messages has no name of its own.
-    known |= {"google"}
     imported: set[str] = set()
     for path in SRC.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
