@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.project import ROOT
+from tests.project import ROOT, run_python
 
 
 @pytest.fixture(scope="session")
@@ -32,17 +32,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def new_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     """Makes an environment of Python with nothing but pip in it. Skips where packages cannot be had."""
-    probe = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        tmp_path_factory.mktemp("probe"),
-    ]
-    if subprocess.run([*probe, "tqdm"], capture_output=True).returncode != 0:
+    probe = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", tmp_path_factory.mktemp("probe"), "tqdm"]
+    if run_python(*probe).returncode != 0:
         pytest.skip("no package index can be reached")
 
     def make() -> Path:

@@ -83,19 +83,21 @@ def test_it_is_small(light: Environment) -> None:
 
 def test_an_onnx_file_is_used(light: Environment, model: Path, toy: Path, here: Path) -> None:
     answers: list[object] = []
-    for words in (
+    commands: list[list[object]] = [
         ["infer-onnx", toy / "val/red", f"--onnx_path={model}", "--output=a.json"],
         ["infer", toy / "val/red", f"--checkpoint={model}", "--output=b.json"],
-    ):
+    ]
+    for words in commands:
         done = light.run("convmixer", *words, where=here)
         assert done.returncode == 0, done.stderr
         answers.append(done.stdout)
     assert answers[0] == answers[1] == run_command("infer", toy / "val/red", f"--checkpoint={model}").out != ""
     scores = []
-    for words in (
+    commands = [
         ["eval-onnx", toy / "val", f"--onnx_path={model}"],
         ["eval", f"--pretrained={model}", f"--data_url={toy}"],
-    ):
+    ]
+    for words in commands:
         done = light.run("convmixer", *words, where=here)
         assert done.returncode == 0, done.stderr
         scores.append(done.stdout)
