@@ -16,8 +16,8 @@ from convmixer.packages import CORE, EXTRAS, install_command, missing_package, n
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OUR_WORK = {"bench", "dev", "docs"}
-# What others bring: torch its kernels' language, Jinja2 its strings, onnx its messages (protobuf), a vendor his devices.
-BROUGHT = {"triton", "markupsafe", "google", "torch-npu"}
+# What others bring: torch its language of kernels, Jinja2 its strings, onnx its messages, a vendor his devices.
+BROUGHT = {"triton", "markupsafe", "protobuf", "torch-npu"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -74,6 +74,13 @@ def test_a_package_that_is_there_but_broken_is_said_so() -> None:
     assert str(missing_package("train", broken)) == (
         "train needs torch, which is installed, but cannot be imported: libcudart.so.13: cannot open shared object "
         "file\n`convmixer doctor` tells more."
+    )
+
+
+def test_a_package_that_is_too_old_is_said_so() -> None:
+    gone = ModuleNotFoundError("No module named 'numpy.of.2040'", name="numpy.of.2040")
+    assert str(missing_package("train", gone)) == (
+        "train needs numpy.of.2040, which the installed numpy does not have: pip install --upgrade numpy"
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from convmixer.errors import UserError, first_line
 
@@ -42,7 +43,7 @@ EXTRAS = {
 }
 
 # Module -> the package that has it, where they are called differently.
-_PACKAGES = {"PIL": "pillow", "yaml": "PyYAML", "mlflow": "mlflow-skinny"}
+_PACKAGES = {"PIL": "pillow", "yaml": "PyYAML", "mlflow": "mlflow-skinny", "google": "protobuf"}
 
 
 def normalised(package: str) -> str:
@@ -79,6 +80,10 @@ def missing_package(
             f"{subject} needs {module}, which is installed, but cannot be imported: {first_line(error)}\n"
             "`convmixer doctor` tells more."
         )
+    if error.name != module and find_spec(module) is not None:
+        # As where onnxscript is too old for a torch: pip would find the extra installed.
+        upgrade = f"pip install --upgrade {package_of(module)}"
+        return UserError(f"{subject} needs {error.name}, which the installed {module} does not have: {upgrade}")
     install = install_command(module) if extra is None else f"pip install 'convmixer[{extra}]'"
     hint = f"; {otherwise}" if otherwise else ""
     return UserError(f"{subject} needs {module}, which is not installed: {install}{hint}")
