@@ -120,7 +120,7 @@ class _Entry:
         if not wide:
             return array
         # NumPy knows no bfloat16: its bits are the upper half of a float32's. The shift of a scalar is no array.
-        return np.asarray(array.astype("<u4") << np.uint32(16)).view("<f4")
+        return np.asarray(array.astype("<u4") << 16).view("<f4")
 
 
 def _decode(data: memoryview, entries_max: int | None) -> dict[str, np.ndarray | str]:
