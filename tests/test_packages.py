@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from itertools import chain
 
 import pytest
 from tests.project import ROOT, SRC
@@ -18,6 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 OUR_WORK = {"bench", "dev", "docs"}
 # What others bring: torch its language of kernels, Jinja2 its strings, onnx its messages, a vendor his devices.
 BROUGHT = {"triton", "markupsafe", "protobuf", "torch-npu"}
+# Their tests skip where they are not installed, as in `make test-oldest`.
+NOT_IN_THE_SUITE = {"mlflow-skinny", "sqlalchemy", "alembic"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -100,3 +103,22 @@ def test_a_name_of_the_package_that_needs_torch_says_so(name: str, monkeypatch: 
         getattr(convmixer, name)
     message = f"convmixer.{name} needs torch, which is not installed: pip install 'convmixer[torch]'"
     assert (str(caught.value), caught.value.exit_code) == (message, 2)
+
+
+def test_the_oldest_packages_are_the_lower_bounds() -> None:
+    """What `make test-oldest` installs, but for packages that only others of these need."""
+    requirements = [
+        *PROJECT["dependencies"],
+        *chain.from_iterable(PROJECT["optional-dependencies"][name] for name in EXTRAS),
+    ]
+    bounds = {}
+    for requirement in requirements:
+        found = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement)
+        if found is not None:
+            bounds[normalised(found[1])] = found[2]
+    text = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8")
+    oldest = {normalised(name): version for name, version in re.findall(r"^([\w.-]+)==([\d.]+)$", text, re.MULTILINE)}
+    assert bounds.keys() - oldest.keys() == NOT_IN_THE_SUITE
+    assert oldest.keys() - bounds.keys() == {"pyparsing"}
+    for name in oldest.keys() & bounds.keys():
+        assert f"{oldest[name]}.0".startswith(f"{bounds[name]}."), name
