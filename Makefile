@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo recipes test test-slow test-mindspore fuzz fuzz-short lint format docs docs-serve tutorial dist clean
+.PHONY: demo recipes test test-slow test-oldest test-newest test-mindspore fuzz fuzz-short lint format docs docs-serve tutorial dist clean
 
 demo: $(VENV)/.core
 	$(BIN)/python scripts/demo.py
@@ -19,6 +19,17 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow and not mindspore'
+
+# What touches each package most, with the oldest versions that pyproject.toml allows, and with the newest that are to
+# be had: an environment of its own for each.
+BOUNDS := tests/api tests/backends/onnx tests/config tests/data tests/exporters tests/report tests/runs tests/weights \
+	tests/training/test_optimizer.py tests/cli/test_train.py tests/cli/test_eval.py tests/cli/test_infer.py
+
+test-oldest: $(VENV)/oldest/.dev
+	OMP_NUM_THREADS=1 $(VENV)/oldest/bin/python -m pytest -n 2 $(BOUNDS)
+
+test-newest: $(VENV)/newest/.dev
+	OMP_NUM_THREADS=1 $(VENV)/newest/bin/python -m pytest -n 2 $(BOUNDS)
 
 # MindSpore (2.9 GB) is asked for here only; it stands beside torch in one environment.
 test-mindspore: $(VENV)/.mindspore
@@ -65,11 +76,21 @@ clean:
 # A mark's age tells whether the environment is as the files want it.
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(VENV)/oldest/.dev: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV)/oldest
+	$(VENV)/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	touch $@
+
+$(VENV)/newest/.dev: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)/newest
+	$(VENV)/newest/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.core

@@ -75,7 +75,10 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'convmixer' has no attribute {name!r}")
-    value = getattr(import_module(f"convmixer.{_HOMES[name]}"), name)
+    from convmixer.packages import needed_for
+
+    with needed_for(f"convmixer.{name}"):
+        value = getattr(import_module(f"convmixer.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from convmixer.errors import UserError
+from convmixer.packages import install_command
 
 # A parameter's place: the filters of a convolution that mixes channels (the patch embedding, a pointwise convolution),
 # which are a matrix; another weight of a convolution or linear layer; or what is neither, as a bias.
@@ -30,7 +31,7 @@ class OptimizerEntry:
     would then start as uninitialised memory.
 
     `averages`: it trains beside an average of the weights, which its `eval()` puts into the model. That average is what
-    is evaluated, kept as best and exported. `extra`: of pip, that brings the class.
+    is evaluated, kept as best and exported.
     """
 
     cls: str
@@ -40,12 +41,10 @@ class OptimizerEntry:
     has_fused: bool = False
     zero_state: str | None = None
     averages: bool = False
-    extra: str | None = None
 
 
 _MOMENTS = {"betas": "beta", "eps": "eps"}
 _SGD = OptimizerEntry("torch.optim.SGD", {"momentum": "momentum"}, has_fused=True, zero_state="momentum_buffer")
-_EXTRA = "optimizers"
 _BESIDE_MUON = {"use_muon": False, LR_SCALE: 0.4}
 
 OPTIMIZERS = {
@@ -58,7 +57,7 @@ OPTIMIZERS = {
     "momentum": _SGD,
     # p -= lr * (sign(b1 * m + (1 - b1) * gradient) + weight_decay * p), then m = b2 * m + (1 - b2) * gradient
     # (https://arxiv.org/abs/2302.06675).
-    "lion": OptimizerEntry("pytorch_optimizer.Lion", {"betas": "beta"}, extra=_EXTRA),
+    "lion": OptimizerEntry("pytorch_optimizer.Lion", {"betas": "beta"}),
     # u = m / (sqrt(v) + eps) + weight_decay * p, p -= lr * min(|p|, 10) / |u| * u, |.| the norm of a whole tensor
     # (https://arxiv.org/abs/1904.00962). Biases and BatchNorm's parameters, some of which begin as zeros, take plain u,
     # as in NVIDIA's and timm's LAMB. The moments are not corrected for their start, which the norm of u makes up for.
@@ -67,7 +66,6 @@ OPTIMIZERS = {
         _MOMENTS,
         {"weight_decouple": False, "adam_debias": True},
         {"other": {"adam": True}},
-        extra=_EXTRA,
     ),
     # m = momentum * m + (1 - momentum) * gradient; p -= lr * (0.2 * sqrt(max(rows, columns)) * orthogonal(m with
     # Nesterov's step) + weight_decay * p) for the matrices, one row per output. That factor gives the update the size
@@ -78,17 +76,15 @@ OPTIMIZERS = {
         {"momentum": "momentum", "adamw_betas": "beta", "adamw_eps": "eps"},
         {"use_adjusted_lr": True},
         {"matrix": {"use_muon": True}, "weight": _BESIDE_MUON, "other": _BESIDE_MUON},
-        extra=_EXTRA,
     ),
     # z takes AdamW's steps without its first moment, from gradients at y = (1 - b1) * z + b1 * x, and x is the average
     # of all z (https://arxiv.org/abs/2405.15682).
-    "schedule_free": OptimizerEntry("pytorch_optimizer.ScheduleFreeAdamW", _MOMENTS, averages=True, extra=_EXTRA),
+    "schedule_free": OptimizerEntry("pytorch_optimizer.ScheduleFreeAdamW", _MOMENTS, averages=True),
 }
 
 
 def refuse_missing(name: str) -> None:
-    """Raises UserError where the extra of an optimizer is not installed."""
-    entry = OPTIMIZERS[name]
-    package = entry.cls.partition(".")[0]
-    if entry.extra is not None and find_spec(package) is None:
-        raise UserError(f"optimizer: {name} needs {package}, pip install 'convmixer[{entry.extra}]'")
+    """Raises UserError where the package of an optimizer is not installed."""
+    package = OPTIMIZERS[name].cls.partition(".")[0]
+    if package != "torch" and find_spec(package) is None:
+        raise UserError(f"optimizer: {name} needs {package}, which is not installed: {install_command(package)}")

@@ -64,4 +64,6 @@ def test_an_engine_that_is_not_installed(convmixer: Command, here: Path, toy: Pa
     foreign_model(here / "m.onnx", "float[n, 3, 10, 10] pixels")
     done = convmixer("infer-onnx", toy / "val/red", "--engine=openvino")
     assert (done.code, done.out) == (2, "")
-    assert done.error == "--engine: openvino needs openvino, pip install 'convmixer[openvino]'"
+    assert done.error == (
+        "--engine: openvino needs openvino, which is not installed: pip install 'convmixer[openvino]'"
+    )

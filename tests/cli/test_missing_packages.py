@@ -35,7 +35,7 @@ def test_torch(here: Path, toy: Path, toy_run: Run, command: str) -> None:
     }
     done = without("torch", command, *words[command])
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"convmixer: {command} needs torch, which is not installed: pip install torch\n"
+    assert done.stderr == f"convmixer: {command} needs torch, which is not installed: pip install 'convmixer[torch]'\n"
     assert list(here.iterdir()) == []
 
 
@@ -60,23 +60,38 @@ def test_what_runs_without_torch(here: Path, toy: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "words", "message"),
     [
-        ("onnxruntime", ["infer", "red.png", "--checkpoint=only.onnx"], "onnxruntime, pip install 'convmixer[onnx]'"),
-        ("onnxruntime", ["eval-onnx", "."], "onnxruntime, pip install 'convmixer[onnx]'"),
-        ("openvino", ["infer-onnx", "red.png", "--engine=openvino"], "openvino, pip install 'convmixer[openvino]'"),
-        ("huggingface_hub", ["push", "x", "--repo=a/b"], "huggingface_hub: pip install 'convmixer[hub]'"),
-        ("wandb", ["train", "--log_to=wandb"], "--log_to: wandb needs wandb, pip install 'convmixer[wandb]'"),
-        ("mlflow", ["train", "--log_to=mlflow"], "--log_to: mlflow needs mlflow, pip install 'convmixer[mlflow]'"),
-        ("trackio", ["train", "--log_to", "tensorboard", "trackio"], "pip install 'convmixer[trackio]'"),
-        ("PIL", ["infer-onnx", "red.png"], "PIL, which is not installed: pip install pillow"),
-        ("yaml", ["train"], "yaml, which is not installed: pip install pyyaml"),
+        (
+            "onnxruntime",
+            ["infer", "red.png", "--checkpoint=only.onnx"],
+            "only.onnx needs onnxruntime*convmixer[onnxruntime]",
+        ),
+        ("onnxruntime", ["eval-onnx", "."], "only.onnx needs onnxruntime*convmixer[onnxruntime]"),
+        (
+            "openvino",
+            ["infer-onnx", "red.png", "--engine=openvino"],
+            "--engine: openvino needs openvino*convmixer[openvino]",
+        ),
+        ("huggingface_hub", ["push", "x", "--repo=a/b"], "push needs huggingface_hub*convmixer[hub]"),
+        ("wandb", ["train", "--log_to=wandb"], "--log_to: wandb needs wandb*convmixer[wandb]"),
+        ("mlflow", ["train", "--log_to=mlflow"], "--log_to: mlflow needs mlflow*convmixer[mlflow]"),
+        (
+            "trackio",
+            ["train", "--log_to", "tensorboard", "trackio"],
+            "--log_to: trackio needs trackio*convmixer[trackio]",
+        ),
+        ("PIL", ["infer-onnx", "red.png"], "infer-onnx needs PIL*pillow"),
+        ("yaml", ["train"], "train needs yaml*pyyaml"),
     ],
 )
 def test_other_packages(here: Path, package: str, words: list[str], message: str) -> None:
+    """`message`: what needs what * what pip installs."""
     foreign_model(here / "only.onnx")
     draw(here / "red.png", (200, 20, 20))
     done = without(package, *words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr.splitlines()[-1]
+    needs, _, brings = message.partition("*")
+    brings = f"'{brings}'" if "[" in brings else brings
+    assert f"convmixer: {needs}, which is not installed: pip install {brings}" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in here.iterdir()) == ["only.onnx", "red.png"]
 

@@ -161,7 +161,7 @@ def test_without_huggingface_hub_the_extra_is_named(
     done = convmixer("push", small, "--repo", "me/small")
     assert (done.code, done.error) == (
         2,
-        "push needs huggingface_hub: pip install 'convmixer[hub]'; --dry_run works without",
+        "push needs huggingface_hub, which is not installed: pip install 'convmixer[hub]'; --dry_run works without",
     )
     assert convmixer("push", small, "--repo", "me/small", "--dry_run").code == 0
 

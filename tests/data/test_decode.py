@@ -91,9 +91,10 @@ def test_white_lies_behind_transparency() -> None:
 
 
 def test_grey_and_palette_transparency() -> None:
-    la = Image.fromarray(np.array([[[40, 255], [40, 0]]], dtype=np.uint8), "LA")
+    la = Image.fromarray(np.array([[[40, 255], [40, 0]]], dtype=np.uint8))
     np.testing.assert_array_equal(np.asarray(decode_image(encode(la, "PNG"), channels=1)), [[40, 255]])
-    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
+    palette = Image.new("P", (2, 1))
+    palette.putdata([0, 1])
     palette.putpalette([1, 2, 3, 4, 5, 6])
     encoded = encode(palette, "PNG", transparency=1)
     np.testing.assert_array_equal(np.asarray(decode_image(encoded)), [[[1, 2, 3], [255, 255, 255]]])

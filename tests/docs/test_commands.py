@@ -30,6 +30,8 @@ ELSEWHERE = {
     "make test": "is this suite",
     "make ": "installs an environment of its own",
     "pip install": "the wheel's own test installs the package",
+    "uv pip install": "tests/packaging/test_docker.py runs uv with the same words",
+    "docker": "needs Docker; tests/packaging/test_docker.py runs what the image installs",
     "pip download": "needs the network",
     "convmixer push": "uploads",
     "convmixer train flowers --pretrained convmixer_768_32.in1k": "fetches published weights",

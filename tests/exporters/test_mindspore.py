@@ -228,7 +228,9 @@ def test_without_mindspore_the_extra_is_named(tiny: ConvMixer, tmp_path: Path, m
     monkeypatch.setitem(sys.modules, "mindspore", None)
     with pytest.raises(UserError) as caught:
         export_mindspore(tiny, metadata_of(tiny), tmp_path / "tiny.mindir", "MINDIR")
-    assert str(caught.value) == "MINDIR and AIR need MindSpore, pip install 'convmixer[mindspore]'"
+    assert str(caught.value) == (
+        "a MINDIR or AIR file needs mindspore, which is not installed: pip install 'convmixer[mindspore]'"
+    )
     assert caught.value.exit_code == 2
 
 

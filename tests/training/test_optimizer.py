@@ -188,7 +188,9 @@ def test_a_missing_package_names_its_extra(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(UserError) as caught:
         made(one_unit(), name)
-    assert str(caught.value) == f"optimizer: {name} needs pytorch_optimizer, pip install 'convmixer[optimizers]'"
+    assert str(caught.value) == (
+        f"optimizer: {name} needs pytorch_optimizer, which is not installed: pip install 'convmixer[torch]'"
+    )
 
 
 def test_the_options_offer_exactly_these() -> None:

@@ -123,7 +123,9 @@ def test_a_missing_package_is_told_before_anything_is_written(
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     done = convmixer("train", *toy_options(toy), f"--optimizer={name}")
     assert (done.code, done.out, list(here.iterdir())) == (2, "", [])
-    assert done.error == f"optimizer: {name} needs pytorch_optimizer, pip install 'convmixer[optimizers]'"
+    assert done.error == (
+        f"optimizer: {name} needs pytorch_optimizer, which is not installed: pip install 'convmixer[torch]'"
+    )
 
 
 @pytest.mark.parametrize("other", ["muon", "schedule_free", "sgd"])

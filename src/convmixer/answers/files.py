@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from convmixer.answers.json_document import ClassDocument, FullDocument
 from convmixer.answers.record import record_of
-from convmixer.answers.rows import CsvRows, JsonLines, ParquetRows, _parquet
+from convmixer.answers.rows import CsvRows, JsonLines, ParquetRows, require_parquet
 from convmixer.errors import UserError
 from convmixer.prediction import Prediction
 
@@ -73,7 +73,7 @@ def check_output(name: str, *, embeddings: bool = False) -> None:
     if embeddings and not kind.takes_embeddings:
         raise UserError(f"--embed: feature vectors go to an --output of .jsonl or .parquet, not {path.suffix}")
     if kind is ParquetRows:
-        _parquet()
+        require_parquet()
     try:
         if path.is_dir():
             raise UserError(f"--output: {path} is a folder; name a file in it")

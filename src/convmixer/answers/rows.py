@@ -15,6 +15,7 @@ from typing import Any
 from convmixer.answers.growing import GrowingFile
 from convmixer.answers.record import record_of
 from convmixer.errors import RUN_FAILED, UserError, first_line
+from convmixer.packages import needed_for
 from convmixer.prediction import Prediction
 
 _ROWS = 1000  # of a row group in Parquet
@@ -65,7 +66,7 @@ class ParquetRows:
         self.path, self.count = path, 0
         self._records: list[dict[str, Any]] = []
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._writer = self._do(lambda: _parquet().ParquetWriter(self._temporary, schema()))
+        self._writer = self._do(lambda: require_parquet().ParquetWriter(self._temporary, schema()))
 
     def add(self, prediction: Prediction) -> None:
         """Take an answer; the disk gets many at once."""
@@ -108,11 +109,11 @@ class ParquetRows:
             raise UserError(f"{self.path}: cannot be written: {first_line(error)}", exit_code=RUN_FAILED) from None
 
 
-def _parquet() -> Any:
-    try:
+def require_parquet() -> Any:
+    """pyarrow's module for Parquet. Raises UserError where it is not installed."""
+    with needed_for("a Parquet file"):
         import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise UserError("Parquet needs pyarrow, pip install 'convmixer[parquet]'") from None
+
     return pyarrow.parquet
 
 
@@ -137,7 +138,7 @@ def schema() -> Any:
 
 def table_of(records: Sequence[dict[str, Any]]) -> Any:
     """Records as an Arrow table. What of a path is no UTF-8 is written as `printable` shows it."""
-    _parquet()
+    require_parquet()
     import pyarrow as arrow
 
     rows = [{**each, "path": each["path"].encode("utf-8", "backslashreplace").decode()} for each in records]
@@ -148,7 +149,7 @@ def as_parquet(records: Sequence[dict[str, Any]]) -> bytes:
     """A whole Parquet file of records."""
     sink = io.BytesIO()
     table = table_of(records)
-    _parquet().write_table(table, sink)
+    require_parquet().write_table(table, sink)
     return sink.getvalue()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convmixer.api.options import PathLike, given_to, resolved_arguments
+from convmixer.packages import needed_for
 
 if TYPE_CHECKING:
     from convmixer.config.schema import Config
@@ -54,6 +55,7 @@ class EvaluationResult:
         )
 
 
+@needed_for("convmixer.evaluate")
 def evaluate(
     weights: PathLike,
     data: PathLike | None = None,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from convmixer.api.options import PathLike, resolved_arguments
+from convmixer.packages import needed_for
 
 if TYPE_CHECKING:
     from convmixer.config.export import FileFormat
     from convmixer.exporters.proven import ExportResult
 
 
+@needed_for("convmixer.export")
 def export(
     weights: PathLike, output: PathLike | None = None, *, file_format: FileFormat = "ONNX", **options: Any
 ) -> ExportResult:

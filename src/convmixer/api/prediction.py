@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from convmixer.api.options import PathLike, resolved_arguments
+from convmixer.packages import needed_for
 
 if TYPE_CHECKING:
     from convmixer.api.images import Images
     from convmixer.prediction import Prediction
 
 
+@needed_for("convmixer.predict")
 def predict(
     weights: PathLike, images: Images, *, topk: int = 5, recursive: bool = False, **options: Any
 ) -> list[Prediction]:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from convmixer.api.options import PathLike, given_to, resolved_arguments
 from convmixer.errors import UserError
+from convmixer.packages import needed_for
 from convmixer.runs.result import RunResult
 
 if TYPE_CHECKING:
     from convmixer.config.schema import Config
 
 
+@needed_for("convmixer.train")
 def train(
     data: PathLike | None = None, *, recipe: PathLike | None = None, config: Config | None = None, **options: Any
 ) -> RunResult | None:

@@ -18,6 +18,7 @@ from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.probabilities import random_image
 from convmixer.errors import UserError, first_line
 from convmixer.metadata import KEY, ModelMetadata, decode_metadata
+from convmixer.packages import needed_for
 
 _METHOD = "forward"
 # ExecuTorch's numbers of the types of tensors.
@@ -38,12 +39,8 @@ def open_executorch(path: str, choose: Chooser, request: DeviceRequest) -> Model
     """
     if request.is_required and request.target not in (None, "CPU"):
         raise UserError(f"--device_target: ExecuTorch runs on the CPU, not on {request.target}; leave the option out")
-    try:
+    with needed_for(path):
         from executorch.runtime import Runtime, Verification
-    except ModuleNotFoundError as error:
-        raise UserError(f"{path}: .pte files need {error.name}, pip install 'convmixer[executorch]'") from None
-    except ImportError as error:
-        raise UserError(f"{path}: executorch is installed, but cannot be imported: {first_line(error)}") from None
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     try:

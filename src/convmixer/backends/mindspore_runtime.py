@@ -15,8 +15,9 @@ from convmixer.backends.model_file import Chooser, ModelFile
 from convmixer.backends.padding import arrays_in_batches
 from convmixer.backends.probabilities import Undo, random_image, undo_for
 from convmixer.data.preprocessing import Preprocessing
-from convmixer.errors import RUN_FAILED, UserError
+from convmixer.errors import UserError
 from convmixer.metadata import ModelMetadata, decode_metadata
+from convmixer.packages import needed_for
 
 SUFFIX = ".mindir"
 
@@ -25,14 +26,8 @@ def import_mindspore() -> Any:
     """The module mindspore. Raises UserError where it is missing or cannot be imported."""
     # Below an error MindSpore logs what concerns its developers; GLOG_v=1 shows it.
     os.environ.setdefault("GLOG_v", "3")
-    try:
+    with needed_for("a MINDIR or AIR file"):
         return importlib.import_module("mindspore")
-    except ModuleNotFoundError as error:
-        if error.name != "mindspore":
-            raise
-        raise UserError("MINDIR and AIR need MindSpore, pip install 'convmixer[mindspore]'") from None
-    except ImportError as error:
-        raise UserError(f"MindSpore is installed, but cannot be imported: {error}", exit_code=RUN_FAILED) from None
 
 
 _DAMAGED = "{path}: a truncated or damaged file, or no MINDIR; export it again"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from convmixer.arch import ArchitectureHints, parse_arch
 from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.errors import UserError
+from convmixer.packages import needed_for
 
 if TYPE_CHECKING:
     import torch
@@ -94,14 +95,10 @@ def open_model(
 
 def _open_exported(model_format: ModelFormat, path: str, choose: Chooser, device: DeviceRequest) -> ModelFile:
     if model_format == "onnx":
-        try:
+        with needed_for(path):
             from convmixer.backends.onnx.opening import open_onnx
-        except ModuleNotFoundError as error:
-            raise UserError(f"{path}: ONNX files need {error.name}, pip install 'convmixer[onnx]'") from None
-        except ImportError as error:
-            raise UserError(f"{path}: ONNX Runtime is installed, but cannot be imported: {error}") from None
 
-        return open_onnx(path, choose, device)
+            return open_onnx(path, choose, device)
     if model_format == "openvino":
         from convmixer.backends.openvino.opening import open_ir
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convmixer.answers.record import record_of
+from convmixer.answers.rows import require_parquet
 from convmixer.bulk.parts import Parts, file_digest, fingerprint
 from convmixer.config.bulk import BulkOptions
 from convmixer.config.resolved import Resolved
@@ -44,7 +45,7 @@ class BulkWork:
         if options.checkpoint is None:
             raise UserError("--checkpoint: a weight file, a checkpoint folder or a model file is needed")
         if options.part_format == "parquet":
-            _check_parquet()
+            require_parquet()
         checkpoint = _file_of(options.checkpoint)
         images = open_images([options.data], recursive=options.recursive, column=options.column)
         parts = Parts(options.out, len(images), options.part_size, options.part_format)
@@ -109,10 +110,3 @@ def _file_of(checkpoint: str) -> str:
     """The file that is meant, which of a folder of runs is the newest one's now; a published name stands for itself."""
     path = Path(checkpoint)
     return str(file_of_folder(path, "name a file")) if path.is_dir() else checkpoint
-
-
-def _check_parquet() -> None:
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ModuleNotFoundError:
-        raise UserError("--part_format: parquet needs pyarrow, pip install 'convmixer[parquet]'") from None

@@ -10,6 +10,7 @@ from convmixer.bulk.classify import BulkWork
 from convmixer.config.bulk import BulkOptions
 from convmixer.config.resolved import Resolved
 from convmixer.errors import RUN_FAILED, UserError, first_line
+from convmixer.packages import needed_for
 
 LOCAL = "local"
 
@@ -34,11 +35,9 @@ def classify_on_ray(work: BulkWork, missing: list[int], on_part: Any) -> tuple[i
     anew what dies: a part that is written twice is the same part. Raises UserError where Ray is not installed, or
     cannot be reached, and (exit 1) where the job fails.
     """
-    try:
+    with needed_for("--ray"):
         import ray
         import ray.data
-    except ModuleNotFoundError as error:
-        raise UserError(f"--ray: needs {error.name}, pip install 'convmixer[ray]'") from None
     options = work.resolved.options
     address = None if options.ray == LOCAL else options.ray
     # Its own bars and notices would stand between ours.

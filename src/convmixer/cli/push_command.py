@@ -15,6 +15,7 @@ from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.config.resolved import Resolved
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError, first_line
+from convmixer.packages import needed_for
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +68,8 @@ def _output_folder(options: PushOptions) -> Path | None:
 
 
 def _hub() -> Any:
-    try:
+    with needed_for("push", otherwise="--dry_run works without"):
         from huggingface_hub import HfApi
-    except ImportError:
-        raise UserError("push needs huggingface_hub: pip install 'convmixer[hub]'; --dry_run works without") from None
     from convmixer.weights.published import endpoint
 
     return HfApi(endpoint=endpoint())

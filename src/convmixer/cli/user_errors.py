@@ -5,19 +5,7 @@ from __future__ import annotations
 import errno
 
 from convmixer.errors import RUN_FAILED, WRONG_USE, UserError
-
-# Package -> what pip installs for it, where it is not the package itself.
-_EXTRAS = {
-    "onnx": "'convmixer[onnx]'",
-    "onnxruntime": "'convmixer[onnx]'",
-    "onnxscript": "'convmixer[onnx]'",
-    "openvino": "'convmixer[openvino]'",
-    "pytorch_optimizer": "'convmixer[optimizers]'",
-    "huggingface_hub": "'convmixer[hub]'",
-    "mindspore": "'convmixer[mindspore]'",
-    "PIL": "pillow",
-    "yaml": "pyyaml",
-}
+from convmixer.packages import missing_package
 
 # What no path that can be used ends with.
 _PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)
@@ -28,8 +16,7 @@ def user_error_for(command: str, error: BaseException) -> UserError | None:
     if isinstance(error, UserError):
         return error
     if isinstance(error, ImportError):
-        package = (error.name or "").partition(".")[0]
-        return None if package in ("", "convmixer") else UserError(_cannot_import(command, package, error))
+        return missing_package(command, error)
     if isinstance(error, MemoryError):
         reason = str(error).rstrip(".") or "out of memory"
         return UserError(f"{reason}; a smaller batch_size takes less", exit_code=RUN_FAILED)
@@ -37,9 +24,3 @@ def user_error_for(command: str, error: BaseException) -> UserError | None:
         code = WRONG_USE if error.errno in _PATH_ERRORS else RUN_FAILED
         return UserError(f"{error.filename}: {error.strerror}", exit_code=code)
     return None
-
-
-def _cannot_import(command: str, package: str, error: ImportError) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{command} needs {package}, which is not installed: pip install {_EXTRAS.get(package, package)}"
-    return f"{package} is installed, but cannot be imported: {error}\n`convmixer doctor` tells more."

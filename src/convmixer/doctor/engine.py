@@ -19,11 +19,12 @@ from convmixer.doctor.check_result import CheckResult
 from convmixer.doctor.machine import GIB
 from convmixer.errors import first_line
 from convmixer.network_costs import max_batch
+from convmixer.packages import install_command
 
 _MIN_TORCH = (2, 11)
 _ARCH, _BATCH, _SIZE = "convmixer_256_8_ks7_p14", 4, 224
 _LARGE = "convmixer_768_32"
-_INSTALL = "pip install 'torch>=2.11'; https://pytorch.org/get-started names the build for a machine"
+_INSTALL = f"{install_command('torch')}; https://pytorch.org/get-started names the build for a machine"
 
 
 def engine() -> Iterator[CheckResult]:
@@ -31,7 +32,10 @@ def engine() -> Iterator[CheckResult]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # a missing library of CUDA is an OSError or an ImportError, a broken build anything
-        yield CheckResult("torch", "error", f"cannot be imported: {first_line(error)}", _INSTALL)
+        found = f"cannot be imported: {first_line(error)}"
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            found = "not installed: what needs no torch runs, as eval and infer of ONNX files and check-data"
+        yield CheckResult("torch", "error", found, _INSTALL)
         return
     yield _build(torch)
     yield from _gpus(torch)

@@ -16,6 +16,7 @@ from pathlib import Path
 from convmixer import __version__, machine
 from convmixer.doctor.check_result import CheckResult
 from convmixer.machine import processor_name, text_of, usable_cores
+from convmixer.packages import CORE, EXTRAS, install_command
 
 GIB = 1 << 30
 _MIN_PYTHON = (3, 11)
@@ -28,38 +29,8 @@ _MIN_SPEED = 50 * 2**20  # bytes per second
 _TRIAL = 64 * 2**20  # bytes written to measure the disk
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
-# Package -> what it is for.
-_NEEDED = (
-    "numpy",
-    "pillow",
-    "pydantic",
-    "PyYAML",
-    "safetensors",
-    "simplejpeg",
-    "tensorboardX",
-    "tqdm",
-    "matplotlib",
-    "Jinja2",
-)
-_OPTIONAL = {
-    "onnx": "export to ONNX",
-    "onnxruntime": "eval-onnx and infer-onnx on the CPU",
-    "onnxruntime-gpu": "eval-onnx and infer-onnx on a GPU",
-    "tensorboard": "looking at a run's curves",
-    "wandb": "--log_to wandb",
-    "mlflow-skinny": "--log_to mlflow",
-    "trackio": "--log_to trackio",
-    "mindspore": "export to MINDIR and AIR",
-    "torch_npu": "Ascend",
-    "pytorch_optimizer": "--optimizer muon, which suits small sets, lion, lamb, schedule_free",
-    "openvino": "--execution openvino, --engine openvino, export to OPENVINO",
-    "executorch": "export to EXECUTORCH, and .pte files",
-    "huggingface_hub": "published weights by name, and push",
-    "pi-heif": "HEIC photos",
-    "datasets": "--set datasets",
-    "fsspec": "tar shards at an address",
-    "aiohttp": "those at http:// and https://",
-}
+# Packages that are used where they are there; no extra brings them.
+_OTHERS = ("onnxruntime-gpu", "torch_npu")
 
 
 def python() -> CheckResult:
@@ -71,23 +42,25 @@ def python() -> CheckResult:
 
 
 def packages() -> CheckResult:
-    """The packages without which nothing runs, torch aside."""
-    found, missing = [f"convmixer {__version__}"], []
-    for name in _NEEDED:
-        number = _version(name)
-        found.append(f"{name} {number}")
-        if number is None:
-            missing.append(name)
-    if missing:
-        return CheckResult("packages", "error", ", ".join(found), f"pip install {' '.join(missing)}")
-    return CheckResult("packages", "ok", ", ".join(found))
+    """The packages without which nothing runs; beside torch, of which `engine` tells, also those of its extra."""
+    engine = () if _version("torch") is None else EXTRAS["torch"].packages
+    found = {name: _version(name) for name in (*CORE, *engine)}
+    text = ", ".join([f"convmixer {__version__}", *(f"{name} {number}" for name, number in found.items())])
+    missing = {install_command(name): None for name, number in found.items() if number is None}
+    return CheckResult("packages", "error" if missing else "ok", text, "; ".join(missing))
 
 
 def extras() -> CheckResult:
-    """The packages that single commands need."""
-    found = {name: _version(name) for name in _OPTIONAL}
+    """The packages that single commands need: those that are there, and the extras that lack one."""
+    optional = {name: extra for name, extra in EXTRAS.items() if name != "torch"}
+    names = dict.fromkeys((*(name for extra in optional.values() for name in extra.packages), *_OTHERS))
+    found = {name: _version(name) for name in names}
     installed = [f"{name} {number}" for name, number in found.items() if number is not None]
-    lacking = [f"{name} ({_OPTIONAL[name]})" for name, number in found.items() if number is None]
+    lacking = [
+        f"convmixer[{name}] ({extra.purpose})"
+        for name, extra in optional.items()
+        if any(found[package] is None for package in extra.packages)
+    ]
     parts = [", ".join(installed) or "none"] + ([f"not installed: {', '.join(lacking)}"] if lacking else [])
     return CheckResult("optional packages", "ok", "; ".join(parts))
 

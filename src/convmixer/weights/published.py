@@ -17,6 +17,7 @@ from convmixer.data.classes import ClassMap
 from convmixer.data.imagenet import imagenet_classes
 from convmixer.data.preprocessing import Preprocessing
 from convmixer.errors import RUN_FAILED, UserError, first_line
+from convmixer.packages import needed_for
 
 FILE = "model.safetensors"
 _HUB = "https://huggingface.co"
@@ -92,12 +93,8 @@ def fetch(item: Published) -> Path:
     fails (exit code 1), or the content is not what was published (exit code 1).
     """
     by_hand = f"save {item.url} as {item.name} in this folder"
-    try:
+    with needed_for(item.name, otherwise=f"or {by_hand}"):
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, try_to_load_from_cache
-    except ImportError:
-        raise UserError(
-            f"{item.name}: published weights need huggingface_hub, pip install 'convmixer[hub]'; or {by_hand}"
-        ) from None
     # What is in the cache is used unasked: the published files do not change, and the machine may be offline.
     cached = try_to_load_from_cache(item.repo, FILE)
     if not isinstance(cached, str):

@@ -16,6 +16,7 @@ from convmixer.backends.onnx.session import SILENT, reason
 from convmixer.backends.padding import filled_up
 from convmixer.errors import UserError
 from convmixer.machine import usable_cores
+from convmixer.packages import needed_for
 
 _POOLING = ("ReduceMean", "GlobalAveragePool")
 # A linear head; what stands around it of casts, of shapes and of quantisation.
@@ -31,10 +32,8 @@ class OnnxInside:
     """
 
     def __init__(self, runtime: GraphRuntime, output: str) -> None:
-        try:
+        with needed_for("a look inside an ONNX file"):
             import onnx
-        except ModuleNotFoundError as error:
-            raise UserError(f"to look inside an ONNX file takes {error.name}, pip install 'convmixer[onnx]'") from None
         self._onnx, self._runtime, self._output = onnx, runtime, output
         self._path = Path(runtime.path)
         self._sessions: dict[str, Any] = {}

@@ -26,7 +26,8 @@ SILENT = 4  # ONNX Runtime's log level: fatal errors only, the others are raised
 # 768/32 takes 8 MB at 224 px; of known networks VGG-16 has the largest maps, of 64 channels, each 21 times its input.
 GROWTH, GROWTH_PER_INPUT, GROWTH_PER_WEIGHTS = 512 * 2**20, 64, 4
 SECONDS, SECONDS_PER_MEGAPIXEL, SECONDS_PER_MEGABYTE = 7.0, 20.0, 0.5
-_OUT_OF_MEMORY = re.compile("bad_alloc|[Ff]ailed to allocate memory|MemoryError|would require more than")
+# Of a long message the end is gone, but not the name of the arena that gives memory out.
+_OUT_OF_MEMORY = re.compile("bad_alloc|bfc_arena|[Ff]ailed to allocate memory|MemoryError|would require more than")
 # What ONNX Runtime puts before the reason: its own name, a code, and the path that the message has already.
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed: ?)?")
 

@@ -18,6 +18,7 @@ from convmixer.backends.model_file import Chooser, DeviceRequest, ModelFile
 from convmixer.backends.probabilities import random_image
 from convmixer.errors import UserError, first_line
 from convmixer.metadata import KEY, ModelMetadata, decode_metadata
+from convmixer.packages import needed_for
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +73,8 @@ def _inside(runtime: GraphRuntime, graph: Any, output: int) -> Inside:
 
 def _read(path: str, what: str) -> Any:
     """The graph of a file. `what`: the beginning of the message where OpenVINO is missing."""
-    try:
+    with needed_for(what):
         from convmixer.backends.openvino.engine import core
-    except ModuleNotFoundError as error:
-        raise UserError(f"{what} needs {error.name}, pip install 'convmixer[openvino]'") from None
-    except ImportError as error:
-        raise UserError(f"{what}: openvino is installed, but cannot be imported: {first_line(error)}") from None
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{path}: no such file")

@@ -19,6 +19,7 @@ from convmixer.data.image_file import read_image_file
 from convmixer.data.limits import BadImage
 from convmixer.data.source import TRAIN_NAMES, VAL_NAMES, Unnamed, names_of_split
 from convmixer.errors import RUN_FAILED, UserError, first_line
+from convmixer.packages import needed_for
 from convmixer.printable import shortened
 
 # Of several columns that may be the labels (CIFAR-100 has fine and coarse ones) the first of these is.
@@ -66,10 +67,8 @@ class TableSource(Unnamed):
 
 def _load(data_url: str, split_dir: str, train: bool) -> Any:
     """The table of a split, as `datasets` has it."""
-    try:
+    with needed_for("--set: datasets"):
         import datasets
-    except ModuleNotFoundError as error:
-        raise UserError(f"--set: datasets needs {error.name}, pip install 'convmixer[datasets]'") from None
     datasets.disable_progress_bars()
     path = Path(data_url).absolute()
     meant = names_of_split(split_dir, train=train)

@@ -20,6 +20,7 @@ from convmixer.data.storage import is_remote, open_file
 from convmixer.data.unlabelled.lists import chosen_column
 from convmixer.data.unlabelled.located import LocatedFiles
 from convmixer.errors import RUN_FAILED, UserError, first_line
+from convmixer.packages import needed_for
 
 _KEPT = 2  # row groups in memory: threads that read ahead are in the next one
 
@@ -30,11 +31,9 @@ def open_parquet(locations: Sequence[str], column: str | None = None) -> Source:
     Encoded images are bytes, or a struct with `bytes` as Hugging Face `datasets` writes it. Raises UserError where
     pyarrow is not installed, or a file is none of Parquet.
     """
-    try:
+    with needed_for("a Parquet file"):
         import pyarrow.parquet as parquet
         import pyarrow.types as types
-    except ModuleNotFoundError:
-        raise UserError("Parquet needs pyarrow, pip install 'convmixer[parquet]'") from None
     try:
         files = [
             parquet.ParquetFile(open_file(location) if is_remote(location) else location) for location in locations

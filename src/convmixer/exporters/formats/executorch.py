@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convmixer.errors import UserError, first_line
 from convmixer.exporters.format import Format, WriteSettings
 from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
+from convmixer.packages import needed_for
 
 
 def write(model: ConvMixer, metadata: ModelMetadata, path: Path, settings: WriteSettings) -> None:
-    try:
+    with needed_for("--file_format: EXECUTORCH", extra="executorch"):
         from convmixer.exporters.executorch import write_pte
-    except ModuleNotFoundError as error:
-        raise UserError(f"--file_format: EXECUTORCH needs {error.name}, pip install 'convmixer[executorch]'") from None
-    except ImportError as error:
-        raise UserError(
-            f"--file_format: executorch is installed, but cannot be imported: {first_line(error)}"
-        ) from None
 
-    write_pte(model, metadata, path)
+        write_pte(model, metadata, path)
 
 
 FORMAT = Format(".pte", write)

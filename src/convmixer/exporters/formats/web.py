@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convmixer.errors import UserError
 from convmixer.exporters.format import Format, WriteSettings
 from convmixer.metadata import ModelMetadata
 from convmixer.model import ConvMixer
+from convmixer.packages import needed_for
 
 
 def write(model: ConvMixer, metadata: ModelMetadata, path: Path, settings: WriteSettings) -> None:
-    try:
+    with needed_for("--file_format: WEB", extra="onnx"):
         from convmixer.exporters.web import write_web
-    except ModuleNotFoundError as error:
-        raise UserError(f"--file_format: WEB needs {error.name}, pip install 'convmixer[onnx]'") from None
 
-    write_web(model, metadata, path, settings)
+        write_web(model, metadata, path, settings)
 
 
 FORMAT = Format(

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from convmixer.errors import UserError, first_line
+from convmixer.packages import needed_for
 from convmixer.plugins import module_of
 from convmixer.runs.folders import keep_record
 
@@ -75,11 +76,10 @@ def create_loggers(names: Sequence[str]) -> dict[str, MetricLogger]:
 
 def _create(name: str) -> MetricLogger:
     try:
-        logger: MetricLogger = module_of("training.logging.loggers", name).Logger()
+        with needed_for(f"--log_to: {name}"):
+            logger: MetricLogger = module_of("training.logging.loggers", name).Logger()
     except UserError:
         raise
-    except ModuleNotFoundError as error:
-        raise UserError(f"--log_to: {name} needs {error.name}, pip install 'convmixer[{name}]'") from None
     except Exception as error:  # of a package that does not fit to the others, or to its own settings
         raise UserError(f"--log_to: {name} cannot be used: {first_line(error)}") from None
     return logger
