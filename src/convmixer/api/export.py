@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def export(
     weights: PathLike, output: PathLike | None = None, *, file_format: FileFormat = "ONNX", **options: Any
 ) -> ExportResult:
-    """Export weights of any layout as an ONNX, MINDIR or AIR file, which is compared with them before it is left there.
+    """Export weights of any layout as a file of another format, which is compared with them before it is left there.
 
     `output`: the file, or a folder; left out: `<arch>.onnx` and so on in the current folder. `options`: any that
     `convmixer export --help` lists. Raises UserError for what does not fit, and where the answers differ too much.

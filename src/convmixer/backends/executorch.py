@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ def open_executorch(path: str, choose: Chooser, request: DeviceRequest) -> Model
     if request.is_required and request.target not in (None, "CPU"):
         raise UserError(f"--device_target: ExecuTorch runs on the CPU, not on {request.target}; leave the option out")
     try:
-        from executorch.runtime import Runtime, Verification
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that its interface may change
+            from executorch.runtime import Runtime, Verification
     except ModuleNotFoundError as error:
         raise UserError(f"{path}: .pte files need {error.name}, pip install 'convmixer[executorch]'") from None
     except ImportError as error:

@@ -36,6 +36,6 @@ def tune(runtime: Runtime, images: int, batch_size: int, image_size: int, execut
         runtime.tune(images, batch_size, image_size, execution)
     elif is_required and execution != "auto":
         raise UserError(
-            f"--execution: {execution} is for weights; ONNX and MINDIR files have an engine of their own "
+            f"--execution: {execution} is for weights; exported files have an engine of their own "
             "(eval-onnx and infer-onnx: --engine)"
         )

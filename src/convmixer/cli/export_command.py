@@ -1,4 +1,4 @@
-"""`convmixer export`: weights as an ONNX, MINDIR or AIR file, proven to answer as they do before it is left there."""
+"""`convmixer export`: weights as a file of another format, proven to answer as they do before it is left there."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from convmixer.errors import UserError, first_line
@@ -12,7 +13,9 @@ from convmixer.model import ConvMixer
 
 def write(model: ConvMixer, metadata: ModelMetadata, path: Path, settings: WriteSettings) -> None:
     try:
-        from convmixer.exporters.executorch import write_pte
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on how ExecuTorch reads its own files
+            from convmixer.exporters.executorch import write_pte
     except ModuleNotFoundError as error:
         raise UserError(f"--file_format: EXECUTORCH needs {error.name}, pip install 'convmixer[executorch]'") from None
     except ImportError as error:
