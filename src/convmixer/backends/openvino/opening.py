@@ -63,6 +63,8 @@ def open_ir(path: str, choose: Chooser, request: DeviceRequest) -> ModelFile:
 def _read(path: str, what: str) -> Any:
     """The graph of a file. `what`: the beginning of the message where OpenVINO is missing."""
     try:
+        import openvino  # noqa: F401  (asked for by its own name, so that the message has that)
+
         from convmixer.backends.openvino.engine import core
     except ModuleNotFoundError as error:
         raise UserError(f"{what} needs {error.name}, pip install 'convmixer[openvino]'") from None
