@@ -5,7 +5,7 @@
 Four rates in images per second, taken in turn so that a noisy machine treats them alike; their medians, and their
 fractions of the first:
     engine               the runtime on batches in memory: what is there to be had
-    engine and decoding  the same with each photo decoded, by the reader of all commands: the most where cores are shared
+    engine and decoding  the same with each photo decoded, as all commands do: the most where both share the cores
     bulk                 `convmixer bulk` over links to the photo
     serve                `convmixer serve`, to which wrk (a package of Debian) sends the photo over the loopback address
 With --flood so many requests are sent once more, and the memory of the server is watched.

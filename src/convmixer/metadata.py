@@ -1,4 +1,4 @@
-"""What a model file says of itself: one JSON record, in safetensors, in ONNX, or beside a file without a place for it.
+"""What a model file says of itself: one JSON record, in the file, or beside one without a place for it (MINDIR, AIR).
 
 Format 2 is the same in all of them. Format 1 had two forms, one of weight files and one of exported files; both are
 still read.

@@ -55,7 +55,7 @@ def test_a_file_with_an_engine_of_its_own_has_no_backends(convmixer: Command, he
     for words in (["infer", toy / "val/red", "--checkpoint"], ["eval", "--data_url", toy, "--pretrained"]):
         done = convmixer(*words, model, "--execution=openvino")
         assert (done.code, done.out) == (2, "")
-        assert done.error.startswith("--execution: openvino is for weights; ONNX and MINDIR files have an engine")
+        assert done.error.startswith("--execution: openvino is for weights; exported files have an engine")
         assert convmixer(*words, model, "--execution=auto").code == 0
 
 

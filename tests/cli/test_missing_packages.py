@@ -96,6 +96,31 @@ def test_other_packages(here: Path, package: str, words: list[str], message: str
     assert sorted(path.name for path in here.iterdir()) == ["only.onnx", "red.png"]
 
 
+@pytest.mark.parametrize(
+    ("package", "file_format", "extras"),
+    [
+        ("openvino", "OPENVINO", "onnx,openvino"),
+        ("onnx", "OPENVINO", "onnx,openvino"),
+        ("executorch", "EXECUTORCH", ""),
+    ],
+)
+def test_the_exporters_of_other_formats(here: Path, toy_run: Run, package: str, file_format: str, extras: str) -> None:
+    done = without(package, "export", f"--pretrained={toy_run.best}", f"--file_format={file_format}", "-j0")
+    assert (done.returncode, done.stdout) == (2, "")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"convmixer: --file_format: {file_format} needs {package}")
+    assert last.endswith(f"pip install 'convmixer[{extras or package}]'")
+    assert sorted(here.iterdir()) == []
+
+
+def test_a_comparison_goes_on_without_torch(here: Path, toy_run: Run) -> None:
+    foreign_model(here / "only.onnx")
+    done = without("torch,openvino", "benchmark", "only.onnx", toy_run.best / "best.safetensors", "--seconds=.01")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 2
+    assert "best.safetensors in torch: torch is not installed" in done.stderr
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_the_exporter(here: Path, toy_run: Run, package: str) -> None:
     done = without(package, "export", f"--pretrained={toy_run.best}", "-j0")

@@ -37,6 +37,8 @@ ELSEWHERE = {
     "convmixer train flowers --pretrained convmixer_768_32.in1k": "fetches published weights",
     "convmixer export --file_format web": "asks npm; tests/exporters/test_web_page.py does it and opens the page",
     "python -m http.server": "serves until it is stopped; that test has the same server",
+    "convmixer export --file_format AOTI": "compiles for half a minute; tests/exporters/test_formats.py does so, slow",
+    "convmixer eval --data_url flowers --pretrained flowers.aoti.pt2": "that file",
     "sbatch": "needs a cluster",
     "srun": "needs a cluster",
     "torchrun": "two agents on loopback are tests/reliability/test_processes.py",

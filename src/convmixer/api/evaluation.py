@@ -64,7 +64,7 @@ def evaluate(
     config: Config | None = None,
     **options: Any,
 ) -> EvaluationResult:
-    """Evaluate weights of any layout, a checkpoint folder, an ONNX or a MINDIR file on labelled images.
+    """Evaluate weights of any layout, a checkpoint folder, or an exported file on labelled images.
 
     `data`: a folder with a folder per class in its folder `val` (`val_dir`); left out: what the recipe says, else the
     built-in digits. `options`: any that `convmixer eval --help` lists, also as a `config`. Raises UserError for what

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def export(
     weights: PathLike, output: PathLike | None = None, *, file_format: FileFormat = "ONNX", **options: Any
 ) -> ExportResult:
-    """Export weights of any layout as an ONNX, MINDIR or AIR file, or as a page (`file_format="web"`).
+    """Export weights of any layout as a file of another format, or as a page (`file_format="web"`).
 
     It is compared with the weights before it is left there. `output`: the file, or a folder; left out: `<arch>.onnx`,
     `<arch>_web` and so on in the current folder. `options`: any that

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import io
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,14 @@ def open_executorch(path: str, choose: Chooser, request: DeviceRequest) -> Model
     """
     if request.is_required and request.target not in (None, "CPU"):
         raise UserError(f"--device_target: ExecuTorch runs on the CPU, not on {request.target}; leave the option out")
-    with needed_for(path):
+    with needed_for(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that its interface may change
         from executorch.runtime import Runtime, Verification
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     try:
-        with _unheard():
+        # It tells its developers there what it finds out of processor and file; what fails is raised.
+        with redirect_stderr(io.StringIO()):
             program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
             names = program.method_names
             method = program.load_method(_METHOD) if _METHOD in names else None
@@ -58,21 +60,6 @@ def open_executorch(path: str, choose: Chooser, request: DeviceRequest) -> Model
     chosen = chosen_preprocessing(path, form, metadata, choose)
     runtime = GraphRuntime(path, _engine(method), form, metadata, chosen)
     return runtime.as_model(runtime.logits(random_image(chosen)))
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Within it nothing reaches stderr: ExecuTorch's native code tells its developers there what it found out of the
-    processor, and there is no setting for it. What fails is raised."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _inputs(metadata: Any) -> list[_Input]:

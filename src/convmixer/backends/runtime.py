@@ -41,6 +41,6 @@ def tune(
         runtime.tune(images, batch_size, image_size, execution)
     elif is_required and execution != "auto":
         raise UserError(
-            f"--execution: {execution} is for weights; ONNX and MINDIR files have an engine of their own "
+            f"--execution: {execution} is for weights; exported files have an engine of their own "
             "(eval-onnx and infer-onnx: --engine)"
         )

@@ -1,4 +1,4 @@
-"""`convmixer eval`: weights of any layout, an ONNX or a MINDIR file on a labelled split."""
+"""`convmixer eval`: weights of any layout, or an exported file, on a labelled split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`convmixer export`: weights in another format, proven to answer as they do before they are left there."""
+"""`convmixer export`: weights as a file of another format, proven to answer as they do before it is left there."""
 
 from __future__ import annotations
 

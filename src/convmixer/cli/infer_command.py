@@ -1,4 +1,4 @@
-"""`convmixer infer`: classify images by weights of any layout, an ONNX or a MINDIR file."""
+"""`convmixer infer`: classify images by weights of any layout, or an exported file."""
 
 from __future__ import annotations
 

@@ -56,6 +56,8 @@ def contenders(resolved: Resolved[BenchmarkConfig]) -> tuple[list[Contender], li
                 opened.append(_opened(resolved, file, engine))
             except UserError as error:
                 failed.append(Failure(file, engine, str(error)))
+            except ModuleNotFoundError as error:  # torch, without which all but weights and its own files run
+                failed.append(Failure(file, engine, f"{error.name} is not installed"))
     return opened, failed
 
 

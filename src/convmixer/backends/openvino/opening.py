@@ -74,6 +74,8 @@ def _inside(runtime: GraphRuntime, graph: Any, output: int) -> Inside:
 def _read(path: str, what: str) -> Any:
     """The graph of a file. `what`: the beginning of the message where OpenVINO is missing."""
     with needed_for(what):
+        import openvino  # noqa: F401  (asked for by its own name, so that the message has that)
+
         from convmixer.backends.openvino.engine import core
     file = Path(path)
     if not file.is_file():

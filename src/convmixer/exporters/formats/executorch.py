@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from convmixer.exporters.format import Format, WriteSettings
@@ -12,7 +13,9 @@ from convmixer.packages import needed_for
 
 def write(model: ConvMixer, metadata: ModelMetadata, path: Path, settings: WriteSettings) -> None:
     with needed_for("--file_format: EXECUTORCH", extra="executorch"):
-        from convmixer.exporters.executorch import write_pte
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on how ExecuTorch reads its own files
+            from convmixer.exporters.executorch import write_pte
 
         write_pte(model, metadata, path)
 
