@@ -42,8 +42,8 @@ from convmixer.config.loading import resolve
 from convmixer.config.resolved import ARGUMENT
 from convmixer.data.reader import read_batches
 from convmixer.data.unlabelled.located import LocatedFiles
-from convmixer.inference import open_tuned
 from convmixer.machine import workers
+from convmixer.model_opening import open_tuned
 
 BATCH, CONNECTIONS = 32, 48
 _SCRIPT = """

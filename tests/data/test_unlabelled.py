@@ -125,7 +125,7 @@ def test_parquet_of_bytes_and_of_paths(pictures: Path, tmp_path: Path) -> None:
 
 def test_addresses(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fsspec")
-    monkeypatch.setattr("convmixer.data.storage.RETRY_DELAYS", (0.01,) * 3)
+    monkeypatch.setattr("convmixer.data.retrying.RETRY_DELAYS", (0.01,) * 3)
     with range_server(tmp_path) as (address, behaviour):
         assert levels([f"{address}/pictures/2.bmp"]) == [2]
         (tmp_path / "some.txt").write_text(f"pictures/1.webp\n{address}/pictures/0.png\n")

@@ -18,7 +18,7 @@ from tests.range_server import range_server
 from tests.reliability.conftest import assert_same_checkpoint, newest, roots
 from tests.reliability.test_exact_resume import EVERYTHING, SMALL, assert_same_run, resumed_at
 
-from convmixer.data import storage
+from convmixer.data import retrying
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -153,7 +153,7 @@ def test_a_server_that_dies_ends_the_run_which_goes_on_exactly(
 ) -> None:
     pytest.importorskip("fsspec")
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(storage, "RETRY_DELAYS", (0.01,))
+    monkeypatch.setattr(retrying, "RETRY_DELAYS", (0.01,))
     monkeypatch.setattr("convmixer.data.shards.stream._THREADS", 1)
     monkeypatch.setattr("convmixer.data.shards.stream._AHEAD", 1)
     with range_server(packed) as (url, behaviour):

@@ -71,7 +71,7 @@ def evaluate(
     does not fit.
     """
     from convmixer.config.commands import EVAL
-    from convmixer.inference import evaluate_model
+    from convmixer.model_evaluation import evaluate_model
 
     folder = {} if data is None else {"data_url": data}
     given = {**given_to(config), "pretrained": weights, **folder, **options}

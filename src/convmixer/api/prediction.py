@@ -24,7 +24,8 @@ def predict(
     """
     from convmixer.api.images import open_images
     from convmixer.config.commands import INFER
-    from convmixer.inference import open_for_inference, predictions
+    from convmixer.inference import predictions
+    from convmixer.model_opening import open_for_inference
 
     given = {"checkpoint": weights, "topk": topk, **options}
     resolved = resolved_arguments(INFER, given)

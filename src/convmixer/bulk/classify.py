@@ -18,7 +18,8 @@ from convmixer.config.resolved import Resolved
 from convmixer.data.source import Source
 from convmixer.data.unlabelled.opening import open_images
 from convmixer.errors import UserError
-from convmixer.inference import open_for_inference, predictions
+from convmixer.inference import predictions
+from convmixer.model_opening import open_for_inference
 from convmixer.weights.folder import file_of_folder
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from convmixer.cli.evaluation_output import check_outputs, tell
 from convmixer.config.commands import EVAL as COMMAND
 from convmixer.config.resolved import Resolved
 from convmixer.config.schema import EvalConfig
-from convmixer.inference import evaluate_model
+from convmixer.model_evaluation import evaluate_model
 
 __all__ = ["COMMAND", "run"]
 

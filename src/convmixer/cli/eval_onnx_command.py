@@ -16,8 +16,8 @@ from convmixer.data.folders import open_folder
 from convmixer.data.source import Source
 from convmixer.data.splits import FOLDERS, open_split, open_unnamed, source_of
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.inference import score_of
 from convmixer.machine import workers
+from convmixer.model_evaluation import score_of
 
 logger = logging.getLogger(__name__)
 

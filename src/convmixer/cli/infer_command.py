@@ -7,7 +7,7 @@ from convmixer.config.commands import INFER as COMMAND
 from convmixer.config.inference import InferOptions
 from convmixer.config.resolved import Resolved
 from convmixer.errors import UserError
-from convmixer.inference import open_for_inference
+from convmixer.model_opening import open_for_inference
 
 __all__ = ["COMMAND", "run"]
 

@@ -13,7 +13,8 @@ from convmixer.config.similar import SimilarOptions
 from convmixer.data.folders import ignored_line
 from convmixer.data.unlabelled.opening import open_images
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.inference import features_of, open_for_inference
+from convmixer.inference import features_of
+from convmixer.model_opening import open_for_inference
 from convmixer.printable import printable
 from convmixer.similarity import alike, directions, nearest
 

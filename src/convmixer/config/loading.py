@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from convmixer.config.command import Command, positional_dest
 from convmixer.config.meant import Meant
 from convmixer.config.model_zoo import defaults_for
-from convmixer.config.options import Option, Options, expanded_path, options_of
+from convmixer.config.options import Option, Options, options_of
 from convmixer.config.parser import build_parser
+from convmixer.config.paths import expanded_path
 from convmixer.config.recipes import find_recipe, read_recipe
 from convmixer.config.resolved import ARGUMENT, COMMAND_LINE, DEFAULT, MODEL_ZOO_DEFAULT, Resolved, Saved
 from convmixer.errors import UserError

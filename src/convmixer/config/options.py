@@ -6,8 +6,6 @@ saved configuration are all made from these fields, so that an option is declare
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +14,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from convmixer.config.paths import expanded_path
 from convmixer.errors import UserError
 
 
@@ -188,27 +187,6 @@ def as_text(value: Any) -> str:
 def in_declared_case(value: str, choices: tuple[str, ...]) -> str:
     """`AdamW` as `adamw`: the choice that this is in any case; the value itself where there is none."""
     return next((choice for choice in choices if choice.lower() == value.lower()), value)
-
-
-_VARIABLE = re.compile(r"\$(?:(?P<bare>[A-Za-z_]\w*)|\{(?P<braced>[^}]*)\})")
-
-
-def expanded_path(path: str) -> str:
-    """A path with `~`, `$NAME` and `${NAME}` as a shell has them. Raises ValueError for a variable that is not set.
-
-    A file whose name has such a dollar in it is taken as it is written, where it is there.
-    """
-    missing = [name for name in map(_variable, _VARIABLE.finditer(path)) if name not in os.environ]
-    if missing and os.path.lexists(path):
-        return path
-    if missing:
-        raise ValueError(f"{path}: the environment has no variable {missing[0]}")
-    filled = _VARIABLE.sub(lambda match: os.environ[_variable(match)], path)
-    return os.path.expanduser(filled) if path.startswith("~") else filled
-
-
-def _variable(match: re.Match[str]) -> str:
-    return match["bare"] or match["braced"]
 
 
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

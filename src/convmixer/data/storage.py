@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
 import stat
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 from convmixer.data.limits import BadImage
+from convmixer.data.retrying import patiently
 from convmixer.errors import RUN_FAILED, UserError, first_line
 
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-# Seconds before each further attempt; with REQUEST_SECONDS for each they stay below the option loader_timeout.
-RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 REQUEST_SECONDS = 60.0
-_PASSING = (408, 425, 429)  # of HTTP's refusals of 400 to 499 those that pass
-
-
-class Refused(UserError):
-    """A server's answer that it does not give what was asked for, for which it is no use to ask again."""
 
 
 def is_remote(location: str) -> bool:
@@ -69,7 +56,7 @@ def read_range(location: str, start: int, stop: int) -> bytes:
         content: bytes = _filesystem(location).cat_file(location, start=start, end=stop)
         return content
 
-    content = _patiently(location, ask)
+    content = patiently(location, ask)
     if len(content) == stop - start:
         return content
     raise UserError(
@@ -104,7 +91,7 @@ def download(location: str, limit: int) -> bytes:
         return content
 
     try:
-        content = _patiently(location, ask, RETRY_DELAYS[:3])
+        content = patiently(location, ask, again=3)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{location}: there is no such file", exit_code=RUN_FAILED) from None
     if len(content) > limit:
@@ -114,7 +101,7 @@ def download(location: str, limit: int) -> bytes:
 
 def put(location: str, content: bytes) -> None:
     """Write a file at an address, whole or not at all. Raises UserError (exit 1) where it is not taken."""
-    _patiently(location, lambda: _filesystem(location).pipe_file(location, content), doing="written")
+    patiently(location, lambda: _filesystem(location).pipe_file(location, content), doing="written")
 
 
 def check_address(location: str) -> None:
@@ -136,7 +123,7 @@ def about(location: str) -> tuple[int, str] | None:
             return None
         return (found.st_size, str(found.st_mtime_ns)) if stat.S_ISREG(found.st_mode) else None
     try:
-        info: dict[str, Any] = _patiently(location, lambda: _filesystem(location).info(location))
+        info: dict[str, Any] = patiently(location, lambda: _filesystem(location).info(location))
     except FileNotFoundError:
         return None
     if info.get("type") == "directory":
@@ -155,7 +142,7 @@ def names_in_folder(folder: str) -> list[str]:
         except OSError:
             return []
     try:
-        found = _patiently(folder, lambda: _filesystem(folder).ls(folder.rstrip("/") + "/", detail=False))
+        found = patiently(folder, lambda: _filesystem(folder).ls(folder.rstrip("/") + "/", detail=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted({unquote(base_name(str(each).rstrip("/"))) for each in found})
@@ -166,11 +153,11 @@ def files_at(folder: str, recursive: bool) -> list[str]:
 
     def ask() -> list[str]:
         files = _filesystem(folder)
-        depth = None if recursive else 1
-        return [files.unstrip_protocol(str(each)) for each in files.find(folder.rstrip("/") + "/", maxdepth=depth)]
+        found = files.find(folder.rstrip("/") + "/", maxdepth=None if recursive else 1)
+        return list(map(files.unstrip_protocol, found))
 
     try:
-        return sorted(_patiently(folder, ask))
+        return sorted(patiently(folder, ask))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: there is no such folder") from None
 
@@ -180,7 +167,7 @@ def matching(pattern: str) -> list[str]:
     if not is_remote(pattern):
         return sorted(glob.glob(pattern))
     try:
-        found = _patiently(pattern, lambda: _filesystem(pattern).glob(pattern))
+        found = patiently(pattern, lambda: _filesystem(pattern).glob(pattern))
     except FileNotFoundError:
         return []
     protocol = pattern.partition("://")[0]
@@ -217,38 +204,3 @@ def _filesystem(location: str) -> Any:
         ) from None
     except ValueError as error:
         raise UserError(f"{location}: {first_line(error)}") from None
-
-
-def _patiently(location: str, ask: Callable[[], T], delays: Sequence[float] | None = None, *, doing: str = "read") -> T:
-    """What `ask` gives, after some attempts, RETRY_DELAYS or `delays` between them.
-
-    Raises FileNotFoundError, and UserError for other failures of all.
-    """
-    for delay in (*(RETRY_DELAYS if delays is None else delays), None):
-        try:
-            return ask()
-        except UserError:
-            raise
-        except Exception as failure:  # each of fsspec's file systems has errors of its own
-            error = _cause(failure)
-            if isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise
-            status = getattr(error, "status", None)
-            refused = isinstance(error, PermissionError | NotImplementedError | TypeError) or (
-                isinstance(status, int) and 400 <= status < 500 and status not in _PASSING
-            )
-            if delay is None or refused:
-                kind = Refused if refused else UserError
-                raise kind(f"{location}: cannot be {doing}: {first_line(error)}", exit_code=RUN_FAILED) from error
-            logger.debug(f"{location}: {first_line(error)}; trying again in {delay:g} s")
-            time.sleep(delay)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error itself; of a file that is said to be missing because a web server could not be asked, why not."""
-    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
-    if cause is None or getattr(cause, "status", None) in (404, 410):
-        return error
-    is_of_the_network = isinstance(cause, OSError | TimeoutError) or type(cause).__module__.startswith("aiohttp")
-    return cause if is_of_the_network else error

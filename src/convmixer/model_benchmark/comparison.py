@@ -13,10 +13,10 @@ import numpy as np
 from convmixer.config.resolved import Resolved
 from convmixer.data.splits import FOLDERS
 from convmixer.errors import UserError
-from convmixer.inference import evaluate_opened
 from convmixer.machine import processor_name, usable_cores
 from convmixer.model_benchmark.contenders import Contender, Failure, contenders
 from convmixer.model_benchmark.timing import Times, measure
+from convmixer.model_evaluation import evaluate_opened
 
 if TYPE_CHECKING:
     from convmixer.config.schema import BenchmarkConfig

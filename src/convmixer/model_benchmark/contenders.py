@@ -14,7 +14,7 @@ from convmixer.backends.opening import detect_format
 from convmixer.backends.runtime import Tunable
 from convmixer.config.resolved import Resolved
 from convmixer.errors import UserError
-from convmixer.inference import open_for_evaluation
+from convmixer.model_opening import open_for_evaluation
 
 if TYPE_CHECKING:
     from convmixer.config.schema import BenchmarkConfig

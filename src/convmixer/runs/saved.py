@@ -11,7 +11,8 @@ from typing import Any
 
 from convmixer.config import commands
 from convmixer.config.log import LogOptions
-from convmixer.config.options import expanded_path, options_of
+from convmixer.config.options import options_of
+from convmixer.config.paths import expanded_path
 from convmixer.config.recipes import read_recipe
 from convmixer.config.resolved import Saved
 from convmixer.errors import UserError

@@ -21,7 +21,7 @@ from convmixer.config.resolved import Resolved
 from convmixer.config.serve import ServeOptions
 from convmixer.data.worker_pool import end_with_the_parent
 from convmixer.errors import RUN_FAILED, UserError
-from convmixer.inference import open_tuned
+from convmixer.model_opening import open_tuned
 from convmixer.terminal import logs
 
 logger = logging.getLogger(__name__)

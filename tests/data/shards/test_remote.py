@@ -11,7 +11,7 @@ import pytest
 from tests.data.shards.tars import png, write_shards
 from tests.range_server import Behaviour, range_server
 
-from convmixer.data import storage
+from convmixer.data import retrying, storage
 from convmixer.data.batch_sampler import BatchSampler
 from convmixer.data.limits import BadImage
 from convmixer.data.preprocessing import Preprocessing
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Behaviour]]:
     write_shards(tmp_path / "data/train", "a-", (7, 1, 30, 12))
-    monkeypatch.setattr(storage, "RETRY_DELAYS", (0.01, 0.01))
+    monkeypatch.setattr(retrying, "RETRY_DELAYS", (0.01, 0.01))
     with range_server(tmp_path / "data") as server:
         yield server
 
@@ -140,7 +140,7 @@ def test_a_server_that_dies(served: tuple[str, Behaviour], workers: int) -> None
 
 
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "RETRY_DELAYS", (0.01,))
+    monkeypatch.setattr(retrying, "RETRY_DELAYS", (0.01,))
     with range_server(tmp_path) as (url, _):
         pass
     with pytest.raises(UserError, match=r"x\.tar: cannot be read: "):

@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from convmixer.data.retrying import Refused
 from convmixer.data.shards.index_file import from_bytes
 from convmixer.data.shards.samples import Samples
-from convmixer.data.storage import Refused, base_name, is_remote, parent, read_whole
+from convmixer.data.storage import base_name, is_remote, parent, read_whole
 from convmixer.errors import RUN_FAILED, UserError
 
 FILE = "manifest.json"
