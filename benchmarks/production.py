@@ -200,7 +200,13 @@ def main() -> None:
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed: apt-get install wrk")
     results = [
-        measured(model, options.image.absolute(), options.rounds, options.seconds, options.flood if not number else 0)
+        measured(
+            os.path.abspath(model),
+            options.image.absolute(),
+            options.rounds,
+            options.seconds,
+            options.flood if not number else 0,
+        )
         for number, model in enumerate(options.models)
     ]
     packages = ("torch", "onnxruntime", "openvino", "starlette", "uvicorn", "uvloop", "httptools", "numpy", "pillow")
