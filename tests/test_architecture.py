@@ -17,7 +17,10 @@ MAX_MODULE, MAX_FUNCTION = 250, 60
 
 # What evaluation and prediction stand on: NumPy and Pillow, so that an ONNX model needs no torch.
 TORCH_FREE = (
+    "answers",
     "arch",
+    "bulk",
+    "class_activation",
     "config",
     "data",
     "errors",
@@ -25,9 +28,13 @@ TORCH_FREE = (
     "inference",
     "inputs",
     "metrics",
+    "model_evaluation",
+    "model_opening",
     "optimizers",
     "runs",
     "run_names",
+    "serve",
+    "similarity",
     "test_time_augmentation",
     "packing",
     "policies",
@@ -36,6 +43,8 @@ TORCH_FREE = (
     "schedules",
     "signals",
     "terminal",
+    "user_cache",
+    "web",
 )
 
 

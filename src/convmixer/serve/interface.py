@@ -45,6 +45,19 @@ _REFUSALS = {
     "503": "Too many images wait, or the server is stopping; the header Retry-After says when to try again.",
 }
 
+_IMAGES = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {"schema": {"type": "object", "additionalProperties": _IMAGE}},
+        "image/*": {"schema": _IMAGE},
+        "application/octet-stream": {"schema": _IMAGE},
+    },
+}
+_PREDICTIONS = {
+    "type": "object",
+    "properties": {"predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}}},
+}
+
 
 def interface(with_token: bool) -> dict[str, Any]:
     """The document. `with_token`: that requests need one."""
@@ -53,32 +66,40 @@ def interface(with_token: bool) -> dict[str, Any]:
         for status, text in _REFUSALS.items()
         if status != "401" or with_token
     }
-    images = {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": {"type": "object", "additionalProperties": _IMAGE}},
-            "image/*": {"schema": _IMAGE},
-            "application/octet-stream": {"schema": _IMAGE},
-        },
+    components: dict[str, Any] = {
+        "schemas": {
+            "Candidate": _CANDIDATE,
+            "Prediction": _PREDICTION,
+            "Error": {"type": "object", "properties": {"error": {"type": "string"}}},
+        }
     }
-    predictions = {
-        "type": "object",
-        "properties": {"predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}}},
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "ConvMixer image classifier", "version": __version__},
+        "paths": _paths(refusals),
+        "components": components,
     }
+    if with_token:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    return document
+
+
+def _paths(refusals: dict[str, Any]) -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/predict": {
             "post": {
                 "summary": "Classify images; the answers are in the order of the images.",
                 "parameters": [_parameter("topk", "classes that an answer names", 1)],
-                "requestBody": images,
-                "responses": {"200": {"description": "Answers.", "content": _json(predictions)}, **refusals},
+                "requestBody": _IMAGES,
+                "responses": {"200": {"description": "Answers.", "content": _json(_PREDICTIONS)}, **refusals},
             }
         },
         "/explain": {
             "post": {
                 "summary": "What spoke for the answer to an image, laid over what the network saw of it.",
                 "parameters": [_parameter("index", "class; left out: the most likely one", 0)],
-                "requestBody": images,
+                "requestBody": _IMAGES,
                 "responses": {
                     "200": {"description": "A picture.", "content": {"image/png": {"schema": _IMAGE}}},
                     **refusals,
@@ -94,23 +115,7 @@ def interface(with_token: bool) -> dict[str, Any]:
         "/metrics": "Counters in Prometheus' format.",
     }.items():
         paths[path] = {"get": {"summary": text, "responses": {"200": {"description": text}}}}
-    components: dict[str, Any] = {
-        "schemas": {
-            "Candidate": _CANDIDATE,
-            "Prediction": _PREDICTION,
-            "Error": {"type": "object", "properties": {"error": {"type": "string"}}},
-        }
-    }
-    document: dict[str, Any] = {
-        "openapi": "3.1.0",
-        "info": {"title": "ConvMixer image classifier", "version": __version__},
-        "paths": paths,
-        "components": components,
-    }
-    if with_token:
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
-    return document
+    return paths
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
