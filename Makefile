@@ -86,6 +86,7 @@ $(VENV)/.dev: $(VENV)/.core
 $(VENV)/oldest/.dev: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)/oldest
 	$(VENV)/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	$(VENV)/oldest/bin/python -m pip uninstall --quiet --yes executorch  # each fits one torch, none the oldest
 	touch $@
 
 $(VENV)/newest/.dev: pyproject.toml
