@@ -22,7 +22,7 @@ test-slow: $(VENV)/.dev
 
 # What touches each package most, with the oldest versions that pyproject.toml allows, and with the newest that are to
 # be had: an environment of its own for each.
-BOUNDS := tests/api tests/backends/onnx tests/config tests/data tests/exporters tests/report tests/runs tests/weights \
+BOUNDS := tests/api tests/backends/onnx tests/config tests/data tests/exporters tests/report tests/runs tests/serve tests/weights \
 	tests/training/test_optimizer.py tests/cli/test_train.py tests/cli/test_eval.py tests/cli/test_infer.py
 
 test-oldest: $(VENV)/oldest/.dev
