@@ -22,7 +22,7 @@ test-slow: $(VENV)/.dev
 
 # What touches each package most, with the oldest versions that pyproject.toml allows, and with the newest that are to
 # be had: an environment of its own for each.
-BOUNDS := tests/api tests/backends/onnx tests/config tests/data tests/exporters tests/report tests/runs tests/weights \
+BOUNDS := tests/api tests/backends/onnx tests/config tests/data tests/exporters tests/report tests/runs tests/serve tests/weights \
 	tests/training/test_optimizer.py tests/cli/test_train.py tests/cli/test_eval.py tests/cli/test_infer.py
 
 test-oldest: $(VENV)/oldest/.dev
@@ -86,6 +86,7 @@ $(VENV)/.dev: $(VENV)/.core
 $(VENV)/oldest/.dev: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)/oldest
 	$(VENV)/oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	$(VENV)/oldest/bin/python -m pip uninstall --quiet --yes executorch  # each fits one torch, none the oldest
 	touch $@
 
 $(VENV)/newest/.dev: pyproject.toml

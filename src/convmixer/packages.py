@@ -36,7 +36,7 @@ EXTRAS = {
         "convmixer serve", ("starlette", "uvicorn", "httptools", "uvloop", "python-multipart", "prometheus-client")
     ),
     "parquet": Extra("answers and images in Parquet files", ("pyarrow",)),
-    "ray": Extra("bulk --ray", ("ray", "pyarrow")),
+    "ray": Extra("bulk --ray", ("ray",)),
     "hub": Extra("published weights by name, and push", ("huggingface_hub",)),
     "remote": Extra("images and tar shards at an address", ("fsspec", "aiohttp")),
     "datasets": Extra("--set datasets", ("datasets",)),
