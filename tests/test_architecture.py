@@ -31,6 +31,7 @@ TORCH_FREE = (
     "model_evaluation",
     "model_opening",
     "optimizers",
+    "packages",
     "runs",
     "run_names",
     "serve",
