@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from tests.cli.test_onnx_commands import foreign_model
 from tests.conftest import Command
-from tests.serve.served import Served, children, serving, wait_until
+from tests.serve.served import Served, children, resident_mb, serving, wait_until
 
 import convmixer
 
@@ -125,6 +125,16 @@ def test_a_client_that_is_too_slow(server: Served) -> None:
     assert server.ask("/health").status == 200
 
 
+def test_a_head_that_does_not_come(server: Served) -> None:
+    for sent in (b"", b"POST /predict HT", b"GET /health HTTP/1.1\r\nHost: local"):
+        start = time.monotonic()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(sent)
+            assert b" 408 " in connection.recv(65536)
+            assert connection.recv(65536) == b""
+        assert 0.8 < time.monotonic() - start < 10
+
+
 def test_a_body_without_a_length_that_does_not_end(server: Served) -> None:
     part = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     answer = raw(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[part] * 8)
@@ -174,6 +184,32 @@ def test_what_it_tells_of_itself(server: Served) -> None:
 def metric(server: Served, name: str) -> float:
     lines = server.ask("/metrics").body.decode().splitlines()
     return float(next(line for line in lines if line.startswith(name + " ")).rpartition(" ")[2])
+
+
+def test_what_all_requests_hold_is_bounded(tmp_path: Path) -> None:
+    """Many large requests at once: the memory of the server grows by no more than a few of them."""
+    path = foreign_model(tmp_path / "colours.onnx", "float[N, 3, 10, 10] pixels")
+    with serving(path, "--max_mb=300", "--timeout=20") as server:
+        before, peak = resident_mb(server.process.pid), 0.0
+        body = b"\x89PNG" + bytes(200_000_000)
+        with ThreadPoolExecutor(8) as pool:
+            sent = [pool.submit(status_of, server, body) for _ in range(8)]
+            while not all(each.done() for each in sent):
+                peak = max(peak, resident_mb(server.process.pid) - before)
+                time.sleep(0.02)
+        statuses = [each.result() for each in sent]
+        assert set(statuses) <= {415, 503, 0}
+        assert len([status for status in statuses if status != 415]) >= 4
+        assert peak < 8 * 200
+        assert server.ask("/predict", RED, Content_Type="image/png").status == 200
+
+
+def status_of(server: Served, body: bytes) -> int:
+    """Of an answer; 0 where the server closed the connection before all was sent."""
+    try:
+        return server.ask("/predict", body, Content_Type="image/png").status
+    except ConnectionError:
+        return 0
 
 
 def test_the_interface_is_valid_openapi(server: Served) -> None:

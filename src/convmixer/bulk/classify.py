@@ -62,8 +62,10 @@ class BulkWork:
                 },
             }
         )
-        named = options.model_copy(update={"checkpoint": checkpoint})
-        return cls(replace(resolved, options=named), images, parts)
+        own: dict[str, Any] = {"checkpoint": checkpoint}
+        if not resolved.is_explicit("device_id"):
+            own["device_id"] = number_of("LOCAL_RANK", 0)  # each process of a machine has a device of its own
+        return cls(replace(resolved, options=options.model_copy(update=own)), images, parts)
 
     def open_model(self, parts: Sequence[int]) -> ModelFile:
         """The model, run as is best for the images of so many parts. Raises UserError for what does not fit."""
@@ -91,16 +93,18 @@ def this_process() -> tuple[int, int]:
 
     Raises UserError for numbers that make no sense.
     """
-    values = []
-    for name, default in (("RANK", 0), ("WORLD_SIZE", 1)):
-        text = os.environ.get(name) or str(default)
-        if not text.isdecimal():
-            raise UserError(f"{name}: is {text!r} in the environment, which is no number")
-        values.append(int(text))
-    rank, count = values
+    rank, count = number_of("RANK", 0), number_of("WORLD_SIZE", 1)
     if rank >= count:
         raise UserError(f"RANK: is {rank}, but WORLD_SIZE says {count} process(es)")
     return rank, count
+
+
+def number_of(variable: str, default: int) -> int:
+    """A number in the environment. Raises UserError for what is none."""
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal():
+        raise UserError(f"{variable}: is {text!r} in the environment, which is no number")
+    return int(text)
 
 
 def _plain(value: Any) -> Any:

@@ -62,8 +62,8 @@ class Server:
     async def predict(self, request: Request) -> Response:
         """POST /predict: the answers to the images of a request, in their order."""
         topk = self._number(request, "topk", 1)
-        uploads = await self.uploads.read(request)
-        found = await self.classifier.predict(uploads, topk)
+        async with self.uploads.of(request) as uploads:
+            found = await self.classifier.predict(uploads, topk)
         failed = [each for each in found if "error" in each]
         if len(failed) == len(found):
             return _error(failed[0]["status"], failed[0]["error"])
@@ -72,10 +72,11 @@ class Server:
     async def explain(self, request: Request) -> Response:
         """POST /explain: a picture of what spoke for the answer to one image, or for the class `index`."""
         index = self._number(request, "index", 0)
-        uploads = await self.uploads.read(request)
-        if len(uploads) != 1:
-            raise Refused(400, f"one image is explained, not {len(uploads)}")
-        return Response(await self.classifier.explain(uploads[0], index), media_type="image/png")
+        async with self.uploads.of(request) as uploads:
+            if len(uploads) != 1:
+                raise Refused(400, f"one image is explained, not {len(uploads)}")
+            picture = await self.classifier.explain(uploads[0], index)
+        return Response(picture, media_type="image/png")
 
     async def about(self, request: Request) -> Response:
         """GET /model: what clients may know of it."""
@@ -131,7 +132,7 @@ class Server:
             try:
                 response = await handler(request)
             except Refused as refused:
-                response = _error(refused.status, refused.reason)
+                response = _error(refused.status, refused.reason, ends=refused.ends)
             except Closed:
                 response = _error(503, "the server is stopping")
             except Exception:
@@ -157,12 +158,9 @@ class Server:
         return int(text)
 
 
-def _error(status: int, reason: str) -> Response:
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status)
-    # What is left of a body that was not read to its end would be taken for the next request.
-    if status in (408, 413):
-        headers = {"Connection": "close"}
-    return JSONResponse({"error": reason}, status, headers)
+def _error(status: int, reason: str, *, ends: bool = False) -> Response:
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}.get(status, {})
+    return JSONResponse({"error": reason}, status, headers | ({"Connection": "close"} if ends else {}))
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -22,6 +22,7 @@ from convmixer.config.serve import ServeOptions
 from convmixer.data.worker_pool import end_with_the_parent
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.model_opening import open_tuned
+from convmixer.serve.protocol import ImpatientProtocol
 from convmixer.terminal import logs
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ def _config(options: ServeOptions, app: Any, *, factory: bool = False) -> uvicor
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=30,
+        http=ImpatientProtocol,
+        timeout_keep_alive=max(round(options.timeout), 1),
         timeout_graceful_shutdown=max(int(options.grace), 1),
         backlog=_BACKLOG,
         lifespan="on",

@@ -40,7 +40,10 @@ class Progress:
             self._bar.update(count)
         elif self._plain_lines and time.monotonic() - self._last > PLAIN_LINE_SECONDS:
             self._last = time.monotonic()
-            logger.info(f"{self._label}: {self.done}/{self.total} {self.unit}, {self.rate:.1f} {self.unit}/s")
+            left = duration((self.total - self.done) / self.rate)
+            logger.info(
+                f"{self._label}: {self.done}/{self.total} {self.unit}, {self.rate:.1f} {self.unit}/s, {left} left"
+            )
 
     def label(self, text: str) -> None:
         """Put another text before the bar."""
