@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from convmixer.config.data import DecodingOptions
-from convmixer.config.execution import DeviceOptions, EngineOptions, ExecutionOptions, PrecisionOptions
-from convmixer.config.inference import AnswerOptions, FindingOptions, InputOptions, ReadingOptions, WeightOptions
-from convmixer.config.log import LogOptions
-from convmixer.config.options import option
+from convmixer.config.inference import AnswerOptions, FindingOptions, ModelUseOptions, ReadingOptions, WeightOptions
+from convmixer.config.options import Options, option
 
 
 class BulkImageOptions(FindingOptions, ReadingOptions):
@@ -35,7 +32,7 @@ class PartOptions(AnswerOptions):
     part_size: int = option(2000, "images of a part, of which a stop loses those of the last", ge=1, le=10_000_000)
 
 
-class ClusterOptions(LogOptions):
+class ClusterOptions(Options):
     """Cluster"""
 
     ray: str | None = option(
@@ -48,16 +45,5 @@ class ClusterOptions(LogOptions):
     )
 
 
-class BulkOptions(
-    ClusterOptions,
-    DeviceOptions,
-    EngineOptions,
-    ExecutionOptions,
-    PrecisionOptions,
-    DecodingOptions,
-    InputOptions,
-    PartOptions,
-    WeightOptions,
-    BulkImageOptions,
-):
+class BulkOptions(ModelUseOptions, ClusterOptions, PartOptions, WeightOptions, BulkImageOptions):
     """Options of `bulk`."""

@@ -108,7 +108,7 @@ class WeightOptions(WeightArchOptions):
     )
 
 
-class InferOptions(
+class ModelUseOptions(
     LogOptions,
     DeviceOptions,
     EngineOptions,
@@ -116,8 +116,9 @@ class InferOptions(
     PrecisionOptions,
     DecodingOptions,
     InputOptions,
-    AnswerFileOptions,
-    WeightOptions,
-    ImageOptions,
 ):
+    """What every command takes that applies a model file to images."""
+
+
+class InferOptions(ModelUseOptions, AnswerFileOptions, WeightOptions, ImageOptions):
     """Options of `infer`."""

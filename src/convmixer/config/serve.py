@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from convmixer.config.data import DecodingOptions
-from convmixer.config.execution import DeviceOptions, EngineOptions, ExecutionOptions, PrecisionOptions
-from convmixer.config.inference import InputOptions, TopkOptions
-from convmixer.config.log import LogOptions
+from convmixer.config.inference import ModelUseOptions, TopkOptions
 from convmixer.config.model import WeightArchOptions
 from convmixer.config.options import Options, option
 
@@ -50,17 +47,5 @@ class LoadOptions(Options):
     grace: float = option(30.0, "seconds that requests get to be answered when the server is stopped", ge=0)
 
 
-class ServeOptions(
-    LogOptions,
-    LoadOptions,
-    AddressOptions,
-    DeviceOptions,
-    EngineOptions,
-    ExecutionOptions,
-    PrecisionOptions,
-    DecodingOptions,
-    InputOptions,
-    TopkOptions,
-    ServedModelOptions,
-):
+class ServeOptions(ModelUseOptions, LoadOptions, AddressOptions, TopkOptions, ServedModelOptions):
     """Options of `serve`."""

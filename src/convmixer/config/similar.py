@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from convmixer.config.data import DecodingOptions
-from convmixer.config.execution import DeviceOptions, EngineOptions, ExecutionOptions, PrecisionOptions
-from convmixer.config.inference import ImageOptions, InputOptions, WeightOptions
-from convmixer.config.log import LogOptions
+from convmixer.config.inference import ImageOptions, ModelUseOptions, WeightOptions
 from convmixer.config.options import Options, option
 
 
@@ -25,16 +22,5 @@ class LikenessOptions(Options):
     json_file: str | None = option(None, "JSON file of what is found", also="json", path=True, other_names="output o")
 
 
-class SimilarOptions(
-    LogOptions,
-    DeviceOptions,
-    EngineOptions,
-    ExecutionOptions,
-    PrecisionOptions,
-    DecodingOptions,
-    InputOptions,
-    LikenessOptions,
-    WeightOptions,
-    ImageOptions,
-):
+class SimilarOptions(ModelUseOptions, LikenessOptions, WeightOptions, ImageOptions):
     """Options of `similar`."""

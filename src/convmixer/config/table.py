@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from convmixer.config.bulk import BulkOptions
+from convmixer.config.inference import InferOptions
 from convmixer.config.options import Option, as_text, options_of
 from convmixer.config.schema import BenchmarkConfig, Config, EvalConfig, ExportConfig, LrFindConfig, PlanConfig
+from convmixer.config.serve import ServeOptions
+from convmixer.config.similar import SimilarOptions
 
 INTRODUCTION = """# Options
 
 Every option of `train`, `lr-find`, `plan`, `eval`, `export` and `benchmark`, as YAML key and as flag (`--base_lr` or
 `--base-lr`). Defaults are overridden by the recipe, and that by the command line. `eval`, `export` and `benchmark`
-accept all, and use those that their `--help` lists; the last groups belong to one command each. Made by
+accept all, and use those that their `--help` lists; the groups behind them belong to one command each. At the end are
+the options of the commands that use a network, but for those that they share with the others. Made by
 `python -m convmixer.config.table`; do not edit.
 """
+USERS = {"infer": InferOptions, "bulk": BulkOptions, "similar": SimilarOptions, "serve": ServeOptions}
 
 
 def page() -> str:
@@ -27,9 +33,17 @@ def page() -> str:
         if option not in shared
     ]
     for group, options in groupby([*shared, *own], key=lambda option: option.group):
-        rows = "".join(_row(option) for option in options)
-        parts.append(f"\n## {group}\n\n| option | values | default | what it does |\n|---|---|---|---|\n{rows}")
+        parts.append(_section(group, list(options)))
+    known = {(option.name, option.help) for option in (*shared, *own)}
+    for command, model in USERS.items():
+        options = [option for option in options_of(model) if (option.name, option.help) not in known]
+        parts.append(_section(f"`{command}`", options))
     return "".join(parts)
+
+
+def _section(title: str, options: list[Option]) -> str:
+    rows = "".join(_row(option) for option in options)
+    return f"\n## {title}\n\n| option | values | default | what it does |\n|---|---|---|---|\n{rows}"
 
 
 def _row(option: Option) -> str:

@@ -40,7 +40,7 @@ class Progress:
             self._bar.update(count)
         elif self._plain_lines and time.monotonic() - self._last > PLAIN_LINE_SECONDS:
             self._last = time.monotonic()
-            left = duration((self.total - self.done) / self.rate)
+            left = duration((self.total - self.done) / max(self.rate, 1e-9))
             logger.info(
                 f"{self._label}: {self.done}/{self.total} {self.unit}, {self.rate:.1f} {self.unit}/s, {left} left"
             )
