@@ -36,8 +36,8 @@ def page() -> str:
         parts.append(_section(group, list(options)))
     known = {(option.name, option.help) for option in (*shared, *own)}
     for command, model in USERS.items():
-        options = [option for option in options_of(model) if (option.name, option.help) not in known]
-        parts.append(_section(f"`{command}`", options))
+        of_command = [option for option in options_of(model) if (option.name, option.help) not in known]
+        parts.append(_section(f"`{command}`", of_command))
     return "".join(parts)
 
 
