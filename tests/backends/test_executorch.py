@@ -30,7 +30,7 @@ def damaged(tmp_path: Path) -> Path:
 def test_without_the_package(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "executorch", None)
     monkeypatch.setitem(sys.modules, "executorch.runtime", None)
-    with pytest.raises(UserError, match=r"\.pte files need executorch.*, pip install 'convmixer\[executorch\]'"):
+    with pytest.raises(UserError, match=r"needs executorch, .*: pip install 'convmixer\[executorch\]'"):
         opened(damaged)
 
 

@@ -88,7 +88,7 @@ def test_the_extras_that_lack_a_package_are_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(machine, "_version", lambda name: "1.0" if name in ("fsspec", "openvino") else None)
     there, _, lacking = machine.extras().found.partition("; not installed: ")
     assert there == "openvino 1.0, fsspec 1.0"
-    assert "convmixer[remote] (tar shards at an address)" in lacking  # aiohttp is not there
+    assert "convmixer[remote] (images and tar shards at an address)" in lacking  # aiohttp is not there
     assert "convmixer[openvino]" not in lacking
     # Of the engine's packages nothing is said here where torch is missing, which has a check of its own.
     assert "convmixer[torch]" not in lacking + machine.packages().fix

@@ -107,8 +107,8 @@ def test_the_exported_file_answers_as_the_weights(
 ) -> None:
     photos = toy / "val/red"
     answers = [
-        convmixer("infer", photos, "--checkpoint", toy_run.best / "best.safetensors"),
-        convmixer("infer", photos, "--checkpoint", exported),
+        convmixer("infer", photos, "--checkpoint", toy_run.best / "best.safetensors", "--format=class"),
+        convmixer("infer", photos, "--checkpoint", exported, "--format=class"),
         convmixer("infer-onnx", photos, "--onnx_path", exported, "-o", "answers.json", "--format=full"),
     ]
     assert [done.code for done in answers] == [0, 0, 0]

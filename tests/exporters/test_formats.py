@@ -109,8 +109,8 @@ def test_half_precision_halves_the_weights(small: ConvMixer, tmp_path: Path) -> 
 
 
 def test_which_formats_take_an_option() -> None:
-    assert formats_with("embed_preprocess") == ["ONNX"]
-    assert formats_with("int8_skip") == ["ONNX", "OPENVINO"]
+    assert formats_with("embed_preprocess") == ["ONNX", "WEB"]
+    assert formats_with("int8_skip") == ["ONNX", "OPENVINO", "WEB"]
 
 
 def test_a_record_that_was_changed_is_refused(small: ConvMixer, tmp_path: Path) -> None:

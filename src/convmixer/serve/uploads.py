@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -12,6 +12,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 MAX_FILES = 256
+# What is read of a refused request, and for how long, and thrown away.
+DRAINED, DRAIN_SECONDS = 64 * 2**20, 2.0
 HELD = 512 * 2**20  # bytes of all requests that are being answered, a form's twice for a moment
 _RAW = ("application/octet-stream", "image/")
 
@@ -49,7 +51,7 @@ class Uploads:
         self.max_bytes, self.seconds = max_bytes, seconds
         self._held, self._limit = 0, max(HELD, 2 * max_bytes)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def of(self, request: Request) -> AsyncGenerator[list[Upload], None]:
         """The images of a request, files of a form or one image as its body; within this context they are in memory.
 
@@ -59,8 +61,22 @@ class Uploads:
         counted = _Counted()
         try:
             yield await self._read(request, counted)
+        except Refused as refused:
+            if refused.ends:
+                await self._drain(request)
+            raise
         finally:
             self._held -= counted.bytes
+
+    async def _drain(self, request: Request) -> None:
+        """Let a client that is still sending come to an end, or it would not see the answer."""
+        left = DRAINED
+        with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async for part in request.stream():
+                    left -= len(part)
+                    if left < 0:
+                        break
 
     async def _read(self, request: Request, counted: _Counted) -> list[Upload]:
         kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
