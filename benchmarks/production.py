@@ -84,11 +84,11 @@ def decoding_rate(model: ModelFile, image: Path, seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def bulk_rate(model: str, image: Path, images: int) -> float:
+def bulk_rate(model: str, image: Path, images: int, execution: str) -> float:
     """Images per second of `convmixer bulk`, as it says itself: without its start."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "list.txt").write_text(f"{image}\n" * images)
-        words = ["bulk", "list.txt", "out", "--checkpoint", model, f"--batch_size={BATCH}"]
+        words = ["bulk", "list.txt", "out", "--checkpoint", model, f"--batch_size={BATCH}", f"--execution={execution}"]
         done = subprocess.run(
             [sys.executable, "-m", "convmixer", *words],
             cwd=folder,
@@ -103,9 +103,9 @@ def bulk_rate(model: str, image: Path, images: int) -> float:
 
 
 @contextmanager
-def server(model: str) -> Iterator[tuple[str, int]]:
+def server(model: str, execution: str) -> Iterator[tuple[str, int]]:
     """The address of a server, and its process."""
-    words = ["serve", model, "--port=0", f"--max_batch={BATCH}", "-q"]
+    words = ["serve", model, "--port=0", f"--max_batch={BATCH}", f"--execution={execution}", "-q"]
     process = subprocess.Popen(
         [sys.executable, "-m", "convmixer", *words], env=environment(), stdout=subprocess.PIPE, text=True
     )
@@ -157,9 +157,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(HERE.parent / "src")}
 
 
-def measured(model: str, image: Path, rounds: int, seconds: float, flood: int) -> dict[str, Any]:
+def measured(model: str, execution: str, image: Path, rounds: int, seconds: float, flood: int) -> dict[str, Any]:
     """All rates of a model, each round one of each."""
-    resolved = resolve(COMMAND, {"model": model, "quiet": True}, None, ARGUMENT)
+    resolved = resolve(COMMAND, {"model": model, "quiet": True, "execution": execution}, None, ARGUMENT)
     opened = open_tuned(resolved, model, None, BATCH)
     rates: dict[str, list[float]] = {name: [] for name in ("engine", "engine and decoding", "bulk", "serve")}
     latencies: list[dict[str, float]] = []
@@ -167,8 +167,8 @@ def measured(model: str, image: Path, rounds: int, seconds: float, flood: int) -
     for number in range(rounds):
         rates["engine"].append(engine_rate(opened, seconds))
         rates["engine and decoding"].append(decoding_rate(opened, image, seconds))
-        rates["bulk"].append(bulk_rate(model, image, images))
-        with server(model) as (address, pid):
+        rates["bulk"].append(bulk_rate(model, image, images, execution))
+        with server(model, execution) as (address, pid):
             load(address, image, 2)
             latencies.append(load(address, image, seconds))
             rates["serve"].append(latencies[-1]["rate"])
@@ -177,6 +177,7 @@ def measured(model: str, image: Path, rounds: int, seconds: float, flood: int) -
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "model": Path(model).name,
+        "execution": execution,
         "size": opened.preprocessing.size,
         "image_bytes": image.stat().st_size,
         "rates": {name: [round(value, 2) for value in values] for name, values in rates.items()},
@@ -191,6 +192,7 @@ def measured(model: str, image: Path, rounds: int, seconds: float, flood: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--execution", default="fused", help="backend of all four, as the option of that name")
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
@@ -202,6 +204,7 @@ def main() -> None:
     results = [
         measured(
             os.path.abspath(model),
+            options.execution,
             options.image.absolute(),
             options.rounds,
             options.seconds,

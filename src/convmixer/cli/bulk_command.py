@@ -38,15 +38,16 @@ def run(resolved: Resolved[BulkOptions]) -> int:
     answered = unreadable = 0
     if mine:
         total = sum(len(work.parts.indices(part)) for part in mine)
+        model = work.open_model(mine) if options.ray is None else None  # its start is no part of the rate
         with Progress(total, "bulk", enabled=rank == 0) as progress:
             try:
                 with RaisingSignals():
-                    if options.ray is not None:
+                    if model is not None:
+                        answered, unreadable = work.classify(model, mine, progress.add)
+                    else:
                         from convmixer.bulk.on_ray import classify_on_ray
 
                         answered, unreadable = classify_on_ray(work, mine, progress.add)
-                    else:
-                        answered, unreadable = work.classify(work.open_model(mine), mine, progress.add)
             except Signalled as signalled:
                 left = len(work.parts.missing())
                 logger.warning(
