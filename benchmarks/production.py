@@ -46,6 +46,7 @@ from convmixer.machine import workers
 from convmixer.model_opening import open_tuned
 
 BATCH, CONNECTIONS = 32, 48
+_BULK_SECONDS = 30
 _SCRIPT = """
 wrk.method = "POST"
 local file = io.open("{image}", "rb")
@@ -163,7 +164,8 @@ def measured(model: str, execution: str, image: Path, rounds: int, seconds: floa
     opened = open_tuned(resolved, model, None, BATCH)
     rates: dict[str, list[float]] = {name: [] for name in ("engine", "engine and decoding", "bulk", "serve")}
     latencies: list[dict[str, float]] = []
-    images = max(int(engine_rate(opened, seconds) * seconds), BATCH)
+    # Of a million images the first, which the engine prepares for, are none.
+    images = max(int(engine_rate(opened, seconds) * max(seconds, _BULK_SECONDS)), BATCH)
     for number in range(rounds):
         rates["engine"].append(engine_rate(opened, seconds))
         rates["engine and decoding"].append(decoding_rate(opened, image, seconds))

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from tests.conftest import Run, run_command
 from tests.project import ROOT
+from tests.serve.served import serving
 
 pytestmark = pytest.mark.slow
 
 MAX_MEGABYTES = 300
-EXTRA = "onnxruntime"
+EXTRAS = "onnxruntime,serve"
 NOT_THERE = {"torch", "matplotlib", "jinja2", "pytorch_optimizer", "safetensors", "tensorboardX", "onnxscript", "sympy"}
 # Command -> its words, of what torch is needed for.
 WITH_TORCH = {
@@ -54,7 +55,7 @@ class Environment:
 @pytest.fixture(scope="module")
 def light(wheel: Path, new_environment: Callable[[], Path]) -> Environment:
     light = Environment(new_environment())
-    words = ["install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt", f"{wheel}[{EXTRA}]"]
+    words = ["install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt", f"{wheel}[{EXTRAS}]"]
     done = light.run("pip", *words, where=light.folder)
     assert done.returncode == 0, done.stderr
     return light
@@ -103,6 +104,23 @@ def test_an_onnx_file_is_used(light: Environment, model: Path, toy: Path, here: 
         scores.append(done.stdout)
     assert "Top1-Acc" in scores[0]
     assert scores[1] == run_command("eval", f"--pretrained={model}", f"--data_url={toy}").out
+
+
+def test_an_onnx_file_is_served(light: Environment, model: Path, toy: Path) -> None:
+    photo = next(iter((toy / "val/red").iterdir()))
+    with serving(model, python=light.folder / "bin/python") as server:
+        (found,) = server.ask("/predict", photo.read_bytes(), Content_Type="image/png").json["predictions"]
+        page = server.ask("/")
+    (line,) = run_command("infer", photo, f"--checkpoint={model}", "--topk=1").out.splitlines()
+    assert line == f"{photo} ({found['name']} {found['probability']:.4f})"
+    assert b"What is in the picture?" in page.body
+
+
+def test_images_in_bulk_and_alike(light: Environment, model: Path, toy: Path, here: Path) -> None:
+    done = light.run("convmixer", "bulk", toy / "val/red", "out", f"--checkpoint={model}", where=here)
+    assert (done.returncode, (here / "out/part-000000.jsonl").exists()) == (0, True), done.stderr
+    done = light.run("convmixer", "similar", toy / "val/red", f"--checkpoint={model}", where=here)
+    assert done.returncode == 0, done.stderr
 
 
 def test_python(light: Environment, model: Path, toy: Path, weights: Path, here: Path) -> None:

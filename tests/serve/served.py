@@ -70,11 +70,17 @@ class Served:
 
 
 @contextmanager
-def serving(*words: object, **environment: str) -> Iterator[Served]:
-    """`convmixer serve WORDS` at a free port; ended by SIGTERM where it is still running."""
+def serving(*words: object, python: Path | None = None, **environment: str) -> Iterator[Served]:
+    """`convmixer serve WORDS` at a free port; ended by SIGTERM where it is still running.
+
+    `python`: of an environment that has the package itself.
+    """
+    own = project_environment(**{"OMP_NUM_THREADS": "1", **environment})
+    if python is not None:
+        del own["PYTHONPATH"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "convmixer", "serve", "--port=0", *map(str, words)],
-        env=project_environment(**{"OMP_NUM_THREADS": "1", **environment}),
+        [str(python or sys.executable), "-m", "convmixer", "serve", "--port=0", *map(str, words)],
+        env=own,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
