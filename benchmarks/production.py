@@ -45,7 +45,6 @@ from convmixer.data.unlabelled.located import LocatedFiles
 from convmixer.machine import workers
 from convmixer.model_opening import open_tuned
 
-BATCH, CONNECTIONS = 32, 48
 _BULK_SECONDS = 30
 _SCRIPT = """
 wrk.method = "POST"
@@ -61,23 +60,23 @@ end
 """
 
 
-def engine_rate(model: ModelFile, seconds: float) -> float:
+def engine_rate(model: ModelFile, batch_size: int, seconds: float) -> float:
     """Images per second of the runtime on a batch in memory."""
     size, channels = model.preprocessing.size, model.preprocessing.channels
-    crops = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, channels), np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, channels), np.uint8)
     model.runtime.logits(crops)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         model.runtime.logits(crops)
-        count += BATCH
+        count += batch_size
     return count / (time.perf_counter() - start)
 
 
-def decoding_rate(model: ModelFile, image: Path, seconds: float) -> float:
+def decoding_rate(model: ModelFile, batch_size: int, image: Path, seconds: float) -> float:
     """Images per second of the reader and the runtime together."""
     source = LocatedFiles([str(image)] * 1_000_000)
     start, count = time.perf_counter(), 0
-    for batch in read_batches(source, model.preprocessing, BATCH, threads=workers(None)):
+    for batch in read_batches(source, model.preprocessing, batch_size, threads=workers(None)):
         model.runtime.logits(batch.images)
         count += len(batch.images)
         if time.perf_counter() - start > seconds:
@@ -85,11 +84,19 @@ def decoding_rate(model: ModelFile, image: Path, seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def bulk_rate(model: str, image: Path, images: int, execution: str) -> float:
+def bulk_rate(model: str, batch_size: int, image: Path, images: int, execution: str) -> float:
     """Images per second of `convmixer bulk`, as it says itself: without its start."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "list.txt").write_text(f"{image}\n" * images)
-        words = ["bulk", "list.txt", "out", "--checkpoint", model, f"--batch_size={BATCH}", f"--execution={execution}"]
+        words = [
+            "bulk",
+            "list.txt",
+            "out",
+            "--checkpoint",
+            model,
+            f"--batch_size={batch_size}",
+            f"--execution={execution}",
+        ]
         done = subprocess.run(
             [sys.executable, "-m", "convmixer", *words],
             cwd=folder,
@@ -104,9 +111,9 @@ def bulk_rate(model: str, image: Path, images: int, execution: str) -> float:
 
 
 @contextmanager
-def server(model: str, execution: str) -> Iterator[tuple[str, int]]:
+def server(model: str, batch_size: int, execution: str) -> Iterator[tuple[str, int]]:
     """The address of a server, and its process."""
-    words = ["serve", model, "--port=0", f"--max_batch={BATCH}", f"--execution={execution}", "-q"]
+    words = ["serve", model, "--port=0", f"--max_batch={batch_size}", f"--execution={execution}", "-q"]
     process = subprocess.Popen(
         [sys.executable, "-m", "convmixer", *words], env=environment(), stdout=subprocess.PIPE, text=True
     )
@@ -118,12 +125,12 @@ def server(model: str, execution: str) -> Iterator[tuple[str, int]]:
         process.wait(60)
 
 
-def load(address: str, image: Path, seconds: float) -> dict[str, float]:
+def load(address: str, connections: int, image: Path, seconds: float) -> dict[str, float]:
     """Requests per second, their latency in ms, and how many failed."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "post.lua")
         script.write_text(_SCRIPT.replace("{image}", str(image)))
-        words = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--timeout=60s", "-s", str(script)]
+        words = ["-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout=60s", "-s", str(script)]
         done = subprocess.run(["wrk", *words, f"{address}predict"], capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
     requests, duration, errors, p50, p99, longest = map(int, line.split()[1:])
@@ -137,11 +144,11 @@ def load(address: str, image: Path, seconds: float) -> dict[str, float]:
     }
 
 
-def flooded(address: str, pid: int, image: Path, requests: int) -> dict[str, Any]:
+def flooded(address: str, connections: int, pid: int, image: Path, requests: int) -> dict[str, Any]:
     """Memory of the server in MB after each tenth of so many requests."""
     memory, sent, errors = [resident_mb(pid)], 0, 0
     while sent < requests:
-        found = load(address, image, 10)
+        found = load(address, connections, image, 10)
         sent, errors = sent + int(found["requests"]), errors + int(found["errors"])
         memory.append(resident_mb(pid))
     kept = [round(each, 1) for each in memory]
@@ -158,28 +165,33 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(HERE.parent / "src")}
 
 
-def measured(model: str, execution: str, image: Path, rounds: int, seconds: float, flood: int) -> dict[str, Any]:
+def measured(
+    model: str, execution: str, batch_size: int, image: Path, rounds: int, seconds: float, flood: int
+) -> dict[str, Any]:
     """All rates of a model, each round one of each."""
     resolved = resolve(COMMAND, {"model": model, "quiet": True, "execution": execution}, None, ARGUMENT)
-    opened = open_tuned(resolved, model, None, BATCH)
+    opened = open_tuned(resolved, model, None, batch_size)
     rates: dict[str, list[float]] = {name: [] for name in ("engine", "engine and decoding", "bulk", "serve")}
     latencies: list[dict[str, float]] = []
     # Of a million images the first, which the engine prepares for, are none.
-    images = max(int(engine_rate(opened, seconds) * max(seconds, _BULK_SECONDS)), BATCH)
+    connections = 2 * batch_size  # a batch waits while another runs
+    images = max(int(engine_rate(opened, batch_size, seconds) * max(seconds, _BULK_SECONDS)), batch_size)
     for number in range(rounds):
-        rates["engine"].append(engine_rate(opened, seconds))
-        rates["engine and decoding"].append(decoding_rate(opened, image, seconds))
-        rates["bulk"].append(bulk_rate(model, image, images, execution))
-        with server(model, execution) as (address, pid):
-            load(address, image, 2)
-            latencies.append(load(address, image, seconds))
+        rates["engine"].append(engine_rate(opened, batch_size, seconds))
+        rates["engine and decoding"].append(decoding_rate(opened, batch_size, image, seconds))
+        rates["bulk"].append(bulk_rate(model, batch_size, image, images, execution))
+        with server(model, batch_size, execution) as (address, pid):
+            load(address, connections, image, 2)
+            latencies.append(load(address, connections, image, seconds))
             rates["serve"].append(latencies[-1]["rate"])
-            flood_result = flooded(address, pid, image, flood) if flood and number == rounds - 1 else None
+            flood_result = flooded(address, connections, pid, image, flood) if flood and number == rounds - 1 else None
         print({name: round(values[-1], 1) for name, values in rates.items()}, latencies[-1], file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "model": Path(model).name,
         "execution": execution,
+        "batch_size": batch_size,
+        "connections": connections,
         "size": opened.preprocessing.size,
         "image_bytes": image.stat().st_size,
         "rates": {name: [round(value, 2) for value in values] for name, values in rates.items()},
@@ -195,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--execution", default="fused", help="backend of all four, as the option of that name")
+    parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
@@ -207,6 +220,7 @@ def main() -> None:
         measured(
             os.path.abspath(model),
             options.execution,
+            options.batch_size,
             options.image.absolute(),
             options.rounds,
             options.seconds,
@@ -219,7 +233,6 @@ def main() -> None:
         "date": datetime.now().isoformat(timespec="minutes"),
         "machine": hardware(),
         "versions": versions(packages),
-        "connections": CONNECTIONS,
         "models": results,
     }
     text = json.dumps(record, indent=1) + "\n"
