@@ -184,6 +184,8 @@ def test_wrong_use(convmixer: Command, here: Path, photos: Path, monkeypatch: py
     assert (done.code, "DATA OUT: images and a folder for the answers are needed" in done.error) == (2, True)
     done = convmixer("bulk", "photos", "out")
     assert (done.code, "--checkpoint: " in done.error) == (2, True)
+    done = convmixer("bulk", "photos", "colours.onnx", "--checkpoint", "colours.onnx")
+    assert (done.code, done.error) == (2, "OUT: colours.onnx is no folder; name a new one")
     (here / "out").mkdir()
     (here / "out/bulk.json").write_text("{")
     assert convmixer(*words()).error == "OUT: out/bulk.json is damaged; name a new folder"

@@ -313,6 +313,8 @@ def test_wrong_use(convmixer: Command, here: Path, weights: Path) -> None:
         done = convmixer("serve", weights, f"--port={port}")
     assert done.code == 2
     assert f"--host, --port: 127.0.0.1:{port} cannot be listened at: Address already in use" in done.error
+    done = convmixer("serve", weights, "--host=203.0.113.7", "--port=0")  # of nobody
+    assert (done.code, done.error.endswith("; --host is an address of this machine")) == (2, True), done.error
     (here / "words.onnx").write_text("no model")
     done = convmixer("serve", "words.onnx", "--port=0")
     assert done.code == 2

@@ -64,6 +64,8 @@ class Parts:
         Raises UserError where the folder holds another work, or something else, or cannot be written to.
         """
         wanted = {**work, "images": self.images, "part_size": self.size, "part_format": self.form}
+        if not is_remote(self.out) and os.path.lexists(self.out) and not os.path.isdir(self.out):
+            raise UserError(f"OUT: {self.out} is no folder; name a new one")
         before = self._before()
         if before is None:
             if others := [name for name in names_in_folder(self.out) if not name.startswith(".")]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -61,9 +62,10 @@ def listening(options: ServeOptions) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
+        is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        remedy = "another --port, or 0 for any that is free" if is_port else "--host is an address of this machine"
         raise UserError(
-            f"--host, --port: {options.host}:{options.port} cannot be listened at: {error.strerror}; "
-            "another --port, or 0 for any that is free"
+            f"--host, --port: {options.host}:{options.port} cannot be listened at: {error.strerror}; {remedy}"
         ) from None
     listener.set_inheritable(True)
     return listener
