@@ -83,15 +83,24 @@ def test_lines() -> None:
     assert "embedding" not in record_of(Prediction("z", TOP))
 
 
-@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
-def test_what_is_no_file_of_answers_is_not_lost(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".json", b"other content"),
+        (".json", b'{"settings": 1}'),
+        (".jsonl", b'{"text": "x"}'),
+        (".csv", b"path,label,predicted"),  # as eval writes it
+        (".parquet", b"other content"),
+    ],
+)
+def test_what_is_no_file_of_answers_is_not_lost(tmp_path: Path, suffix: str, content: bytes) -> None:
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     path = tmp_path / f"weights{suffix}"
-    path.write_bytes(b"other content")
+    path.write_bytes(content)
     with pytest.raises(UserError, match="is there already and holds no answers; name another file"):
         check_output(str(path))
-    assert path.read_bytes() == b"other content"
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.csv"])

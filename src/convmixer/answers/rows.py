@@ -34,7 +34,7 @@ class JsonLines(GrowingFile):
 class CsvRows(GrowingFile):
     """A row per image: the first classes side by side."""
 
-    begins_with = (b"path,",)
+    begins_with = (b"path,index,",)
 
     def first(self) -> str:
         more = [f"{name}_{place}" for place in range(2, self.topk + 1) for name in ("name", "probability")]
