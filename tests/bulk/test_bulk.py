@@ -105,6 +105,7 @@ def test_killed_again_and_again(here: Path, photos: Path) -> None:
     check_all(here / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped(here: Path, photos: Path, number: signal.Signals) -> None:
     process = start("--part_size=1", "--batch_size=1")
@@ -119,6 +120,7 @@ def test_stopped(here: Path, photos: Path, number: signal.Signals) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_processes_that_share_the_work(here: Path, photos: Path) -> None:
     """As torchrun starts them; the second began alone, and other numbers of them go on with what is there."""
     for rank, size in ((1, 2), (0, 3), (1, 3), (2, 3)):

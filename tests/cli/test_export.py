@@ -168,6 +168,7 @@ def test_digits_from_training_to_the_exported_file(
             assert found == top1
 
 
+@pytest.mark.slow
 def test_openvino_brings_its_weights_and_replaces_only_its_own(
     convmixer: Command, here: Path, toy: Path, toy_run: Run
 ) -> None:
@@ -196,6 +197,7 @@ def test_openvino_brings_its_weights_and_replaces_only_its_own(
     assert json.loads((here / "predictions.json").read_text())
 
 
+@pytest.mark.slow
 def test_int8_that_goes_wrong_names_its_layers(convmixer: Command, here: Path, toy: Path, toy_run: Run) -> None:
     words = ["--pretrained", toy_run.best / "best.safetensors", "--data_url", toy, "--precision=int8"]
     done = convmixer("export", *words, "--tolerance=1e-9")

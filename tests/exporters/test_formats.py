@@ -62,7 +62,7 @@ def expected_of(model: ConvMixer, images: np.ndarray) -> np.ndarray:
         ("OPENVINO", "fp16"),
         ("OPENVINO", "int8"),
         ("PT2", "fp32"),
-        ("EXECUTORCH", "fp32"),
+        pytest.param("EXECUTORCH", "fp32", marks=pytest.mark.slow),
         pytest.param("AOTI", "fp32", marks=pytest.mark.slow),
     ],
 )
@@ -87,6 +87,7 @@ def test_openvino_has_each_activation(tmp_path: Path, activation: str) -> None:
     np.testing.assert_allclose(opened(path).runtime.logits(images), expected_of(model, images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_int8_is_smaller_and_skipped_layers_are_not_in_it(tmp_path: Path) -> None:
     model = lively_model("convmixer_64_2", kernel_size=3, patch_size=4, num_classes=5)
     sizes = []

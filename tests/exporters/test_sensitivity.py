@@ -31,6 +31,7 @@ def harmed_model() -> ConvMixer:
     return model
 
 
+@pytest.mark.slow
 def test_the_layer_is_found(tmp_path: Path) -> None:
     model = harmed_model()
     metadata = metadata_of(model, precision="int8")

@@ -15,6 +15,8 @@ import torch
 
 HERE = Path(__file__).parent
 FILES = sorted(path.name for path in (HERE / "device").glob("test_*.py"))
+# Each takes a quarter to half of a minute: what touches only the kernels of these needs `make test-slow`.
+LONG = {"test_block.py", "test_block_grad.py", "test_depthwise.py", "test_memory.py", "test_tuning.py"}
 
 
 def _release(text: str) -> tuple[int, ...]:
@@ -55,7 +57,9 @@ def run(name: str, mark: str) -> None:
     assert done.returncode in ((0, 5) if mark == "slow" else (0,)), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in FILES]
+)
 def test_fast(name: str) -> None:
     run(name, "not slow")
 

@@ -125,6 +125,7 @@ def test_a_client_that_is_too_slow(server: Served) -> None:
     assert server.ask("/health").status == 200
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_come(server: Served) -> None:
     for sent in (b"", b"POST /predict HT", b"GET /health HTTP/1.1\r\nHost: local"):
         start = time.monotonic()
@@ -186,6 +187,7 @@ def metric(server: Served, name: str) -> float:
     return float(next(line for line in lines if line.startswith(name + " ")).rpartition(" ")[2])
 
 
+@pytest.mark.slow
 def test_what_all_requests_hold_is_bounded(tmp_path: Path) -> None:
     """Many large requests at once: the memory of the server grows by no more than a few of them."""
     path = foreign_model(tmp_path / "colours.onnx", "float[N, 3, 10, 10] pixels")
@@ -217,6 +219,7 @@ def test_the_interface_is_valid_openapi(server: Served) -> None:
     validate(server.ask("/openapi.json").json)
 
 
+@pytest.mark.slow
 def test_a_token(weights: Path) -> None:
     with serving(weights, "-v", CONVMIXER_TOKEN="open sesame") as server:
         for words in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "open sesame"}):
@@ -231,6 +234,7 @@ def test_a_token(weights: Path) -> None:
     assert "POST /predict 200 " in err
 
 
+@pytest.mark.slow
 def test_answers_and_maps_of_weights_are_those_of_python(weights: Path, own_toy: Path, tmp_path: Path) -> None:
     files = sorted(own_toy.glob("val/*/*"))[:5]
     expected = convmixer.predict(weights, list(files))
@@ -247,6 +251,7 @@ def test_answers_and_maps_of_weights_are_those_of_python(weights: Path, own_toy:
         assert server.form("/explain", a=RED, b=RED).status == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_was_asked_before_the_end_is_answered(weights: Path, number: signal.Signals) -> None:
     with serving(weights, "--queue=100000") as server:
