@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
+from convmixer.backends.model_file import ModelFile
 from convmixer.config.resolved import Resolved
 from convmixer.config.serve import ServeOptions
 from convmixer.data.worker_pool import end_with_the_parent
@@ -45,11 +46,15 @@ def make_app(resolved: Resolved[ServeOptions]) -> Starlette:
     from convmixer.serve.observed import Observed
 
     options, observed = resolved.options, Observed()
-    assert options.model is not None
-    model = open_tuned(resolved, options.model, None, options.max_batch)
-    classifier = Classifier(model, options, observed.batch)
+    classifier = Classifier(_opened(resolved), options, observed.batch)
     classifier.warm()
     return Server(classifier, options, observed, token_of(options)).app()
+
+
+def _opened(resolved: Resolved[ServeOptions]) -> ModelFile:
+    options = resolved.options
+    assert options.model is not None
+    return open_tuned(resolved, options.model, None, options.max_batch)
 
 
 def listening(options: ServeOptions) -> socket.socket:
@@ -78,7 +83,7 @@ def serve(resolved: Resolved[ServeOptions], listener: socket.socket) -> int:
         _say_where(resolved.options, listener)
         server.run(sockets=[listener])
         return 128 + server.stopped_by if server.stopped_by else 0
-    make_app(resolved)  # what is wrong with the model is said here, once
+    _opened(resolved)  # what is wrong with the model is said once, and its backends are timed once
     with _shared_metrics():
         config = _config(resolved.options, partial(_app_of_worker, resolved), factory=True)
         supervisor = _Supervisor(config, [listener])
