@@ -44,7 +44,7 @@ ELSEWHERE = {
     "curl": "asks that server; tests/serve sends the same requests",
     "find ": "a pipe, which tests/data/test_unlabelled.py has",
     "convmixer infer photos --checkpoint runs/best --threshold .8 -o - |": "a pipe; tests/cli/test_infer.py has -o -",
-    "convmixer bulk photos answers --checkpoint runs/best --ray": "tests/bulk has a local cluster",
+    "convmixer bulk photos parts --checkpoint runs/best --ray": "tests/bulk has a local cluster",
     "sbatch": "needs a cluster",
     "srun": "needs a cluster",
     "torchrun": "two agents on loopback are tests/reliability/test_processes.py",

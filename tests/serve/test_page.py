@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.browser import PHONE, Browser, chromium
+from tests.browser import PHONE, Browser, Tab, chromium
 from tests.exporters.conftest import lively_model
 from tests.serve.served import Served, serving
 
@@ -55,8 +55,16 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_photos_that_are_dropped(browser: Browser, server: Served, weights: Path, photos: list[Path]) -> None:
+@pytest.fixture
+def tab(browser: Browser, server: Served) -> Iterator[Tab]:
+    """The page, ready, and alone: a tab behind others may get no dialogue."""
     tab = browser.open(server.address)
+    tab.wait_for("#about", "knows 3 classes")
+    yield tab
+    tab.page.context.close()
+
+
+def test_photos_that_are_dropped(tab: Tab, weights: Path, photos: list[Path]) -> None:
     tab.wait_for("#about", "convmixer_16_2 knows 3 classes: daisy, <img src=x onerror=alert(1)>, rose")
     tab.drop("#drop", *photos)
     tab.wait_for("#status", "Answered: 3.")
@@ -68,8 +76,7 @@ def test_photos_that_are_dropped(browser: Browser, server: Served, weights: Path
     assert (tab.complaints, tab.strangers()) == ([], [])
 
 
-def test_what_spoke_for_an_answer(browser: Browser, server: Served, photos: list[Path]) -> None:
-    tab = browser.open(server.address)
+def test_what_spoke_for_an_answer(tab: Tab, photos: list[Path]) -> None:
     tab.choose("#files", photos[0])
     tab.wait_for("#status", "Answered: 1.")
     button = tab.page.get_by_role("button", name=re.compile("What spoke for"))
@@ -86,10 +93,7 @@ def test_what_spoke_for_an_answer(browser: Browser, server: Served, photos: list
     assert (tab.complaints, tab.strangers()) == ([], [])
 
 
-def test_by_keyboard_and_for_screen_readers(browser: Browser, server: Served, photos: list[Path]) -> None:
-    tab = browser.open(server.address)
-    tab.wait_for("#about", "knows 3 classes")
-    tab.page.bring_to_front()
+def test_by_keyboard_and_for_screen_readers(tab: Tab, photos: list[Path]) -> None:
     tab.page.keyboard.press("Tab")
     assert tab.page.evaluate("document.activeElement.textContent") == "Choose pictures"
     with tab.page.expect_file_chooser() as chooser:
@@ -113,6 +117,7 @@ def test_files_that_are_no_pictures_and_a_server_that_has_gone(
         served.stop()
         tab.drop("#drop", photos[1])
         tab.wait_for(".card.bad >> nth=0", "The server does not answer.")
+        tab.page.context.close()
 
 
 def test_a_token_is_asked_for(browser: Browser, weights: Path, photos: list[Path]) -> None:
@@ -124,10 +129,10 @@ def test_a_token_is_asked_for(browser: Browser, weights: Path, photos: list[Path
         tab.wait_for("#about", "knows 3 classes")
         tab.drop("#drop", photos[0])
         tab.wait_for("#status", "Answered: 1.")
+        tab.page.context.close()
 
 
-def test_on_a_phone_nothing_is_wider_than_it(browser: Browser, server: Served, photos: list[Path]) -> None:
-    tab = browser.open(server.address)
+def test_on_a_phone_nothing_is_wider_than_it(tab: Tab, photos: list[Path]) -> None:
     tab.page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
     tab.drop("#drop", *photos)
     tab.wait_for("#status", "Answered: 3.")
