@@ -285,6 +285,7 @@ def _ends(rank: int, recompute: bool, kind: type[nn.BatchNorm2d]) -> dict[str, A
     return gradients | {f"{name}, a buffer": buffer.numpy() for name, buffer in model.named_buffers()}
 
 
+@pytest.mark.slow
 def test_several_processes(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     box = context.Queue()

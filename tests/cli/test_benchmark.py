@@ -12,6 +12,7 @@ from tests.conftest import Command, Run
 pytest.importorskip("onnxruntime")
 
 
+@pytest.mark.slow
 def test_the_comparison(convmixer: Command, here: Path, toy: Path, toy_run: Run) -> None:
     weights = toy_run.best / "best.safetensors"
     assert convmixer("export", "--pretrained", weights, "--data_url", toy, "-o", "m.onnx").code == 0

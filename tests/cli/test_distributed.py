@@ -32,6 +32,7 @@ def train_in_two(here: Path) -> Command:
     return run
 
 
+@pytest.mark.slow
 def test_one_run_with_an_exact_evaluation(
     train_in_two: Command,
     convmixer: Command,
@@ -71,6 +72,7 @@ def test_what_is_wrong_before_the_start_is_logged_once(
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_the_processes_find_wrong_is_logged_once(
     train_in_two: Command,
     here: Path,

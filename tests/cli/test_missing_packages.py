@@ -121,6 +121,7 @@ def test_a_comparison_goes_on_without_torch(here: Path, toy_run: Run) -> None:
     assert "best.safetensors in torch: torch is not installed" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_the_exporter(here: Path, toy_run: Run, package: str) -> None:
     done = without(package, "export", f"--pretrained={toy_run.best}", "-j0")

@@ -45,6 +45,7 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step_")) for path in folder.glob("runs/checkpoints/*/step_*"))
 
 
+@pytest.mark.slow
 # The whole process group gets it, as from a terminal or an agent: the loader processes must not die of it.
 @pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 0)])
 def test_a_stopped_run_has_saved_and_goes_on(
@@ -99,6 +100,7 @@ def test_a_stopped_run_has_saved_and_goes_on(
     assert done.out.splitlines()[1] == f"last: {checkpoint.with_name(f'step_{3 * last:08d}')}"
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_watches_goes_on(here: Path, toy: Path, toy_options: ToyOptions) -> None:
     # `nohup convmixer train 2>&1 | head`, and then the connection closes.
     process = start(toy_options(toy, epochs=30, eval_every=30, num_parallel_workers=1), ignored=(signal.SIGHUP,))

@@ -195,6 +195,7 @@ class TestWords:
 class TestPython:
     """Each script once for what it is there for."""
 
+    @pytest.mark.slow
     def test_training_goes_on_from_a_checkpoint(
         self, wrapper: Call, here: Path, toy: Path, toy_options: ToyOptions, toy_run: Run
     ) -> None:
@@ -208,6 +209,7 @@ class TestPython:
         assert f"{checkpoint}: step 3, " in again.stderr
         assert len(list((here / "runs/checkpoints").iterdir())) == 1
 
+    @pytest.mark.slow
     def test_evaluation_and_inference(self, wrapper: Call, here: Path, toy: Path, toy_run: Run) -> None:
         weights = toy_run.best / "best.safetensors"
         (here / "mine.yaml").write_text(f"data_url: {toy}\n")
@@ -225,6 +227,7 @@ class TestPython:
         label = json.loads((here / "a.json").read_text())[str(image)]
         assert done.stdout == f"{image} (class: {label})\n"
 
+    @pytest.mark.slow
     def test_root_scripts_run_from_anywhere_without_an_installation(self, here: Path, toy: Path, toy_run: Run) -> None:
         weights = toy_run.best / "best.safetensors"
         # -S leaves out site-packages' .pth files, so that the checkout is not on the path; the packages are given.

@@ -127,6 +127,7 @@ def evaluations(log: str) -> list[tuple[int, float]]:
     return [(entry["step"], entry["Loss"]) for entry in entries if entry["kind"] == "eval"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_folders_are_deleted_makes_them_again(
     start: Start, here: Path, toy: Path, toy_options: ToyOptions, convmixer: Command
 ) -> None:
@@ -202,6 +203,7 @@ def test_too_many_damaged_images_stop_the_run(convmixer: Command, own_toy: Path,
     assert "--max_bad_fraction" in done.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["none", "ram"])
 def test_killed_loader_worker(cache: str, start: Start, toy: Path, toy_options: ToyOptions) -> None:
     process = start(
@@ -219,6 +221,7 @@ def test_killed_loader_worker(cache: str, start: Start, toy: Path, toy_options: 
     assert str(toy) in last_line(err)
 
 
+@pytest.mark.slow
 def test_hanging_loader(start: Start, toy: Path, toy_options: ToyOptions) -> None:
     process = start(
         "train",

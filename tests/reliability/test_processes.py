@@ -94,6 +94,7 @@ def test_synchronised_batchnorm_gives_one_process_losses(
     assert [entry["loss"] for entry in apart.metrics("train")] != pytest.approx(losses, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_evaluation_and_order_do_not_depend_on_processes(
     start: Start, here: Path, toy: Path, toy_options: ToyOptions, convmixer: Command
 ) -> None:

@@ -174,6 +174,7 @@ def test_a_server_that_dies_ends_the_run_which_goes_on_exactly(
         assert_same_checkpoint(newest(checkpoints), newest(whole.checkpoints))
 
 
+@pytest.mark.slow
 def test_two_processes(toy_options: ToyOptions, packed: Path, tmp_path: Path) -> None:
     """Each reads its own range of a sequential order."""
     words = [*toy_options(packed, batch_size=2, epochs=1), "--set=shards", *SEQUENTIAL, "--device_num=2"]

@@ -14,6 +14,7 @@ from tests.conftest import Command, Train
 from tests.project import SRC
 
 
+@pytest.mark.slow
 def test_the_library_alone_is_silent(tmp_path: Path) -> None:
     code = (
         "import convmixer\n"

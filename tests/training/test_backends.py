@@ -152,6 +152,7 @@ def test_a_checkpoint_of_before_has_no_backend_of_evaluating(
     assert backends_in(run)[1] == "eager"
 
 
+@pytest.mark.slow
 def test_nothing_of_an_evaluation_stays_while_training_goes_on(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     networks: list[Any] = []
     alive_in_training: list[int] = []

@@ -65,6 +65,7 @@ def curve(rows: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
     return [(row["step"], row[name]) for row in rows if name in row]
 
 
+@pytest.mark.slow
 def test_what_is_written_and_resumed(here: Path, log_run: LogRun) -> None:
     log_run("wandb")
     log_run("wandb", resumed=True, failed=True)
