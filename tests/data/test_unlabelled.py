@@ -60,7 +60,7 @@ def test_lists(pictures: Path, tmp_path: Path) -> None:
     # As `find` writes it, from the current folder.
     (pictures / "found.txt").write_text("pictures/1.webp\npictures/0.png\n")
     assert levels(["pictures/found.txt"]) == [1, 0]
-    (tmp_path / "table.csv").write_text("id,Path\n7,pictures/4.tiff\n8,pictures/0.png\n")
+    (tmp_path / "table.csv").write_text("id,Path\n7,pictures/4.tiff,more,than columns\n8,pictures/0.png\n")
     assert levels(["table.csv"]) == [4, 0]
     (tmp_path / "table.tsv").write_text("where\tother\npictures/3.gif\tx\n")
     assert levels(["table.tsv"], column="where") == [3]

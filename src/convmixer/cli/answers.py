@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from convmixer.answers.explaining import Explainer
 from convmixer.answers.files import STDOUT, AnswerWriter, StdoutLines, check_output, open_answers
 from convmixer.answers.record import line_of
+from convmixer.cli.named_images import named_images
 from convmixer.cli.raising_signals import RaisingSignals, Signalled
 from convmixer.config.resolved import Resolved
-from convmixer.data.folders import ignored_line
 from convmixer.data.source import Source
-from convmixer.data.unlabelled.opening import open_images
 from convmixer.errors import RUN_FAILED
 from convmixer.inference import predictions
 from convmixer.prediction import Prediction
@@ -31,9 +30,7 @@ def prepare(options: Any) -> Source:
 
     Raises UserError where there are none, and for an output that cannot be written.
     """
-    images = open_images(options.data, recursive=options.recursive, column=options.column)
-    if images.ignored:
-        logger.info(ignored_line(images.ignored, "the images"))
+    images = named_images(options.data, options)
     check_output(options.output, embeddings=options.embed)
     if options.explain is not None:
         Explainer.check(options.explain)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from convmixer.cli.named_images import named_images
 from convmixer.cli.output_file import as_json, check_writable, write_output
 from convmixer.config.command import Command
 from convmixer.config.resolved import Resolved
 from convmixer.config.similar import SimilarOptions
-from convmixer.data.folders import ignored_line
-from convmixer.data.unlabelled.opening import open_images
 from convmixer.errors import RUN_FAILED, UserError
 from convmixer.inference import features_of
 from convmixer.model_opening import open_for_inference
 from convmixer.printable import printable
 from convmixer.similarity import alike, directions, nearest
-
-if TYPE_CHECKING:
-    from convmixer.data.source import Source
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +32,8 @@ def run(resolved: Resolved[SimilarOptions]) -> int:
     json_file = check_writable(options.json_file, "--json")
     if options.checkpoint is None:
         raise UserError("--checkpoint: a weight file or a checkpoint folder is needed")
-    images = _open(options.data, options)
-    queries = _open(options.query, options) if options.query else None
+    images = named_images(options.data, options)
+    queries = named_images(options.query, options) if options.query else None
     model = open_for_inference(resolved, len(images) + (0 if queries is None else len(queries)))
     features, places, bad = features_of(resolved, model, images)
     if queries is None:
@@ -64,10 +59,3 @@ def run(resolved: Resolved[SimilarOptions]) -> int:
     kind = f"pairs with a similarity of {options.min_similarity:g} or more" if queries is None else "neighbours"
     logger.info(f"{len(found)} {kind} among {len(features)} images")
     return RUN_FAILED if bad else 0
-
-
-def _open(words: tuple[str, ...], options: Any) -> Source:
-    images = open_images(words, recursive=options.recursive, column=options.column)
-    if images.ignored:
-        logger.info(ignored_line(images.ignored, "the images"))
-    return images

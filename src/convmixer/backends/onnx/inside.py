@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from convmixer.backends.graph_inside import GraphInside, Part
 from convmixer.backends.graph_runtime import GraphRuntime
-from convmixer.backends.inside import are_maps
-from convmixer.backends.onnx.session import SILENT, reason
-from convmixer.backends.padding import filled_up
+from convmixer.backends.onnx.session import CPU, SILENT, reason
 from convmixer.errors import UserError
 from convmixer.machine import usable_cores
 from convmixer.packages import needed_for
@@ -25,67 +22,37 @@ _AROUND = ("Cast", "Flatten", "Reshape", "Squeeze", "Identity", "QuantizeLinear"
 _PREFIX = "inside/"
 
 
-class OnnxInside:
+class OnnxInside(GraphInside):
     """That of a file in ONNX Runtime; `output` is the name of the one that holds the logits.
 
     Raises UserError where the package onnx is not installed, and for a file that is not made so.
     """
 
     def __init__(self, runtime: GraphRuntime, output: str) -> None:
+        super().__init__(runtime)
         with needed_for("a look inside an ONNX file"):
             import onnx
-        self._onnx, self._runtime, self._output = onnx, runtime, output
-        self._path = Path(runtime.path)
-        self._sessions: dict[str, Any] = {}
+        self._onnx, self._output = onnx, output
 
-    def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = [self._ask("features", image[None]) for image in images]
-        pooled, logits = (np.concatenate(values) for values in zip(*rows, strict=True))
-        logits = logits.reshape(len(images), -1).astype(np.float32, copy=False)
-        undo = self._runtime.undo
-        return pooled.reshape(len(images), -1).astype(np.float32), logits if undo is None else undo(logits)
-
-    def class_maps(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        maps = []
-        for image, label in zip(images, classes.tolist(), strict=True):
-            (rows,) = self._ask("maps", image[None])
-            side = math.isqrt(len(rows))
-            whole = rows.reshape(side, side, -1).astype(np.float32)
-            if "proven" not in self._sessions:
-                self._prove(whole, image)
-            maps.append(whole[..., label])
-        return np.stack(maps)
-
-    def _prove(self, whole: np.ndarray, image: np.ndarray) -> None:
-        _, (logits, *_) = self._ask("features", image[None])
-        if not are_maps(whole, logits.reshape(-1).astype(np.float32), self._runtime.metadata):
-            raise UserError(f"{self._path}: its head is not linear, and has no exact maps of what it looked at")
-        self._sessions["proven"] = True
-
-    def _ask(self, kind: str, image: np.ndarray) -> list[np.ndarray]:
-        """The outputs for one image; of a file whose batch is fixed, the rest of the batch is empty."""
-        if kind not in self._sessions:
-            self._sessions[kind] = self._session(kind)
-        runtime = self._runtime
-        inputs = runtime.inputs(image)
-        size = runtime.form.batch or 1
-        outputs: list[np.ndarray] = self._sessions[kind].run(None, {runtime.form.name: filled_up(inputs, size)})
-        return [found[: len(found) // size] for found in outputs]
-
-    def _session(self, kind: str) -> Any:
+    def _open(self, part: Part) -> Callable[[np.ndarray], list[np.ndarray]]:
+        path, name = self._runtime.path, self._runtime.form.name
         try:
-            proto = self._onnx.load_model(str(self._path))
-            (_with_features if kind == "features" else _with_maps)(self._onnx.helper, proto, self._output)
+            proto = self._onnx.load_model(path)
+            (_with_features if part == "features" else _with_maps)(self._onnx.helper, proto, self._output)
             settings = onnxruntime.SessionOptions()
             settings.intra_op_num_threads = usable_cores()
             settings.log_severity_level = SILENT
-            return onnxruntime.InferenceSession(proto.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(proto.SerializeToString(), settings, providers=[CPU])
         except LookupError:
-            raise UserError(
-                f"{self._path}: does not pool and then apply one linear layer; what is inside cannot be told"
-            ) from None
+            raise
         except Exception as error:  # ONNX Runtime has no base class of its errors
-            raise UserError(f"{self._path}: what is inside cannot be told: {reason(error)}") from None
+            raise UserError(f"{path}: what is inside cannot be told: {reason(error)}") from None
+
+        def run(batch: np.ndarray) -> list[np.ndarray]:
+            outputs: list[np.ndarray] = session.run(None, {name: batch})
+            return outputs
+
+        return run
 
 
 def _with_features(helper: Any, proto: Any, output: str) -> None:

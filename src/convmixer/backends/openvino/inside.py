@@ -2,61 +2,33 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import openvino
 from openvino import opset13 as ops
 
+from convmixer.backends.graph_inside import GraphInside, Part
 from convmixer.backends.graph_runtime import GraphRuntime
-from convmixer.backends.inside import are_maps
 from convmixer.backends.openvino.engine import core
-from convmixer.backends.padding import filled_up
 from convmixer.errors import UserError, first_line
 
 
-class OpenVinoInside:
+class OpenVinoInside(GraphInside):
     """That of `graph`, whose output number `output` holds the logits. Raises UserError for one that is not made so."""
 
     def __init__(self, runtime: GraphRuntime, graph: Any, output: int) -> None:
-        self._runtime, self._graph, self._output = runtime, graph, output
-        self._compiled: dict[str, Any] = {}
-        self._is_proven = False
+        super().__init__(runtime)
+        self._graph, self._output = graph, output
 
-    def features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = [self._ask("features", image[None]) for image in images]
-        pooled, logits = (np.concatenate(values) for values in zip(*rows, strict=True))
-        undo = self._runtime.undo
-        return pooled.reshape(len(images), -1), logits if undo is None else undo(logits)
-
-    def class_maps(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        maps = []
-        for image, label in zip(images, classes.tolist(), strict=True):
-            (rows,) = self._ask("maps", image[None])
-            side = math.isqrt(len(rows))
-            whole = rows.reshape(side, side, -1)
-            if not self._is_proven:
-                _, logits = self._ask("features", image[None])
-                if not are_maps(whole, logits[0], self._runtime.metadata):
-                    raise UserError(f"{self._runtime.path}: its head is not linear; there are no exact maps")
-                self._is_proven = True
-            maps.append(whole[..., label])
-        return np.stack(maps)
-
-    def _ask(self, kind: str, image: np.ndarray) -> list[np.ndarray]:
-        if kind not in self._compiled:
-            try:
-                graph = (_with_features if kind == "features" else _with_maps)(self._graph.clone(), self._output)
-                settings = {"INFERENCE_PRECISION_HINT": "f32"}
-                self._compiled[kind] = core().compile_model(graph, "CPU", settings)
-            except LookupError:
-                raise UserError(f"{self._runtime.path}: does not pool and then apply one linear layer") from None
-            except RuntimeError as error:
-                raise UserError(f"{self._runtime.path}: its inside cannot be told: {first_line(error)}") from None
-        size = self._runtime.form.batch or 1
-        found = self._compiled[kind]([filled_up(self._runtime.inputs(image), size)])
-        return [np.asarray(value, np.float32)[: len(value) // size] for value in found.values()]
+    def _open(self, part: Part) -> Callable[[np.ndarray], list[np.ndarray]]:
+        try:
+            graph = (_with_features if part == "features" else _with_maps)(self._graph.clone(), self._output)
+            compiled = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        except RuntimeError as error:
+            raise UserError(f"{self._runtime.path}: what is inside cannot be told: {first_line(error)}") from None
+        return lambda batch: [np.asarray(value) for value in compiled([batch]).values()]
 
 
 def _with_features(graph: Any, output: int) -> Any:

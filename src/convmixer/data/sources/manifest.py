@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -100,7 +100,7 @@ def _rows(path: Path, option: str) -> Iterator[Row]:
     try:
         # Not before it is needed: csv wants line ends as they are, and a mark of the byte order is no part of a name.
         with path.open(encoding="utf-8-sig", newline="") as file:
-            entries = _json_lines(path, file) if path.suffix.lower() == ".jsonl" else _table(path, file)
+            entries = json_records(str(path), file) if path.suffix.lower() == ".jsonl" else _table(path, file)
             for line, entry in entries:
                 yield _row(path, line, entry)
     except UnicodeDecodeError as error:
@@ -122,8 +122,9 @@ def _table(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         yield reader.line_num, entry
 
 
-def _json_lines(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in enumerate(file, start=1):
+def json_records(where: str, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbers of lines, from 1, and the object of each; blank ones are passed over. Raises UserError for another."""
+    for line, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:
@@ -131,7 +132,7 @@ def _json_lines(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         except (ValueError, RecursionError):
             entry = None
         if not isinstance(entry, dict):
-            _refuse(path, line, "no JSON object")
+            _refuse(where, line, "no JSON object")
         yield line, entry
 
 
@@ -144,5 +145,5 @@ def _row(path: Path, line: int, entry: dict[str, Any]) -> Row:
     return Row(line, image, composed(str(label)), str(split) if split not in (None, "") else None)
 
 
-def _refuse(path: Path, line: int, what: str) -> NoReturn:
+def _refuse(path: Path | str, line: int, what: str) -> NoReturn:
     raise UserError(f"{path}, line {line}: {what}", exit_code=RUN_FAILED)

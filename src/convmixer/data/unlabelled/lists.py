@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from convmixer.data.formats.signatures import detect_format
 from convmixer.data.paths import Paths
 from convmixer.data.source import Source
+from convmixer.data.sources.manifest import json_records
 from convmixer.data.storage import is_remote, parent, read_whole
 from convmixer.data.unlabelled.located import EncodedImages, LocatedFiles
 from convmixer.errors import RUN_FAILED, UserError
@@ -75,9 +75,11 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _column(text: str, suffix: str, where: str, column: str | None) -> Iterator[str]:
-    rows = _records(text, where) if suffix == ".jsonl" else _table(text, suffix, where)
-    for line, (row, names) in rows:
-        name = chosen_column(names, column, where)
+    rows = json_records(where, text.split("\n")) if suffix == ".jsonl" else _table(text, suffix, where)
+    name = ""
+    for line, row in rows:
+        if name not in row:  # of a table once; what is behind its last column has no name
+            name = chosen_column([each for each in row if each is not None], column, where)
         value = row.get(name)
         if not isinstance(value, str) or not value:
             raise UserError(f"{where}, line {line}: no {name}", exit_code=RUN_FAILED)
@@ -97,24 +99,10 @@ def chosen_column(names: Sequence[str], wanted: str | None, where: str) -> str:
     raise UserError(f"{where}: has {meant}; its columns are {shortened(list(names)) or 'none'}")
 
 
-def _table(text: str, suffix: str, where: str) -> Iterator[tuple[int, tuple[dict[str, Any], list[str]]]]:
+def _table(text: str, suffix: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_DELIMITERS[suffix], strict=True)
     try:
-        names = [*(reader.fieldnames or ())]
         for row in reader:
-            yield reader.line_num, (row, names)
+            yield reader.line_num, row
     except csv.Error as error:
         raise UserError(f"{where}: {error}", exit_code=RUN_FAILED) from None
-
-
-def _records(text: str, where: str) -> Iterator[tuple[int, tuple[dict[str, Any], list[str]]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise UserError(f"{where}, line {number}: no JSON object", exit_code=RUN_FAILED)
-        yield number, (row, list(row))
